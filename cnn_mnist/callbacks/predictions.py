@@ -1,0 +1,23 @@
+"""What the network makes of a few test images: the figure of the report's section 3.1."""
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+
+from cnn_mnist.callbacks.tensorboard import show
+from cnn_mnist.figures import predictions
+
+NUM_IMAGES = 24
+
+
+class Predictions(Callback):
+    """Random test images, the same ones every epoch, with true and predicted class and its probability."""
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look with the network as validation left it: eval mode, no gradients."""
+        if trainer.is_global_zero:
+            test = trainer.datamodule.test  # type: ignore[attr-defined]
+            chosen = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:NUM_IMAGES]
+            images, labels = test[chosen]
+            probability = pl_module(images.to(pl_module.device)).softmax(1).cpu()
+            show(trainer, "predictions", predictions(images, labels, probability))

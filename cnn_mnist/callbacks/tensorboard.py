@@ -1,0 +1,34 @@
+"""Where pictures go."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+from matplotlib.figure import Figure
+from omegaconf import DictConfig
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch.utils.tensorboard.summary import hparams as summaries
+
+from cnn_mnist.figures import to_pixels
+
+
+def show(trainer: pl.Trainer, tag: str, figure: Figure) -> None:
+    """Add a figure to the run's TensorBoard images, at the number of steps taken; nowhere without TensorBoard."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(tag, to_pixels(figure), trainer.global_step, dataformats="HWC")
+
+
+def fill_hparams(trainer: pl.Trainer, cfg: DictConfig, record: dict[str, Any]) -> None:
+    """Give the run its row in TensorBoard's HParams tab: what was set, and the final test figures.
+
+    Lightning's way would log every figure as a point of its curve once more.
+    """
+    scalars = [cfg.data, cfg.model, {"max_epochs": cfg.trainer.max_epochs}]
+    hparams = {k: v for part in scalars for k, v in part.items() if k != "_target_" and v is not None}
+    metrics = {name: record[name] for name in ("test/acc", "test/loss")}
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            writer = logger.experiment._get_file_writer()
+            for summary in summaries(hparams, metrics):  # type: ignore[no-untyped-call]
+                writer.add_summary(summary)
+            logger.experiment.flush()

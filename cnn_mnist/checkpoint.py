@@ -1,0 +1,164 @@
+"""Find, verify, load and save what a run leaves behind to be gone on with."""
+
+import csv
+import json
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger, Logger
+
+from cnn_mnist.network import CNN
+
+
+class Run(NamedTuple):
+    """A run to start or to go on with.
+
+    `checkpoint` and `step`, the optimiser's steps it holds, are None for a new run.
+    """
+
+    folder: Path
+    cfg: DictConfig
+    checkpoint: Path | None = None
+    step: int | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has trained for all its epochs and written its results."""
+        return self.results.exists() and json.loads(self.results.read_text())["epochs"] >= self.cfg.trainer.max_epochs
+
+    @property
+    def results(self) -> Path:
+        """Where its results are, or will be."""
+        return self.folder.resolve() / "results.json"
+
+
+def writers(folder: Path, val_name: str) -> list[ModelCheckpoint]:
+    """`last.ckpt` after every epoch, and `best.ckpt` where a hold-out can choose it (never the test set)."""
+    common: dict[str, Any] = {
+        "dirpath": folder / "checkpoints",
+        "enable_version_counter": False,
+        "save_on_train_epoch_end": True,
+    }
+    last = ModelCheckpoint(filename="last", monitor=None, **common)
+    best = ModelCheckpoint(filename="best", monitor="val/acc", mode="max", **common)
+    return [last, best] if val_name == "val" else [last]
+
+
+def load(path: str | Path) -> CNN:
+    """The network of a checkpoint or of a run's folder, in eval mode, on the CPU.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: The file is not a whole checkpoint of this network.
+    """
+    content = read(find(path))
+    try:
+        network = CNN(batchnorm=content["hyper_parameters"]["batchnorm"])
+        prefix = "network."
+        state = {key.removeprefix(prefix): value for key, value in content["state_dict"].items()}
+        network.load_state_dict(state)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{path} is a checkpoint of another kind of network: {error}") from error
+    return network.eval()
+
+
+def find(path: str | Path) -> Path:
+    """The checkpoint that is meant: a file, or a run's folder for its `checkpoints/last.ckpt`.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    given = Path(path)
+    file = given / "checkpoints" / "last.ckpt" if given.is_dir() else given
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no checkpoint at {file}: set ckpt_path= to a run's folder or a .ckpt file")
+    return file
+
+
+def read(file: Path) -> dict[str, Any]:
+    """The content of a checkpoint file: tensors and plain values, never programs.
+
+    Raises:
+        ValueError: The file is damaged or something else.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()  # torch.load itself does not notice a flipped bit
+        content = None if damaged else torch.load(file, map_location="cpu", weights_only=True)
+    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{file} is not a whole checkpoint ({str(error).splitlines()[0]})") from error
+    if damaged:
+        raise ValueError(f"{file} is damaged: {damaged} in it does not have its checksum")
+    if not isinstance(content, dict) or not {"state_dict", "hyper_parameters", "global_step"} <= content.keys():
+        raise ValueError(f"{file} is not a checkpoint of a training run")
+    return content
+
+
+def open_run(cfg: DictConfig, folder: Path, overrides: list[str]) -> Run:
+    """The run that a command asks for: a new one in `folder`, or the one that `ckpt_path` names, in its own.
+
+    A run is gone on with as its own config.yaml says. Options that cannot change what it learns may be given anew
+    (`trainer`, `callbacks`, `logger`, `data.root`); the others must not differ.
+
+    Args:
+        cfg: The configuration as composed.
+        folder: Where a new run would live.
+        overrides: The options given on the command line.
+
+    Raises:
+        FileNotFoundError: `ckpt_path` names nothing.
+        ValueError: `ckpt_path` is no checkpoint inside a run's folder, or an option differs.
+    """
+    if cfg.ckpt_path is None:
+        return Run(folder, cfg)
+    checkpoint = find(cfg.ckpt_path).resolve()
+    folder = checkpoint.parent.parent
+    record = folder / "config.yaml"
+    if not record.is_file():
+        raise ValueError(f"{checkpoint} does not lie in a run's folder: {record} is missing")
+    own = OmegaConf.load(record)
+    assert isinstance(own, DictConfig)
+    for override in overrides:
+        _take(override.split("=")[0].lstrip("+~"), cfg, own)
+    step = read(checkpoint)["global_step"]
+    if "tensorboard" in own.logger:
+        own.logger.tensorboard.purge_step = step + 1  # what came after belongs to the run that was interrupted
+    return Run(folder, own, checkpoint, step)
+
+
+def _take(key: str, cfg: DictConfig, own: DictConfig) -> None:
+    """Let an option given anew into a run's own configuration, or refuse it."""
+    if key == "ckpt_path" or key.startswith("hydra"):
+        return
+    if key == "trainer":  # the group: where to run, not how long
+        own.trainer.accelerator, own.trainer.devices = cfg.trainer.accelerator, cfg.trainer.devices
+        return
+    section = key.partition(".")[0]
+    if section in ("callbacks", "logger"):
+        own[section] = cfg[section]
+        return
+    key = {"experiment": "recipe", "data": "data.dataset", "model": "model._target_"}.get(key, key)
+    asked, kept = OmegaConf.select(cfg, key), OmegaConf.select(own, key)
+    if asked == kept:
+        return
+    planned = key == "trainer.max_epochs" and own.model.schedule is not None
+    if key == "data.root" or (section == "trainer" and not planned):
+        OmegaConf.update(own, key, asked)
+        return
+    raise ValueError(f"this run has {key}={kept}, which cannot become {asked} half way: leave it out of the command")
+
+
+def keep_curves(loggers: list[Logger], step: int | None) -> None:
+    """Carry the rows of metrics.csv up to `step` over into a resumed run; Lightning would begin the file anew."""
+    for logger in loggers:
+        if isinstance(logger, CSVLogger) and step is not None:
+            path = Path(logger.log_dir, "metrics.csv")
+            with path.open(newline="") as file:
+                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+            logger.experiment.metrics.extend(rows)
+            logger.save()

@@ -1,0 +1,76 @@
+"""What a person sees on the terminal, and what they are spared."""
+
+import logging
+import sys
+import warnings
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from rich import box
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+
+from cnn_mnist.analysis.architecture import Layer, total
+
+
+def quiet() -> None:
+    """Silence advertisements and warnings that call for nothing; show what is left in a frame."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    warnings.simplefilter("always", UserWarning)
+    for ignorable in (
+        ".*does not have many workers.*",  # batches are gathered in memory: there is nothing for a worker to do
+        ".*logs directory .* exists and is not empty.*",  # a run's own folder, made by this very command
+        ".*Checkpoint directory .* exists and is not empty.*",
+    ):
+        warnings.filterwarnings("ignore", ignorable)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: object) -> None:
+    Console(stderr=True).print(Panel(str(message), title="WARNING", border_style="bold yellow"))
+
+
+def show_architecture(layers: list[Layer]) -> None:
+    """Print the report's table of layers and the shares of the convolutional and the linear ones."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("layer")
+    for heading in ("input", "output", "parameters", "neurons", "per neuron"):
+        table.add_column(heading, justify="right")
+    for layer in layers:
+        table.add_row(
+            layer.name,
+            "x".join(map(str, layer.input)),
+            "x".join(map(str, layer.output)),
+            f"{layer.num_parameters:,}",
+            f"{layer.num_neurons:,}",
+            f"{layer.num_parameters / layer.num_neurons:,.2f}" if layer.num_neurons else "",
+        )
+    console = Console()
+    console.print(table)
+    everything = total(layers)
+    for noun, field in {"parameters": "num_parameters", "neurons": "num_neurons"}.items():
+        whole = getattr(everything, field)
+        kinds = {"convolutional": "conv", "fully connected": "fc", "normalisation": "norm"}
+        parts = {name: getattr(total(layers, kind), field) for name, kind in kinds.items()}
+        shares = ", ".join(f"{name} {part:,} ({part / whole:.2%})" for name, part in parts.items() if part)
+        console.print(f"  {whole:,} {noun}: {shares}", highlight=False, soft_wrap=True)
+    console.print()
+
+
+class EpochLine(Callback):
+    """A line for every epoch: what a log file keeps, and what stays above the progress bar."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print the epoch's metrics."""
+        metrics = "  ".join(
+            f"{name} {value:.4f}" for name, value in sorted(trainer.callback_metrics.items(), reverse=True)
+        )
+        trainer.print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {metrics}")
+
+
+def has_terminal() -> bool:
+    """Whether there is a person to draw a progress bar for."""
+    return sys.stdout.isatty()

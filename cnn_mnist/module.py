@@ -1,0 +1,126 @@
+"""How the network is trained: loss, metrics, optimiser and schedule."""
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torchmetrics.classification import MulticlassAccuracy
+
+from cnn_mnist.data import NUM_CLASSES, Batch
+from cnn_mnist.network import CNN
+
+LOSS_EVERY = 50  # steps between two points of the training loss, each the mean over those steps
+
+
+class Mean:
+    """A running mean that stays on the device: nothing waits for it until it is asked for."""
+
+    def __init__(self) -> None:
+        self.total: Tensor | float = 0.0
+        self.count = 0
+
+    def add(self, mean: Tensor, count: int) -> None:
+        """Take in the mean of `count` values."""
+        self.total = self.total + mean.detach() * count
+        self.count += count
+
+    def take(self) -> float:
+        """The mean of all values since the last call."""
+        mean = float(self.total) / self.count
+        self.total, self.count = 0.0, 0
+        return mean
+
+
+class Classifier(pl.LightningModule):
+    """Cross-entropy on logits with Adam, measured on the training set and on the data module's `val`.
+
+    Args:
+        batchnorm: Batch normalisation in each of the three hidden layers.
+        lr: Adam's learning rate; with a schedule, its peak.
+        schedule: None, or `one_cycle` (Smith and Topin 2018) over all steps of the training.
+    """
+
+    def __init__(self, batchnorm: bool = False, lr: float = 1e-3, schedule: str | None = None) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.lr = lr
+        self.schedule = schedule
+        self.network = CNN(batchnorm)
+        self.train_loss = Mean()
+        self.eval_loss = Mean()
+        self.train_accuracy = MulticlassAccuracy(NUM_CLASSES, average="micro", validate_args=False)
+        self.eval_accuracy = MulticlassAccuracy(NUM_CLASSES, average="micro", validate_args=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, 10) for images float32 (B, 1, 28, 28) in [0, 1]."""
+        logits: Tensor = self.network(images)
+        return logits
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Adam in its fused form, and the schedule, stepped after every batch."""
+        optimizer = torch.optim.Adam(self.parameters(), lr=self.lr, fused=True)
+        if self.schedule is None:
+            return optimizer
+        assert self.schedule == "one_cycle", self.schedule
+        num_steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=self.lr, total_steps=num_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The mean cross-entropy of a batch."""
+        images, labels = batch
+        logits = self(images)
+        loss = F.cross_entropy(logits, labels)
+        self.train_loss.add(loss, len(labels))
+        self.train_accuracy.update(logits.detach(), labels)
+        return loss
+
+    def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
+        """Log the loss when it is due, and once an epoch the accuracy, of batches not yet learnt from."""
+        is_last = self.trainer.is_last_batch
+        if is_last or (batch_idx + 1) % LOSS_EVERY == 0:
+            self._log({"train/loss": self.train_loss.take()})
+        if is_last:
+            self._log({"train/acc": round(self.train_accuracy.compute().item(), 7)})
+            self.train_accuracy.reset()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Measure a batch; returns its logits (B, 10) for the callbacks."""
+        images, labels = batch
+        logits: Tensor = self(images)
+        self.eval_loss.add(F.cross_entropy(logits, labels), len(labels))
+        self.eval_accuracy.update(logits, labels)
+        return logits
+
+    def on_validation_epoch_end(self) -> None:
+        """Log loss and accuracy under the name of the data they were measured on."""
+        name = self.trainer.datamodule.val_name  # type: ignore[attr-defined]
+        self._log(self._measured(name))
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The same as `validation_step`."""
+        return self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Log loss and accuracy, unless the curve already ends in them: the test set stood in for a hold-out."""
+        metrics = self._measured("test")
+        self.log_dict(metrics, logger=False)
+        if self.trainer.datamodule.val_name != "test":  # type: ignore[attr-defined]
+            self._log(metrics)
+
+    def _measured(self, name: str) -> dict[str, float]:
+        metrics = {f"{name}/loss": self.eval_loss.take(), f"{name}/acc": round(self.eval_accuracy.compute().item(), 7)}
+        self.eval_accuracy.reset()
+        return metrics
+
+    def _log(self, metrics: dict[str, float]) -> None:
+        """Hand numbers to the callbacks and, at the number of steps taken, to the loggers.
+
+        Lightning's own logging costs several times as much a step, and counts epochs' ends one step short.
+        """
+        self.trainer.callback_metrics.update(
+            {name: torch.tensor(value, dtype=torch.float64) for name, value in metrics.items()}
+        )
+        for logger in self.loggers:
+            logger.log_metrics(metrics | {"epoch": self.current_epoch}, step=self.global_step)

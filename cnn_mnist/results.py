@@ -1,0 +1,100 @@
+"""The record that every run writes: results.json and config.yaml."""
+
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from cnn_mnist.analysis.architecture import Layer, total
+from cnn_mnist.callbacks.throughput import Throughput
+from cnn_mnist.data import DataModule
+from cnn_mnist.module import Classifier
+
+PACKAGES = ("cnn-mnist", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy")
+
+
+def write_config(folder: Path, cfg: DictConfig) -> None:
+    """Write what was really used, every value plain, to `folder/config.yaml`."""
+    _write(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+
+
+def write(folder: Path, record: dict[str, Any]) -> Path:
+    """Write a record to `folder/results.json`; returns its absolute path."""
+    path = folder.resolve() / "results.json"
+    _write(path, json.dumps(record, indent=2) + "\n")
+    return path
+
+
+def of_training(
+    cfg: DictConfig,
+    data: DataModule,
+    model: Classifier,
+    trainer: pl.Trainer,
+    throughput: Throughput,
+    layers: list[Layer],
+    checkpoint: str,
+) -> dict[str, Any]:
+    """What a finished training leaves behind; fractions in 0..1, times in seconds."""
+    sums = total(layers)
+    measured = {name: value.item() for name, value in sorted(trainer.callback_metrics.items()) if "/" in name}
+    return {
+        "dataset": data.dataset,
+        "recipe": cfg.recipe,
+        "seed": cfg.seed,
+        "batchnorm": cfg.model.batchnorm,
+        "epochs": trainer.current_epoch,
+        "num_train": len(data.train),
+        "num_val": cfg.data.val_size,
+        "num_test": len(data.test),
+        "num_parameters": sums.num_parameters,
+        "num_neurons": sums.num_neurons,
+        **measured,
+        "fit_seconds": throughput.fit_seconds,
+        "train_images_per_second": throughput.images_per_second,
+        "checkpoint": str(Path(checkpoint).resolve()),
+        **surroundings(trainer.strategy.root_device),
+        "architecture": [layer._asdict() for layer in layers],
+    }
+
+
+def surroundings(device: torch.device) -> dict[str, Any]:
+    """What a number depends on besides the configuration: threads, device, commit and versions."""
+    return {
+        "num_threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device} ({_processor()})",
+        "git_commit": _git_commit(),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file so that it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_text(text)
+    scratch.replace(path)
+
+
+def _processor() -> str:
+    """The processor's name where Linux tells it, else its architecture."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _git_commit() -> str | None:
+    """The commit of this code, marked where the working tree differs from it; None outside a checkout."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,150 @@
+"""Where images come from: the published IDX files, packed as they are, and the digits inside scikit-learn.
+
+A file is read only against its checksum and never extracted, so there is nothing that could be half there; a
+download appears under its name whole and verified or not at all.
+"""
+
+import gzip
+import hashlib
+import os
+import socket
+import struct
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+from torchvision import datasets
+from torchvision.datasets.utils import download_url
+
+SOURCES = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST, "kmnist": datasets.KMNIST}
+NUM_DIGITS_TEST = 297  # of the 1,797: leaves 1,500 for training
+Arrays = tuple[Tensor, Tensor]  # images uint8 (N, 1, 28, 28), labels int64 (N,)
+TIMEOUT = 5.0  # seconds that a server may stay silent
+
+# MNIST's files unpacked, for those who have them only so. The packed ones' checksums are torchvision's.
+UNPACKED_MD5 = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+
+
+def digits() -> tuple[Arrays, Arrays]:
+    """The 1,797 digits of scikit-learn, framed as MNIST frames its own: 1,500 to train on, 297 to test with.
+
+    Each 8x8 digit is scaled to 20x20 and placed with its centre of mass in the middle of 28x28. The split has
+    equal shares of each class and never changes.
+    """
+    bunch = load_digits()
+    small = torch.from_numpy(bunch.images).float()[:, None] / 16
+    large = F.interpolate(small, size=20, mode="bicubic", align_corners=False).clamp_(0, 1)
+    mass = large.sum((1, 2, 3))
+    centre = torch.arange(20.0) + 0.5
+    top = (14 - (large.sum((1, 3)) @ centre) / mass).round().long().clamp_(0, 8)
+    left = (14 - (large.sum((1, 2)) @ centre) / mass).round().long().clamp_(0, 8)
+    images = torch.zeros(len(large), 1, 28, 28)
+    for image, digit, i, j in zip(images, large, top.tolist(), left.tolist(), strict=True):
+        image[:, i : i + 20, j : j + 20] = digit
+    pixels, labels = images.mul_(255).round_().to(torch.uint8), torch.from_numpy(bunch.target).long()
+    train, test = train_test_split(
+        np.arange(len(images)), test_size=NUM_DIGITS_TEST, stratify=bunch.target, random_state=0
+    )
+    return (pixels[train], labels[train]), (pixels[test], labels[test])
+
+
+def download(dataset: str, root: Path) -> None:
+    """Put those of a data set's four files that are absent into `root`, each one whole and verified or not at all.
+
+    Raises:
+        ConnectionError: A file could not be had from any mirror; says where to put the four by hand.
+    """
+    source = SOURCES[dataset]
+    raw = _raw(dataset, root)
+    for name, md5 in source.resources:
+        if _find(dataset, root, name) is not None:
+            continue
+        raw.mkdir(parents=True, exist_ok=True)
+        # a folder of its own and a rename: two processes do not collide, and a kill leaves no half file
+        with tempfile.TemporaryDirectory(dir=raw) as scratch, _silence_limit(TIMEOUT):
+            for mirror in source.mirrors:
+                try:
+                    download_url(f"{mirror.rstrip('/')}/{name}", scratch, name, md5)
+                    break
+                except (
+                    OSError,
+                    RuntimeError,
+                ) as error:  # RuntimeError: torchvision's word for a bad checksum
+                    reason = error
+            else:
+                names = ", ".join(name for name, _ in source.resources)
+                raise ConnectionError(
+                    f"{name} of {dataset} is not in {raw} and could not be downloaded ({reason}). "
+                    f"Put the four files there by hand: {names}"
+                ) from reason
+            os.replace(Path(scratch, name), raw / name)
+
+
+def read(dataset: str, root: Path, part: str) -> Arrays:
+    """Images and labels of one part of a data set, `train` or `t10k`.
+
+    Raises:
+        FileNotFoundError: A file is absent.
+        ValueError: A file does not have its published checksum.
+    """
+    arrays = []
+    for name, md5 in SOURCES[dataset].resources:
+        if name.startswith(part):
+            path = _find(dataset, root, name)
+            if path is None:
+                raise FileNotFoundError(f"{name} of {dataset} is not in {_raw(dataset, root)}")
+            arrays.append(_read_idx(path, md5 if path.suffix == ".gz" else UNPACKED_MD5[path.name]))
+    images, labels = arrays  # torchvision lists images before labels
+    return images[:, None], labels.long()
+
+
+def _raw(dataset: str, root: Path) -> Path:
+    return root / str(SOURCES[dataset].__name__) / "raw"
+
+
+def _find(dataset: str, root: Path, name: str) -> Path | None:
+    """The packed file; failing that, for MNIST, the unpacked one, whose checksum is known."""
+    packed = _raw(dataset, root) / name
+    if packed.exists():
+        return packed
+    unpacked = packed.with_suffix("")
+    return unpacked if dataset == "mnist" and unpacked.exists() else None
+
+
+def _read_idx(path: Path, md5: str) -> Tensor:
+    """The uint8 array in an IDX file, packed or not (format: yann.lecun.com/exdb/mnist)."""
+    content = path.read_bytes()
+    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if found != md5:
+        raise ValueError(
+            f"{path} is damaged: {len(content):,} bytes, MD5 {found}, expected MD5 {md5}: "
+            "put the original in its place, or delete it to have it downloaded"
+        )
+    if path.suffix == ".gz":
+        content = gzip.decompress(content)
+    num_axes = content[3]
+    shape = struct.unpack_from(f">{num_axes}I", content, offset=4)
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=4 + 4 * num_axes).view(shape)
+
+
+@contextmanager
+def _silence_limit(seconds: float) -> Iterator[None]:
+    """Give up on a server that says nothing for so long: torchvision itself would wait for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,67 @@
+"""Train the lab's network: compose -> build -> fit -> test -> results. `python train.py --help` shows how."""
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from cnn_mnist import config
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(cfg: DictConfig) -> None:
+    """One run: from a composed configuration to results.json."""
+    folder, overrides = config.run_folder(), config.overrides()
+    config.check(cfg)
+
+    import pytorch_lightning as pl  # takes seconds, and neither --help nor a typo needs it
+    from hydra.utils import instantiate
+
+    from cnn_mnist import checkpoint, console, results
+    from cnn_mnist.analysis.architecture import architecture
+    from cnn_mnist.callbacks.tensorboard import fill_hparams
+    from cnn_mnist.callbacks.throughput import Throughput
+
+    console.quiet()
+    run = checkpoint.open_run(cfg, folder, overrides)
+    if run.is_finished:
+        print(f"{run.folder} has trained for all of its epochs already\nresults: {run.results}")
+        return
+    cfg = run.cfg
+
+    config.check_device(cfg)
+    data = instantiate(cfg.data, _convert_="all")
+    data.prepare_data()
+    data.setup()
+    cfg.data.dataset = data.dataset  # the digits, where MNIST was not to be had
+    config.check_batches(cfg, len(data.train))
+    pl.seed_everything(cfg.seed, verbose=False)
+    model = instantiate(cfg.model, _convert_="all")
+    layers = architecture(model.network)
+    console.show_architecture(layers)
+    results.write_config(run.folder, cfg)
+
+    throughput = Throughput()
+    writers = checkpoint.writers(run.folder, data.val_name)
+    pictures = instantiate(cfg.callbacks, _convert_="all").values()
+    loggers = [instantiate(logger, save_dir=str(run.folder)) for logger in cfg.logger.values()]
+    checkpoint.keep_curves(loggers, run.step)
+    trainer = instantiate(
+        cfg.trainer,
+        callbacks=[throughput, *pictures, console.EpochLine(), *writers],
+        logger=loggers,
+        default_root_dir=run.folder,
+        enable_progress_bar=console.has_terminal(),
+        _convert_="all",
+    )
+    trainer.fit(model, data, ckpt_path=run.checkpoint)
+
+    chosen = writers[-1].best_model_path  # by the hold-out; without one it is the last
+    trainer.test(model, data, ckpt_path=chosen, verbose=False)
+    record = results.of_training(cfg, data, model, trainer, throughput, layers, chosen)
+    fill_hparams(trainer, cfg, record)
+    print(f"results: {results.write(run.folder, record)}")
+
+
+if __name__ == "__main__":
+    config.run(main, str(Path(__file__).with_name("conf")), "train")
