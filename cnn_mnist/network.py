@@ -79,30 +79,34 @@ class CNN(nn.Module):
         weight, bias = self.conv1.weight, self.conv1.bias
         assert bias is not None
         if isinstance(self.norm1, nn.BatchNorm2d):
-            mean, var = self._conv1_statistics(images, self.norm1)
+            mean, var = _statistics(self.norm1, images, weight, bias)
             scale = self.norm1.weight * torch.rsqrt(var + self.norm1.eps)
             weight = weight * scale.view(-1, 1, 1, 1)
             bias = self.norm1.bias + (bias - mean) * scale
         return F.conv2d(images, weight, bias, padding=1)
 
-    def _conv1_statistics(self, images: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-        """Mean and variance (32,) of conv1's channels: over this batch in training, else the running ones."""
-        running_mean, running_var = norm.running_mean, norm.running_var
-        assert running_mean is not None
-        assert running_var is not None
-        assert isinstance(norm.num_batches_tracked, Tensor)
-        if not self.training:
-            return running_mean, running_var
-        patches = F.unfold(images, 3, padding=1)  # (B, 9, 784)
-        num_patches = patches.shape[0] * patches.shape[2]
-        centre = patches.mean((0, 2))  # (9,)
-        patches = patches - centre[:, None]
-        covariance = torch.bmm(patches, patches.transpose(1, 2)).sum(0) / num_patches  # (9, 9)
-        filters = self.conv1.weight.flatten(1)  # (32, 9)
-        mean = filters @ centre + self.conv1.bias
-        var = ((filters @ covariance) * filters).sum(1)
-        with torch.no_grad():
-            running_mean.lerp_(mean, MOMENTUM)
-            running_var.lerp_(var * (num_patches / (num_patches - 1)), MOMENTUM)
-            norm.num_batches_tracked.add_(1)
-        return mean, var
+
+def _statistics(norm: nn.BatchNorm2d, images: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance (32,) of the first convolution's channels, as `norm` would take them.
+
+    In training those of this batch, which also move the running ones; otherwise the running ones.
+    """
+    running_mean, running_var, num_batches = norm.running_mean, norm.running_var, norm.num_batches_tracked
+    assert isinstance(running_mean, Tensor)
+    assert isinstance(running_var, Tensor)
+    assert isinstance(num_batches, Tensor)
+    if not norm.training:
+        return running_mean, running_var
+    patches = F.unfold(images, 3, padding=1)  # (B, 9, 784)
+    num_patches = patches.shape[0] * patches.shape[2]
+    centre = patches.mean((0, 2))  # (9,)
+    patches = patches - centre[:, None]
+    covariance = torch.bmm(patches, patches.transpose(1, 2)).sum(0) / num_patches  # (9, 9)
+    filters = weight.flatten(1)  # (32, 9)
+    mean = filters @ centre + bias
+    var = ((filters @ covariance) * filters).sum(1)
+    with torch.no_grad():
+        running_mean.lerp_(mean, MOMENTUM)
+        running_var.lerp_(var * (num_patches / (num_patches - 1)), MOMENTUM)
+        num_batches.add_(1)
+    return mean, var
