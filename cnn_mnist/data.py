@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from cnn_mnist import sources
 
 NUM_CLASSES = 10
-EVAL_BATCH_SIZE = 500
+EVAL_BATCH_SIZE = 250
 
 
 class Batch(NamedTuple):
