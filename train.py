@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 
 from cnn_mnist import config
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> None:
     """One run: from a composed configuration to results.json."""
     folder, overrides = config.run_folder(), config.overrides()
@@ -39,7 +37,6 @@ def main(cfg: DictConfig) -> None:
     model = instantiate(cfg.model, _convert_="all")
     layers = architecture(model.network)
     console.show_architecture(layers)
-    results.write_config(run.folder, cfg)
 
     throughput = Throughput()
     writers = checkpoint.writers(run.folder, data.val_name)
@@ -54,10 +51,12 @@ def main(cfg: DictConfig) -> None:
         enable_progress_bar=console.has_terminal(),
         _convert_="all",
     )
+
+    results.write_config(run.folder, cfg)
     trainer.fit(model, data, ckpt_path=run.checkpoint)
 
-    chosen = writers[-1].best_model_path  # by the hold-out; without one it is the last
-    trainer.test(model, data, ckpt_path=chosen, verbose=False)
+    chosen = writers[-1]  # by the hold-out; without one it is the last
+    trainer.test(model, data, ckpt_path=chosen.best_model_path, verbose=False)
     record = results.of_training(cfg, data, model, trainer, throughput, layers, chosen)
     fill_hparams(trainer, cfg, record)
     print(f"results: {results.write(run.folder, record)}")

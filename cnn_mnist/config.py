@@ -14,13 +14,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
+import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -124,28 +126,40 @@ def _yaml(value: object) -> str:
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
-def run(main: Callable[[], Any], config_dir: str, config_name: str) -> None:
-    """Run a Hydra entry point; end with the exit status and the one line that a person can use.
+def run(main: Callable[[DictConfig], None], config_dir: str, config_name: str) -> None:
+    """Run `main` under Hydra; end with the exit status and the one line that a person can use.
 
     Status 0: done; 1: a mistake or a failure, said in one line; 130 and 143: stopped by SIGINT and SIGTERM.
     HYDRA_FULL_ERROR=1 in the environment shows the whole traceback instead of the line.
 
     Args:
-        main: What `hydra.main` returned.
-        config_dir: Absolute path of the configuration folder, for the names to suggest.
+        main: What one job does with its configuration.
+        config_dir: Absolute path of the configuration folder.
         config_name: The primary configuration in it.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     full_error = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would otherwise print
-    try:
-        main()
-    except Exception as error:
+
+    def say(error: Exception) -> NoReturn:
         if full_error:
-            raise
+            raise error
         print(f"error: {_one_line(error, config_dir, config_name)}", file=sys.stderr)
         raise SystemExit(1) from None
+
+    def job(cfg: DictConfig) -> None:
+        try:
+            main(cfg)
+        except Exception as error:
+            if HydraConfig.get().mode is RunMode.MULTIRUN:
+                raise  # for Hydra to go on with the other jobs
+            say(error)
+
+    try:
+        hydra.main(version_base="1.3", config_path=config_dir, config_name=config_name)(job)()
+    except Exception as error:
+        say(error)
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:

@@ -60,17 +60,18 @@ class Shuffled(Sampler[Tensor]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before every epoch, resumed ones included."""
+        """Choose the order of the next iteration."""
         self.epoch = epoch
 
     def __len__(self) -> int:
         return math.ceil(self.num_images / self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
-        # SeedSequence mixes the two numbers: seed 0 in epoch 1 has nothing in common with seed 1 in epoch 0
+        # A generator: the order is drawn with the first batch, since Lightning asks for the iterator of a resumed
+        # run before it knows the epoch. SeedSequence mixes: seed 0 in epoch 1 is unlike seed 1 in epoch 0.
         mixed = int(np.random.SeedSequence((self.seed, self.epoch)).generate_state(1)[0])
         order = torch.randperm(self.num_images, generator=torch.Generator().manual_seed(mixed))
-        return iter(torch.split(order, self.batch_size))
+        yield from torch.split(order, self.batch_size)
 
 
 class InOrder(Sampler[slice]):
@@ -180,6 +181,8 @@ class DataModule(pl.LightningDataModule):
             )
             self.val = self.train.subset(torch.from_numpy(np.sort(held_out)))
             self.train = self.train.subset(torch.from_numpy(np.sort(kept)))
+        kept_on_record = ("dataset", "batch_size", "val_size", "seed")
+        self.save_hyperparameters({name: getattr(self, name) for name in kept_on_record})
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches of `batch_size` in the order of (seed, epoch)."""

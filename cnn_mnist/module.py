@@ -9,7 +9,7 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from cnn_mnist.allocator import keep_freed_memory
-from cnn_mnist.data import NUM_CLASSES, Batch
+from cnn_mnist.data import NUM_CLASSES, Batch, Shuffled
 from cnn_mnist.network import CNN
 
 LOSS_EVERY = 50  # steps between two points of the training loss, each the mean over those steps
@@ -54,6 +54,12 @@ class Classifier(pl.LightningModule):
         """Spare the CPU a third of every step."""
         keep_freed_memory()
 
+    def on_train_epoch_start(self) -> None:
+        """Give the sampler the epoch: Lightning's own count is one behind after a checkpoint of an epoch's end."""
+        sampler = self.trainer.train_dataloader.sampler  # type: ignore[union-attr]
+        if isinstance(sampler, Shuffled):
+            sampler.set_epoch(self.current_epoch)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean cross-entropy of a batch."""
         images, labels = batch
@@ -72,11 +78,16 @@ class Classifier(pl.LightningModule):
         if is_last:
             self._log({"train/acc": self._take(self.train_accuracy)})
 
+    def on_train_epoch_end(self) -> None:
+        """Write what was logged, before the checkpoint that goes with it."""
+        for logger in self.loggers:
+            logger.save()
+
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Measure a batch; returns its logits (B, 10) for the callbacks."""
         images, labels = batch
         logits: Tensor = self(images)
-        self.eval_loss.update(F.cross_entropy(logits, labels), weight=len(labels))
+        self.eval_loss.update(F.cross_entropy(logits, labels, reduction="none"))
         self.eval_accuracy.update(logits, labels)
         return logits
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import ModelCheckpoint
 
 from cnn_mnist.analysis.architecture import Layer, total
 from cnn_mnist.callbacks.throughput import Throughput
@@ -39,9 +40,12 @@ def of_training(
     trainer: pl.Trainer,
     throughput: Throughput,
     layers: list[Layer],
-    checkpoint: str,
+    chosen: ModelCheckpoint,
 ) -> dict[str, Any]:
-    """What a finished training leaves behind; fractions in 0..1, times in seconds."""
+    """What a finished training leaves behind; fractions in 0..1, times in seconds.
+
+    The metrics are those of the checkpoint that was chosen: by the hold-out, or the last where there is none.
+    """
     sums = total(layers)
     measured = {name: value.item() for name, value in sorted(trainer.callback_metrics.items()) if "/" in name}
     return {
@@ -56,9 +60,10 @@ def of_training(
         "num_parameters": sums.num_parameters,
         "num_neurons": sums.num_neurons,
         **measured,
+        **({"val/acc": round(score.item(), 7)} if (score := chosen.best_model_score) is not None else {}),
         "fit_seconds": throughput.fit_seconds,
         "train_images_per_second": throughput.images_per_second,
-        "checkpoint": str(Path(checkpoint).resolve()),
+        "checkpoint": str(Path(chosen.best_model_path).resolve()),
         **surroundings(trainer.strategy.root_device),
         "architecture": [layer._asdict() for layer in layers],
     }

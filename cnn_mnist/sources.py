@@ -71,9 +71,9 @@ def download(dataset: str, root: Path) -> None:
     for name, md5 in source.resources:
         if _find(dataset, root, name) is not None:
             continue
-        raw.mkdir(parents=True, exist_ok=True)
+        root.mkdir(parents=True, exist_ok=True)
         # a folder of its own and a rename: two processes do not collide, and a kill leaves no half file
-        with tempfile.TemporaryDirectory(dir=raw) as scratch, _silence_limit(TIMEOUT):
+        with tempfile.TemporaryDirectory(dir=root) as scratch, _silence_limit(TIMEOUT):
             for mirror in source.mirrors:
                 try:
                     download_url(f"{mirror.rstrip('/')}/{name}", scratch, name, md5)
@@ -89,6 +89,7 @@ def download(dataset: str, root: Path) -> None:
                     f"{name} of {dataset} is not in {raw} and could not be downloaded ({reason}). "
                     f"Put the four files there by hand: {names}"
                 ) from reason
+            raw.mkdir(parents=True, exist_ok=True)
             os.replace(Path(scratch, name), raw / name)
 
 

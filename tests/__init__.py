@@ -1,0 +1,1 @@
+"""The tests mirror the package; `mnist` marks those that need the real files, `slow` the long ones."""

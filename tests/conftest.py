@@ -1,0 +1,115 @@
+"""What the tests share: real commands in folders of their own, and the real MNIST files where they are."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+MNIST_ROOT = Path(os.environ.get("CNN_MNIST_DATA", ROOT / "data"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, with a word, what this machine cannot run."""
+    has_mnist = (MNIST_ROOT / "MNIST" / "raw" / "train-images-idx3-ubyte.gz").exists()
+    for item in items:
+        if "mnist" in item.keywords and not has_mnist:
+            item.add_marker(pytest.mark.skip(reason=f"no MNIST files in {MNIST_ROOT}"))
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def mnist_root() -> Path:
+    """The folder that holds MNIST/raw; for tests marked `mnist`."""
+    return MNIST_ROOT
+
+
+class Done(NamedTuple):
+    """A command that has ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def results_path(self) -> Path:
+        """What the last line of stdout names."""
+        return Path(self.out.splitlines()[-1].removeprefix("results: "))
+
+    @property
+    def folder(self) -> Path:
+        return self.results_path.parent
+
+    @property
+    def results(self) -> dict[str, Any]:
+        return json.loads(self.results_path.read_text())
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        return torch.load(self.folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+Train = Callable[..., Done]
+
+
+@pytest.fixture(scope="session")
+def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
+    """Run `python train.py ARGUMENTS` in an empty folder, or in `cwd`."""
+
+    def run(*arguments: str, cwd: Path | None = None, timeout: float = 300, **environment: str) -> Done:
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "train.py"), *arguments],
+            cwd=cwd or tmp_path_factory.mktemp("run"),
+            env=os.environ | environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+class Interrupt(Protocol):
+    """Start `python train.py ARGUMENTS` in `cwd` and send it a signal once it has printed `line`."""
+
+    def __call__(self, *arguments: str, cwd: Path, line: str, number: int) -> Done: ...
+
+
+@pytest.fixture
+def interrupt() -> Interrupt:
+    """A run that a signal ends while it trains."""
+
+    def run(*arguments: str, cwd: Path, line: str, number: int) -> Done:
+        with subprocess.Popen(
+            [sys.executable, "-u", str(ROOT / "train.py"), *arguments],
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            before = "".join(iter(lambda: read_until(process, line), ""))
+            process.send_signal(number)
+            out, err = process.communicate(timeout=60)
+        return Done(process.returncode, before + out, err)
+
+    def read_until(process: subprocess.Popen[str], line: str) -> str:
+        text = process.stdout.readline() if process.stdout else ""
+        return "" if line in text else text
+
+    return run
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    """Whether two state dicts are equal bit for bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)

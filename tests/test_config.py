@@ -1,0 +1,152 @@
+"""The configuration: every file fits what it names, every mistake gets its line before anything heavy is imported."""
+
+import inspect
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from cnn_mnist import config
+from tests.conftest import ROOT
+
+CONF = ROOT / "conf"
+OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if path.parent.name not in ("logger",))
+
+
+def composed(*overrides: str) -> DictConfig:
+    """The configuration as train.py's job sees it, without Hydra's own part."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", list(overrides), return_hydra_config=True)
+    cfg.recipe = cfg.hydra.runtime.choices.experiment
+    OmegaConf.set_struct(cfg, False)
+    del cfg["hydra"]
+    return cfg
+
+
+def targets(cfg: DictConfig) -> Iterator[DictConfig]:
+    """Every node that names what it builds."""
+    for key in cfg:
+        node = cfg._get_node(key)
+        if isinstance(node, DictConfig):
+            if "_target_" in node:
+                yield node
+            yield from targets(node)
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_passes_the_rules_and_fits_its_signature(group: str, option: str) -> None:
+    cfg = composed(f"{group}={option}")
+    config.check(cfg)
+    for node in targets(cfg):
+        signature = inspect.signature(get_object(node._target_))
+        accepts_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+        unknown = {str(key) for key in node} - {"_target_"} - signature.parameters.keys()
+        assert accepts_any or not unknown, f"{node._target_} does not take {unknown}"
+
+
+def test_the_defaults_are_the_reports_recipe() -> None:
+    cfg = composed()
+    assert (cfg.trainer.max_epochs, cfg.data.batch_size, cfg.model.lr, cfg.model.batchnorm) == (6, 100, 1e-3, False)
+    assert (cfg.data.dataset, cfg.data.val_size, cfg.model.schedule) == ("mnist", 0, None)
+
+
+@pytest.mark.parametrize(("batchnorm", "lr"), [("false", 5e-3), ("true", 1e-2)])
+def test_one_epoch_picks_the_peak_rate_of_each_network(batchnorm: str, lr: float) -> None:
+    cfg = composed("experiment=one_epoch", f"model.batchnorm={batchnorm}")
+    assert (cfg.model.lr, cfg.trainer.max_epochs) == (lr, 1)
+    assert composed("experiment=one_epoch", "model.lr=0.5").model.lr == 0.5
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("model.lr=-1", "model.lr must be a number above 0, got -1"),
+        ("model.lr=0", "model.lr must be a number above 0, got 0"),
+        ("model.lr=nan", "got nan"),
+        ("model.lr=inf", "got inf"),
+        ("model.lr=abc", "got abc"),
+        ("model.lr=null", "got null"),
+        ("model.batchnorm=1", "model.batchnorm must be true or false, got 1"),
+        ("model.schedule=cosine", "model.schedule must be null or one_cycle, got cosine"),
+        ("data.batch_size=0", "data.batch_size must be a whole number of at least 1, got 0"),
+        ("data.batch_size=1.5", "got 1.5"),
+        ("data.batch_size=true", "got true"),
+        ("data.val_size=-1", "data.val_size must be a whole number of at least 0, got -1"),
+        ("data.fallback=mnist", "data.fallback must be digits or null, got mnist"),
+        ("trainer.max_epochs=0", "trainer.max_epochs must be a whole number of at least 1, got 0"),
+        ("trainer.accelerator=tpu", "got tpu"),
+        ("seed=-1", "seed must be a whole number from 0 to 4,294,967,295, got -1"),
+        ("seed=4294967296", "got 4294967296"),
+        ("+lrr=1", "unknown key lrr"),
+    ],
+)
+def test_values_out_of_range_are_named_with_what_is_allowed(override: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words.replace("+", r"\+")):
+        config.check(composed(override))
+
+
+def test_a_last_batch_of_one_image_is_refused_with_batch_norm_alone() -> None:
+    config.check_batches(composed("data.batch_size=7"), 50)
+    with pytest.raises(ValueError, match="end in a batch of one image"):
+        config.check_batches(composed("data.batch_size=7", "model.batchnorm=true"), 50)
+    with pytest.raises(ValueError, match="end in a batch of one image"):
+        config.check_batches(composed("data.batch_size=1", "model.batchnorm=true"), 50)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["model.batchnrom=true"], "unknown key model.batchnrom: did you mean model.batchnorm?"),
+        (["modle=cnn"], "unknown key modle: did you mean model?"),
+        (["lr=1"], "unknown key lr: did you mean model.lr?"),
+        (["~callbacks.predictoins"], "unknown key callbacks.predictoins: did you mean callbacks.predictions?"),
+        (["data=minst"], "data=minst does not exist: did you mean mnist?"),
+        (["trainer=laptop"], "trainer=laptop does not exist: choose from cpu, default, gpu"),
+        (["model.lr=-1"], "model.lr must be a number above 0, got -1: set model.lr=..."),
+        (["trainer=gpu"], "trainer.accelerator=gpu, but torch finds no GPU: set trainer=cpu"),
+        (["ckpt_path=nowhere"], "there is no checkpoint at nowhere: set ckpt_path= to a run's folder or a .ckpt file"),
+        (["+model.depth=3"], "unexpected keyword argument 'depth'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(arguments: list[str], line: str, tmp_path: Path) -> None:
+    dataset = [] if arguments[0].startswith("data=") else ["data=digits"]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), *dataset, *arguments],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert line in done.stderr
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_the_whole_traceback_can_be_had(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), "model.lr=-1"],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin", "HYDRA_FULL_ERROR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_help_shows_five_examples_and_needs_no_torch() -> None:
+    command = [sys.executable, "-X", "importtime", "train.py", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert done.stdout.count("  python train.py ") >= 5
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "hydra" in imported
+    assert not imported & {"torch", "pytorch_lightning", "matplotlib", "sklearn"}

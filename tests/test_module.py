@@ -1,0 +1,89 @@
+"""Training through Lightning against a plain PyTorch loop, bit for bit."""
+
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+
+from cnn_mnist.data import DataModule, Shuffled
+from cnn_mnist.module import Classifier
+from cnn_mnist.network import CNN
+from tests.conftest import same
+
+EPOCHS = 2
+
+
+@pytest.fixture
+def data() -> DataModule:
+    data = DataModule("digits", seed=3)
+    data.setup()
+    return data
+
+
+def trainer(folder: Path, **options: object) -> pl.Trainer:
+    return pl.Trainer(
+        max_epochs=EPOCHS,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=folder,
+        **options,  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore::FutureWarning:pytorch_lightning")
+@pytest.mark.parametrize("schedule", [None, "one_cycle"])
+@pytest.mark.parametrize("batchnorm", [False, True])
+def test_equals_a_plain_loop(batchnorm: bool, schedule: str | None, data: DataModule, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Classifier(batchnorm, lr=1e-2, schedule=schedule)
+    fit = trainer(tmp_path)
+    fit.fit(model, data)
+
+    torch.manual_seed(0)
+    network = CNN(batchnorm)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2, fused=True)
+    order = Shuffled(1500, 100, seed=3)
+    one_cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=EPOCHS * len(order))
+    if schedule is None:
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-2, fused=True)
+    for epoch in range(EPOCHS):
+        order.set_epoch(epoch)
+        losses, num_right = [], 0
+        for index in order:
+            images, labels = data.train[index]
+            logits = network(images)
+            loss = F.cross_entropy(logits, labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if schedule:
+                one_cycle.step()
+            losses.append(loss.item())
+            num_right += int((logits.argmax(1) == labels).sum())
+    assert same(network.state_dict(), model.network.state_dict())
+
+    network.eval()
+    images, labels = data.test[torch.arange(297)]
+    with torch.no_grad():
+        logits = network(images)
+    assert fit.callback_metrics["train/acc"].item() == pytest.approx(num_right / 1500)
+    assert fit.callback_metrics["train/loss"].item() == pytest.approx(sum(losses) / 15, abs=1e-6)
+    assert fit.callback_metrics["test/acc"].item() == pytest.approx((logits.argmax(1) == labels).float().mean().item())
+    assert fit.callback_metrics["test/loss"].item() == pytest.approx(F.cross_entropy(logits, labels).item(), abs=1e-6)
+
+
+def test_hyperparameters_are_plain_scalars() -> None:
+    assert dict(Classifier(True, 0.5, "one_cycle").hparams) == {"batchnorm": True, "lr": 0.5, "schedule": "one_cycle"}
+
+
+def test_the_optimiser_is_fused_adam() -> None:
+    optimizer = Classifier(lr=0.25).configure_optimizers()
+    assert isinstance(optimizer, torch.optim.Adam)
+    assert optimizer.defaults["fused"] is True
+    assert optimizer.defaults["lr"] == 0.25

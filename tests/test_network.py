@@ -1,0 +1,104 @@
+"""The network: the report's own numbers, and both ways through it against PyTorch's own layers."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cnn_mnist.network import CNN
+
+
+def plain(batchnorm: bool) -> nn.Sequential:
+    """The network written down as the report says it, from PyTorch's layers alone."""
+
+    def norm(layer: nn.Module) -> list[nn.Module]:
+        return [layer] if batchnorm else []
+
+    conv1 = [nn.Conv2d(1, 32, 3, padding=1), *norm(nn.BatchNorm2d(32)), nn.ReLU(), nn.MaxPool2d(2)]
+    conv2 = [nn.Conv2d(32, 32, 3, padding=1), *norm(nn.BatchNorm2d(32)), nn.ReLU(), nn.MaxPool2d(2)]
+    fc1 = [nn.Flatten(), nn.Linear(1568, 500), *norm(nn.BatchNorm1d(500)), nn.ReLU()]
+    return nn.Sequential(*conv1, *conv2, *fc1, nn.Linear(500, 10))
+
+
+def pair(batchnorm: bool) -> tuple[CNN, nn.Sequential]:
+    """The network and the plain one with the same parameters, none of them trivial, in float64."""
+    torch.manual_seed(0)
+    network, reference = CNN(batchnorm).double(), plain(batchnorm).double()
+    with torch.no_grad():
+        for tensor in network.state_dict().values():
+            if tensor.is_floating_point() and tensor.ndim == 1:
+                tensor.add_(torch.rand_like(tensor) * 0.2)
+        if batchnorm:
+            network.norm1.weight[::2] *= -1  # the pool does not commute with a falling normalisation
+    reference.load_state_dict(dict(zip(reference.state_dict(), network.state_dict().values(), strict=True)))
+    return network, reference
+
+
+@pytest.fixture
+def images() -> Tensor:
+    images = torch.rand(20, 1, 28, 28, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return images.where(images > 0.7, 0)
+
+
+def test_the_reports_counts() -> None:
+    assert sum(p.numel() for p in CNN().parameters()) == 799_078
+    assert sum(p.numel() for p in CNN(batchnorm=True).parameters()) == 800_206
+
+
+@pytest.mark.parametrize("batchnorm", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_equals_the_plain_network_with_gradients_and_statistics(
+    batchnorm: bool, training: bool, images: Tensor
+) -> None:
+    network, reference = pair(batchnorm)
+    labels = torch.arange(20) % 10
+    inputs = [images.clone().requires_grad_(), images.clone().requires_grad_()]
+    for model, x in zip((network, reference), inputs, strict=True):
+        F.cross_entropy(model.train(training)(x), labels).backward()
+
+    assert inputs[0].grad is not None
+    assert inputs[1].grad is not None
+    torch.testing.assert_close(inputs[0].grad, inputs[1].grad)
+    torch.testing.assert_close(
+        [p.grad for p in network.parameters()], [p.grad for p in reference.parameters()], atol=1e-12, rtol=1e-8
+    )
+    torch.testing.assert_close(list(network.buffers()), list(reference.buffers()))
+
+
+@pytest.mark.parametrize("batchnorm", [False, True])
+def test_float32_differs_by_rounding_alone(batchnorm: bool, images: Tensor) -> None:
+    network, reference = (model.float().eval() for model in pair(batchnorm))
+    torch.testing.assert_close(network(images.float()), reference(images.float()), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("batchnorm", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_features_lead_to_the_same_logits(batchnorm: bool, training: bool, images: Tensor) -> None:
+    network, _ = pair(batchnorm)
+    network.train(training)
+    features = copy.deepcopy(network).features(images)
+    torch.testing.assert_close(network.fc2(features.fc1), network(images))
+    assert [tuple(tensor.shape[1:]) for tensor in features] == [
+        (32, 28, 28),
+        (32, 14, 14),
+        (32, 14, 14),
+        (32, 7, 7),
+        (500,),
+    ]
+    assert all((tensor >= 0).all() for tensor in features)
+
+
+def test_state_dict_holds_what_a_plain_network_needs() -> None:
+    shapes = {tuple(tensor.shape) for name, tensor in CNN().state_dict().items() if name.endswith("weight")}
+    assert shapes == {(32, 1, 3, 3), (32, 32, 3, 3), (500, 1568), (10, 500)}
+    norms = [module for module in CNN(batchnorm=True).modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    assert len(norms) == 3
+    assert all(norm.eps == 1e-5 for norm in norms)
+
+
+def test_an_images_logits_do_not_depend_on_its_batch(images: Tensor) -> None:
+    network, _ = pair(batchnorm=True)
+    network.eval()
+    torch.testing.assert_close(network(images)[:1], network(images[:1]))

@@ -1,0 +1,203 @@
+"""`python train.py` as a person runs it: real processes, on the digits that need no download."""
+
+import csv
+import os
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from cnn_mnist import checkpoint
+from cnn_mnist.data import DataModule
+from tests.conftest import Done, Interrupt, Train, same
+
+DIGITS = ("data=digits", "trainer=cpu")
+
+
+def events(folder: Path) -> EventAccumulator:
+    """What TensorBoard itself reads in a run's folder."""
+    found = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0})
+    found.Reload()
+    return found
+
+
+@pytest.fixture(scope="module")
+def run(train: Train) -> Done:
+    """A run of three epochs, with batch normalisation."""
+    done = train(*DIGITS, "trainer.max_epochs=3", "model.batchnorm=true", "seed=5")
+    assert done.status == 0, done.err
+    return done
+
+
+def test_a_run_leaves_what_it_promises(run: Done) -> None:
+    assert run.err == ""
+    assert run.folder.parent.name == "digits-paper"
+    assert run.folder.parents[1].name == "outputs"
+    names = {path.name for path in run.folder.iterdir() if not path.name.startswith("events.out.tfevents.")}
+    assert names == {"config.yaml", "results.json", "metrics.csv", "hparams.yaml", "checkpoints"}
+    assert [path.name for path in (run.folder / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
+def test_the_record_is_complete_and_true(run: Done) -> None:
+    results = run.results
+    expected = {"dataset": "digits", "seed": 5, "batchnorm": True, "epochs": 3}
+    counts = {"num_parameters": 800_206, "num_neurons": 31_870, "num_train": 1500, "num_test": 297}
+    assert expected.items() <= results.items()
+    assert counts.items() <= results.items()
+    assert results["num_threads"] == torch.get_num_threads()
+    assert results["versions"]["torch"] == torch.__version__.partition("+")[0]
+    train_seconds = 3 * 1500 / results["train_images_per_second"]
+    assert 0 < train_seconds < results["fit_seconds"]
+
+    data = DataModule("digits")
+    data.setup()
+    images, labels = data.test[torch.arange(297)]
+    with torch.no_grad():
+        logits = checkpoint.load(results["checkpoint"])(images)
+    assert results["test/acc"] == pytest.approx((logits.argmax(1) == labels).double().mean().item(), abs=1e-6)
+    assert results["test/loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), abs=1e-5)
+
+
+def test_tensorboard_holds_curves_and_pictures(run: Done) -> None:
+    found = events(run.folder)
+    for tag in ("train/loss", "train/acc", "test/loss", "test/acc"):
+        assert [point.step for point in found.Scalars(tag)] == [15, 30, 45], tag
+    assert found.Scalars("test/acc")[-1].value == pytest.approx(run.results["test/acc"])
+    assert {tag: len(found.Images(tag)) for tag in found.Tags()["images"]} == {
+        "samples": 1,
+        "predictions": 3,
+        "confusion_matrix": 3,
+    }
+    plugin = found.SummaryMetadata("_hparams_/session_start_info").plugin_data
+    assert plugin.plugin_name == "hparams"
+    assert b"digits" in plugin.content
+    assert b"test/acc" in found.SummaryMetadata("_hparams_/experiment").plugin_data.content
+
+
+def test_the_same_seed_without_callbacks_gives_the_same_weights(run: Done, train: Train) -> None:
+    again = train(*DIGITS, "trainer.max_epochs=3", "model.batchnorm=true", "seed=5", "callbacks=none")
+    assert same(again.weights, run.weights)
+    assert events(again.folder).Tags()["images"] == []
+    other = train(*DIGITS, "trainer.max_epochs=1", "seed=6", "callbacks=none")
+    assert not torch.equal(other.weights["network.fc2.bias"], run.weights["network.fc2.bias"])
+
+
+@pytest.mark.parametrize(
+    ("experiment", "number", "status"),
+    [("paper", signal.SIGTERM, 143), ("one_epoch", signal.SIGINT, 130), ("paper", signal.SIGKILL, -9)],
+)
+def test_a_run_gone_on_with_equals_one_that_never_stopped(
+    experiment: str, number: int, status: int, train: Train, interrupt: Interrupt, tmp_path: Path
+) -> None:
+    options = (*DIGITS, f"experiment={experiment}", "model.batchnorm=true", "data.val_size=100", "callbacks=none")
+    whole = train(*options, "trainer.max_epochs=6")
+    stopped = interrupt(*options, "trainer.max_epochs=6", cwd=tmp_path, line="epoch 3/6", number=number)
+    assert stopped.status == status
+    (folder,) = (tmp_path / "outputs").glob("*/*")
+    resumed = train(f"ckpt_path={folder}", cwd=tmp_path)
+    assert resumed.status == 0, resumed.err
+    assert resumed.folder == folder
+    assert same(resumed.weights, whole.weights)
+    for name in ("test/acc", "test/loss", "val/acc", "seed", "epochs", "dataset"):
+        assert resumed.results[name] == whole.results[name]
+
+    curves = [
+        {tag: [(p.step, p.value) for p in events(done.folder).Scalars(tag)] for tag in ("train/loss", "val/acc")}
+        for done in (resumed, whole)
+    ]
+    assert curves[0] == curves[1]
+    rows = [list(csv.DictReader((done.folder / "metrics.csv").open())) for done in (resumed, whole)]
+    assert rows[0] == rows[1]
+    assert list((tmp_path / "outputs").glob("*/*")) == [folder]
+
+
+def test_a_finished_run_says_so_and_can_be_given_more_epochs(run: Done, train: Train) -> None:
+    before = (run.folder / "results.json").read_bytes()
+    again = train(f"ckpt_path={run.folder}", "model.batchnorm=true")
+    assert again.status == 0
+    assert "already" in again.out
+    assert again.results_path == run.results_path
+    assert (run.folder / "results.json").read_bytes() == before
+    refused = train(f"ckpt_path={run.folder}", "model.lr=0.5")
+    assert refused.status == 1
+    assert "model.lr=0.001, which cannot become 0.5 half way" in refused.err
+
+
+def test_more_epochs_go_on_in_the_same_folder(train: Train) -> None:
+    short = train(*DIGITS, "trainer.max_epochs=1", "callbacks=none")
+    longer = train(f"ckpt_path={short.folder}", "trainer.max_epochs=2")
+    whole = train(*DIGITS, "trainer.max_epochs=2", "callbacks=none")
+    assert longer.folder == short.folder
+    assert longer.results["epochs"] == 2
+    assert same(longer.weights, whole.weights)
+
+
+def test_a_hold_out_chooses_the_best_checkpoint_and_the_test_set_is_measured_once(train: Train) -> None:
+    done = train(*DIGITS, "trainer.max_epochs=2", "data.val_size=300", "callbacks=none")
+    assert {path.name for path in (done.folder / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
+    assert done.results["checkpoint"] == str(done.folder / "checkpoints" / "best.ckpt")
+    found = events(done.folder)
+    assert len(found.Scalars("val/acc")) == 2
+    assert len(found.Scalars("test/acc")) == 1
+    assert (done.results["num_train"], done.results["num_val"]) == (1200, 300)
+
+
+def test_a_sweep_gives_each_job_a_folder_named_after_its_overrides(run: Done, train: Train, tmp_path: Path) -> None:
+    done = train(
+        "-m", *DIGITS, "model.batchnorm=false,true", "seed=4,5", "trainer.max_epochs=3", "callbacks=none", cwd=tmp_path
+    )
+    assert done.status == 0, done.err
+    (sweep,) = (tmp_path / "multirun" / "digits-paper").iterdir()
+    jobs = {path.name: path for path in sweep.iterdir() if path.is_dir()}
+    name = "callbacks-none_data-digits_model.batchnorm-{}_seed-{}_trainer.max_epochs-3_trainer-cpu"
+    assert jobs.keys() == {name.format(batchnorm, seed) for batchnorm in ("False", "True") for seed in (4, 5)}
+    state = torch.load(jobs[name.format("True", 5)] / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert same(state, run.weights)  # the same run alone
+
+
+def test_an_unreachable_mnist_falls_back_to_the_digits_and_every_record_says_so(train: Train, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts and never answers
+        proxy = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), proxy)
+        done = train("trainer.max_epochs=1", "trainer=cpu", cwd=tmp_path, timeout=90, **proxies)
+        refused = train("data.fallback=null", cwd=tmp_path, timeout=90, **proxies)
+    assert done.status == 0
+    assert "WARNING" in done.err
+    assert "do NOT compare" in done.err
+    assert done.results["dataset"] == "digits"
+    for name in ("config.yaml", "hparams.yaml"):
+        assert "dataset: digits" in (done.folder / name).read_text()
+    assert refused.status == 1
+    assert len(refused.err.splitlines()) == 1
+    assert "could not be downloaded" in refused.err
+
+
+@pytest.mark.gpu
+def test_a_gpu_trains_as_well(train: Train) -> None:
+    done = train("data=digits", "trainer=gpu", "trainer.max_epochs=6")
+    assert done.status == 0, done.err
+    assert done.results["test/acc"] > 0.9
+    assert "cpu" not in done.results["device"]
+
+
+@pytest.mark.mnist
+@pytest.mark.parametrize(("batchnorm", "bound"), [("false", 0.986), ("true", 0.988)])
+def test_one_epoch_on_mnist(batchnorm: str, bound: float, train: Train, mnist_root: Path) -> None:
+    done = train("experiment=one_epoch", f"model.batchnorm={batchnorm}", f"data.root={mnist_root}", "trainer=cpu")
+    assert done.status == 0, done.err
+    assert done.results["num_train"] == 60_000
+    assert done.results["test/acc"] >= bound
+
+
+@pytest.mark.slow
+@pytest.mark.mnist
+@pytest.mark.parametrize("batchnorm", ["false", "true"])
+def test_the_reports_recipe_on_mnist(batchnorm: str, train: Train, mnist_root: Path) -> None:
+    done = train(f"model.batchnorm={batchnorm}", f"data.root={mnist_root}", "trainer=cpu", timeout=1200)
+    assert done.status == 0, done.err
+    assert done.results["test/acc"] >= 0.985
+    assert os.fspath(done.folder.parent.name) == "mnist-paper"
