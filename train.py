@@ -1,7 +1,5 @@
 """Train the lab's network: compose -> build -> fit -> test -> results. `python train.py --help` shows how."""
 
-from pathlib import Path
-
 from omegaconf import DictConfig
 
 from cnn_mnist import config
@@ -16,7 +14,6 @@ def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from cnn_mnist import checkpoint, console, results
-    from cnn_mnist.analysis.architecture import architecture
     from cnn_mnist.callbacks.tensorboard import fill_hparams
     from cnn_mnist.callbacks.throughput import Throughput
 
@@ -26,41 +23,37 @@ def main(cfg: DictConfig) -> None:
         print(f"{run.folder} has trained for all of its epochs already\nresults: {run.results}")
         return
     cfg = run.cfg
-
     config.check_device(cfg)
     data = instantiate(cfg.data, _convert_="all")
     data.prepare_data()
     data.setup()
-    cfg.data.dataset = data.dataset  # the digits, where MNIST was not to be had
+    run = run.on(data.dataset)  # the digits, where MNIST was not to be had
     config.check_batches(cfg, len(data.train))
     pl.seed_everything(cfg.seed, verbose=False)
     model = instantiate(cfg.model, _convert_="all")
-    layers = architecture(model.network)
-    console.show_architecture(layers)
+    console.show_architecture(model.network)
 
     throughput = Throughput()
     writers = checkpoint.writers(run.folder, data.val_name)
-    pictures = instantiate(cfg.callbacks, _convert_="all").values()
     loggers = [instantiate(logger, save_dir=str(run.folder)) for logger in cfg.logger.values()]
     checkpoint.keep_curves(loggers, run.step)
     trainer = instantiate(
         cfg.trainer,
-        callbacks=[throughput, *pictures, console.EpochLine(), *writers],
+        callbacks=[throughput, *instantiate(cfg.callbacks).values(), console.EpochLine(), *writers],
         logger=loggers,
         default_root_dir=run.folder,
         enable_progress_bar=console.has_terminal(),
         _convert_="all",
     )
-
     results.write_config(run.folder, cfg)
     trainer.fit(model, data, ckpt_path=run.checkpoint)
-
-    chosen = writers[-1]  # by the hold-out; without one it is the last
+    timing = throughput.timing()  # now: the test brings back the state of the checkpoint it is given
+    chosen = writers[0]  # by the hold-out; without one it is the last
     trainer.test(model, data, ckpt_path=chosen.best_model_path, verbose=False)
-    record = results.of_training(cfg, data, model, trainer, throughput, layers, chosen)
+    record = results.of_training(cfg, data, model, trainer, timing, chosen)
     fill_hparams(trainer, cfg, record)
     print(f"results: {results.write(run.folder, record)}")
 
 
 if __name__ == "__main__":
-    config.run(main, str(Path(__file__).with_name("conf")), "train")
+    config.run(main, __file__)

@@ -174,7 +174,7 @@ def this_project(data: DataModule, num_steps: int, batchnorm: bool, scratch: Pat
         log_every_n_steps=1,
     )
     trainer.fit(Classifier(batchnorm), data)
-    return throughput.images_per_second
+    return throughput.timing().train_images_per_second
 
 
 if __name__ == "__main__":

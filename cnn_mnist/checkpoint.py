@@ -31,6 +31,14 @@ class Run(NamedTuple):
         """Whether the run has trained for all its epochs and written its results."""
         return self.results.exists() and json.loads(self.results.read_text())["epochs"] >= self.cfg.trainer.max_epochs
 
+    def on(self, dataset: str) -> "Run":
+        """The same run on the data set that is really used, by its name and folder too."""
+        asked, self.cfg.data.dataset = self.cfg.data.dataset, dataset
+        place = self.folder.parent
+        if asked == dataset or not place.name.startswith(asked):
+            return self
+        return self._replace(folder=place.with_name(dataset + place.name.removeprefix(asked)) / self.folder.name)
+
     @property
     def results(self) -> Path:
         """Where its results are, or will be."""
@@ -46,7 +54,7 @@ def writers(folder: Path, val_name: str) -> list[ModelCheckpoint]:
     }
     last = ModelCheckpoint(filename="last", monitor=None, **common)
     best = ModelCheckpoint(filename="best", monitor="val/acc", mode="max", **common)
-    return [last, best] if val_name == "val" else [last]
+    return [best, last] if val_name == "val" else [last]  # in this order: the last one keeps what the best one knows
 
 
 def load(path: str | Path) -> CNN:
@@ -94,7 +102,10 @@ def read(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file} is not a whole checkpoint ({str(error).splitlines()[0]})") from error
     if damaged:
         raise ValueError(f"{file} is damaged: {damaged} in it does not have its checksum")
-    if not isinstance(content, dict) or not {"state_dict", "hyper_parameters", "global_step"} <= content.keys():
+    if (
+        not isinstance(content, dict)
+        or not {"state_dict", "hyper_parameters", "global_step", "epoch"} <= content.keys()
+    ):
         raise ValueError(f"{file} is not a checkpoint of a training run")
     return content
 
@@ -123,9 +134,13 @@ def open_run(cfg: DictConfig, folder: Path, overrides: list[str]) -> Run:
         raise ValueError(f"{checkpoint} does not lie in a run's folder: {record} is missing")
     own = OmegaConf.load(record)
     assert isinstance(own, DictConfig)
+    own.data.fallback = None  # never half of one data set and half of another
     for override in overrides:
         _take(override.split("=")[0].lstrip("+~"), cfg, own)
-    step = read(checkpoint)["global_step"]
+    content = read(checkpoint)
+    step, num_done = content["global_step"], content["epoch"] + 1
+    if own.trainer.max_epochs < num_done:
+        raise ValueError(f"this run has trained for {num_done} epochs: set trainer.max_epochs to at least as many")
     if "tensorboard" in own.logger:
         own.logger.tensorboard.purge_step = step + 1  # what came after belongs to the run that was interrupted
     return Run(folder, own, checkpoint, step)
@@ -158,6 +173,8 @@ def keep_curves(loggers: list[Logger], step: int | None) -> None:
     for logger in loggers:
         if isinstance(logger, CSVLogger) and step is not None:
             path = Path(logger.log_dir, "metrics.csv")
+            if not path.exists():  # the run had other loggers
+                continue
             with path.open(newline="") as file:
                 rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
             logger.experiment.metrics.extend(rows)

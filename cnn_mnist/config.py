@@ -126,7 +126,7 @@ def _yaml(value: object) -> str:
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
-def run(main: Callable[[DictConfig], None], config_dir: str, config_name: str) -> None:
+def run(main: Callable[[DictConfig], None], script: str) -> None:
     """Run `main` under Hydra; end with the exit status and the one line that a person can use.
 
     Status 0: done; 1: a mistake or a failure, said in one line; 130 and 143: stopped by SIGINT and SIGTERM.
@@ -134,17 +134,21 @@ def run(main: Callable[[DictConfig], None], config_dir: str, config_name: str) -
 
     Args:
         main: What one job does with its configuration.
-        config_dir: Absolute path of the configuration folder.
-        config_name: The primary configuration in it.
+        script: The entry point's file; its configuration is conf/<its name>.yaml beside it.
     """
+    config_dir, config_name = str(Path(script).resolve().with_name("conf")), Path(script).stem
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     full_error = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would otherwise print
 
+    failed: list[Exception] = []  # jobs of a sweep, each said when it failed
+
     def say(error: Exception) -> NoReturn:
         if full_error:
             raise error
+        if failed:
+            raise SystemExit(1)
         print(f"error: {_one_line(error, config_dir, config_name)}", file=sys.stderr)
         raise SystemExit(1) from None
 
@@ -152,9 +156,12 @@ def run(main: Callable[[DictConfig], None], config_dir: str, config_name: str) -
         try:
             main(cfg)
         except Exception as error:
-            if HydraConfig.get().mode is RunMode.MULTIRUN:
-                raise  # for Hydra to go on with the other jobs
-            say(error)
+            if HydraConfig.get().mode is not RunMode.MULTIRUN:
+                say(error)
+            place = Path(HydraConfig.get().runtime.output_dir).name
+            print(f"error in {place}: {_one_line(error, config_dir, config_name)}", file=sys.stderr)
+            failed.append(error)
+            raise  # for Hydra to go on with the other jobs
 
     try:
         hydra.main(version_base="1.3", config_path=config_dir, config_name=config_name)(job)()
@@ -187,7 +194,7 @@ def _unknown_keys(config_dir: str, config_name: str) -> Iterator[str]:
         cfg = compose(config_name)
     groups = {entry.name for entry in os.scandir(config_dir) if entry.is_dir()}
     known = groups | set(_keys(cfg))
-    words = [word for word in sys.argv[1:] if "=" in word or word.startswith("~")]
+    words = [word for word in sys.argv[1:] if ("=" in word or word.startswith("~")) and not word.startswith("-")]
     for override in OverridesParser.create().parse_overrides(words):
         key = override.key_or_group
         if not override.is_add() and key not in known and not key.startswith("hydra"):

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
-from cnn_mnist.analysis.architecture import Layer, total
+from cnn_mnist.analysis.architecture import architecture, total
+from cnn_mnist.network import CNN
 
 
 def quiet() -> None:
@@ -21,6 +22,7 @@ def quiet() -> None:
     for ignorable in (
         ".*does not have many workers.*",  # batches are gathered in memory: there is nothing for a worker to do
         ".*logs directory .* exists and is not empty.*",  # a run's own folder, made by this very command
+        ".*GPU available but not used.*",  # as asked for
         ".*Checkpoint directory .* exists and is not empty.*",
     ):
         warnings.filterwarnings("ignore", ignorable)
@@ -33,8 +35,9 @@ def _show_warning(message: Warning | str, category: type[Warning], *place: objec
     Console(stderr=True).print(Panel(str(message), title="WARNING", border_style="bold yellow"))
 
 
-def show_architecture(layers: list[Layer]) -> None:
+def show_architecture(network: CNN) -> None:
     """Print the report's table of layers and the shares of the convolutional and the linear ones."""
+    layers = architecture(network)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
     table.add_column("layer")
     for heading in ("input", "output", "parameters", "neurons", "per neuron"):

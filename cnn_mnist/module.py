@@ -1,5 +1,7 @@
 """How the network is trained: loss, metrics, optimiser and schedule."""
 
+import math
+
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
@@ -74,7 +76,10 @@ class Classifier(pl.LightningModule):
             logits, labels = map(torch.cat, zip(*self.recent, strict=True))
             self.recent.clear()
             self.train_accuracy.update(logits, labels)
-            self._log({"train/loss": F.cross_entropy(logits, labels).item()})
+            loss = F.cross_entropy(logits, labels).item()
+            if not math.isfinite(loss):
+                raise ValueError(f"train/loss is {loss} at step {self.global_step}: lower model.lr={self.lr}")
+            self._log({"train/loss": loss})
         if is_last:
             self._log({"train/acc": self._take(self.train_accuracy)})
 

@@ -13,12 +13,12 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from cnn_mnist.analysis.architecture import Layer, total
-from cnn_mnist.callbacks.throughput import Throughput
+from cnn_mnist.analysis.architecture import architecture, total
+from cnn_mnist.callbacks.throughput import Timing
 from cnn_mnist.data import DataModule
 from cnn_mnist.module import Classifier
 
-PACKAGES = ("cnn-mnist", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy")
+PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy")
 
 
 def write_config(folder: Path, cfg: DictConfig) -> None:
@@ -29,7 +29,7 @@ def write_config(folder: Path, cfg: DictConfig) -> None:
 def write(folder: Path, record: dict[str, Any]) -> Path:
     """Write a record to `folder/results.json`; returns its absolute path."""
     path = folder.resolve() / "results.json"
-    _write(path, json.dumps(record, indent=2) + "\n")
+    _write(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
     return path
 
 
@@ -38,16 +38,16 @@ def of_training(
     data: DataModule,
     model: Classifier,
     trainer: pl.Trainer,
-    throughput: Throughput,
-    layers: list[Layer],
+    timing: Timing,
     chosen: ModelCheckpoint,
 ) -> dict[str, Any]:
     """What a finished training leaves behind; fractions in 0..1, times in seconds.
 
     The metrics are those of the checkpoint that was chosen: by the hold-out, or the last where there is none.
     """
+    layers = architecture(model.network)
     sums = total(layers)
-    measured = {name: value.item() for name, value in sorted(trainer.callback_metrics.items()) if "/" in name}
+    measured = {name: round(value.item(), 7) for name, value in sorted(trainer.callback_metrics.items()) if "/" in name}
     return {
         "dataset": data.dataset,
         "recipe": cfg.recipe,
@@ -61,8 +61,7 @@ def of_training(
         "num_neurons": sums.num_neurons,
         **measured,
         **({"val/acc": round(score.item(), 7)} if (score := chosen.best_model_score) is not None else {}),
-        "fit_seconds": throughput.fit_seconds,
-        "train_images_per_second": throughput.images_per_second,
+        **timing._asdict(),
         "checkpoint": str(Path(chosen.best_model_path).resolve()),
         **surroundings(trainer.strategy.root_device),
         "architecture": [layer._asdict() for layer in layers],

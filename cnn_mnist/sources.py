@@ -7,12 +7,14 @@ download appears under its name whole and verified or not at all.
 import gzip
 import hashlib
 import os
-import socket
 import struct
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+from urllib.request import urlopen
 
 import numpy as np
 import torch
@@ -21,12 +23,13 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torchvision import datasets
-from torchvision.datasets.utils import download_url
+from torchvision.datasets.utils import check_integrity
 
 SOURCES = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST, "kmnist": datasets.KMNIST}
 NUM_DIGITS_TEST = 297  # of the 1,797: leaves 1,500 for training
 Arrays = tuple[Tensor, Tensor]  # images uint8 (N, 1, 28, 28), labels int64 (N,)
 TIMEOUT = 5.0  # seconds that a server may stay silent
+PATIENCE = 600.0  # seconds that a file may take
 
 # MNIST's files unpacked, for those who have them only so. The packed ones' checksums are torchvision's.
 UNPACKED_MD5 = {
@@ -73,24 +76,56 @@ def download(dataset: str, root: Path) -> None:
             continue
         root.mkdir(parents=True, exist_ok=True)
         # a folder of its own and a rename: two processes do not collide, and a kill leaves no half file
-        with tempfile.TemporaryDirectory(dir=root) as scratch, _silence_limit(TIMEOUT):
+        with tempfile.TemporaryDirectory(dir=root) as scratch:
+            path = Path(scratch, name)
             for mirror in source.mirrors:
                 try:
-                    download_url(f"{mirror.rstrip('/')}/{name}", scratch, name, md5)
+                    _fetch(f"{mirror.rstrip('/')}/{name}", path)
+                except (OSError, HTTPException) as error:
+                    reason = str(error)
+                    continue
+                if check_integrity(path, md5):
                     break
-                except (
-                    OSError,
-                    RuntimeError,
-                ) as error:  # RuntimeError: torchvision's word for a bad checksum
-                    reason = error
+                reason = f"what {mirror} sends does not have MD5 {md5}"
             else:
                 names = ", ".join(name for name, _ in source.resources)
                 raise ConnectionError(
                     f"{name} of {dataset} is not in {raw} and could not be downloaded ({reason}). "
                     f"Put the four files there by hand: {names}"
-                ) from reason
+                )
             raw.mkdir(parents=True, exist_ok=True)
-            os.replace(Path(scratch, name), raw / name)
+            os.replace(path, raw / name)
+
+
+def _fetch(url: str, path: Path) -> None:
+    """Download a file, with limits that torchvision's own download does not have: it waits for ever.
+
+    Raises:
+        TimeoutError: No answer in `TIMEOUT` seconds, looking up the name and every address of it included, or less
+            than the whole file in `PATIENCE` seconds.
+        OSError, HTTPException: Anything else that goes wrong between here and there.
+    """
+    answers: SimpleQueue[HTTPResponse | Exception] = SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(urlopen(url, timeout=TIMEOUT))
+        except Exception as error:
+            answers.put(error)
+
+    Thread(target=ask, daemon=True).start()
+    try:
+        answer = answers.get(timeout=TIMEOUT)
+    except Empty:
+        raise TimeoutError(f"{url}: timed out") from None
+    if isinstance(answer, Exception):
+        raise answer
+    deadline = time.monotonic() + PATIENCE
+    with answer, path.open("wb") as file:
+        while chunk := answer.read1(2**16):
+            file.write(chunk)
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{url}: timed out")
 
 
 def read(dataset: str, root: Path, part: str) -> Arrays:
@@ -138,14 +173,3 @@ def _read_idx(path: Path, md5: str) -> Tensor:
     num_axes = content[3]
     shape = struct.unpack_from(f">{num_axes}I", content, offset=4)
     return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=4 + 4 * num_axes).view(shape)
-
-
-@contextmanager
-def _silence_limit(seconds: float) -> Iterator[None]:
-    """Give up on a server that says nothing for so long: torchvision itself would wait for ever."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

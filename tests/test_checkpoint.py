@@ -15,6 +15,7 @@ def saved(path: Path, network: CNN, **changes: object) -> Path:
         "state_dict": {f"network.{key}": value for key, value in network.state_dict().items()},
         "hyper_parameters": {"batchnorm": network.batchnorm, "lr": 1e-3, "schedule": None},
         "global_step": 7,
+        "epoch": 0,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(content | changes, path)

@@ -188,6 +188,15 @@ def test_a_silent_server_does_not_hang_the_download(
         assert time.monotonic() - start < 5
 
 
+def test_a_server_that_drips_does_not_hang_the_download(
+    mirror: str, small_mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "PATIENCE", 0.0)
+    with pytest.raises(ConnectionError, match="timed out"):
+        module(tmp_path / "data", fallback=None)
+    assert list((tmp_path / "data").iterdir()) == []
+
+
 def test_without_files_and_network_the_digits_stand_in_and_say_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ import csv
 import os
 import signal
 import socket
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,8 @@ def run(train: Train) -> Done:
 
 def test_a_run_leaves_what_it_promises(run: Done) -> None:
     assert run.err == ""
+    assert "800,206 parameters: convolutional 9,568 (1.20%), fully connected 789,510 (98.66%), norm" in run.out
+    assert run.out.count("epoch ") == 3
     assert run.folder.parent.name == "digits-paper"
     assert run.folder.parents[1].name == "outputs"
     names = {path.name for path in run.folder.iterdir() if not path.name.startswith("events.out.tfevents.")}
@@ -44,12 +47,12 @@ def test_a_run_leaves_what_it_promises(run: Done) -> None:
 
 def test_the_record_is_complete_and_true(run: Done) -> None:
     results = run.results
-    expected = {"dataset": "digits", "seed": 5, "batchnorm": True, "epochs": 3}
+    expected = {"dataset": "digits", "recipe": "paper", "seed": 5, "batchnorm": True, "epochs": 3}
     counts = {"num_parameters": 800_206, "num_neurons": 31_870, "num_train": 1500, "num_test": 297}
     assert expected.items() <= results.items()
     assert counts.items() <= results.items()
     assert results["num_threads"] == torch.get_num_threads()
-    assert results["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert results["versions"]["torch"] == version("torch")
     train_seconds = 3 * 1500 / results["train_images_per_second"]
     assert 0 < train_seconds < results["fit_seconds"]
 
@@ -82,7 +85,7 @@ def test_the_same_seed_without_callbacks_gives_the_same_weights(run: Done, train
     again = train(*DIGITS, "trainer.max_epochs=3", "model.batchnorm=true", "seed=5", "callbacks=none")
     assert same(again.weights, run.weights)
     assert events(again.folder).Tags()["images"] == []
-    other = train(*DIGITS, "trainer.max_epochs=1", "seed=6", "callbacks=none")
+    other = train(*DIGITS, "trainer.max_epochs=3", "model.batchnorm=true", "seed=6", "callbacks=none")
     assert not torch.equal(other.weights["network.fc2.bias"], run.weights["network.fc2.bias"])
 
 
@@ -110,12 +113,12 @@ def test_a_run_gone_on_with_equals_one_that_never_stopped(
         for done in (resumed, whole)
     ]
     assert curves[0] == curves[1]
-    rows = [list(csv.DictReader((done.folder / "metrics.csv").open())) for done in (resumed, whole)]
+    rows = [list(csv.DictReader((done.folder / "metrics.csv").read_text().splitlines())) for done in (resumed, whole)]
     assert rows[0] == rows[1]
     assert list((tmp_path / "outputs").glob("*/*")) == [folder]
 
 
-def test_a_finished_run_says_so_and_can_be_given_more_epochs(run: Done, train: Train) -> None:
+def test_a_finished_run_says_so_and_keeps_its_recipe(run: Done, train: Train) -> None:
     before = (run.folder / "results.json").read_bytes()
     again = train(f"ckpt_path={run.folder}", "model.batchnorm=true")
     assert again.status == 0
@@ -125,6 +128,9 @@ def test_a_finished_run_says_so_and_can_be_given_more_epochs(run: Done, train: T
     refused = train(f"ckpt_path={run.folder}", "model.lr=0.5")
     assert refused.status == 1
     assert "model.lr=0.001, which cannot become 0.5 half way" in refused.err
+    fewer = train(f"ckpt_path={run.folder}/checkpoints/last.ckpt", "trainer.max_epochs=2")
+    assert fewer.status == 1
+    assert "has trained for 3 epochs" in fewer.err
 
 
 def test_more_epochs_go_on_in_the_same_folder(train: Train) -> None:
@@ -144,6 +150,24 @@ def test_a_hold_out_chooses_the_best_checkpoint_and_the_test_set_is_measured_onc
     assert len(found.Scalars("val/acc")) == 2
     assert len(found.Scalars("test/acc")) == 1
     assert (done.results["num_train"], done.results["num_val"]) == (1200, 300)
+    best = max(point.value for point in found.Scalars("val/acc"))
+    assert done.results["val/acc"] == pytest.approx(best)
+
+
+def test_times_count_every_epoch_whichever_was_best(train: Train) -> None:
+    options = (*DIGITS, "data.val_size=10", "model.lr=1e-9", "callbacks=none")  # the first epoch is as good as any
+    done = train(*options, "trainer.max_epochs=4")
+    best = torch.load(done.results["checkpoint"], weights_only=True)
+    assert best["epoch"] == 0
+    last = torch.load(done.folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert done.results["fit_seconds"] >= last["callbacks"]["Throughput"]["fit_seconds"]
+    assert last["callbacks"]["Throughput"]["num_images"] == 4 * 1490
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(train: Train) -> None:
+    done = train(*DIGITS, "model.lr=1e30", "callbacks=none")
+    assert done.status == 1
+    assert "train/loss is nan at step 15: lower model.lr=1e+30" in done.err
 
 
 def test_a_sweep_gives_each_job_a_folder_named_after_its_overrides(run: Done, train: Train, tmp_path: Path) -> None:
@@ -151,7 +175,7 @@ def test_a_sweep_gives_each_job_a_folder_named_after_its_overrides(run: Done, tr
         "-m", *DIGITS, "model.batchnorm=false,true", "seed=4,5", "trainer.max_epochs=3", "callbacks=none", cwd=tmp_path
     )
     assert done.status == 0, done.err
-    (sweep,) = (tmp_path / "multirun" / "digits-paper").iterdir()
+    (sweep,) = (tmp_path / "multirun").iterdir()
     jobs = {path.name: path for path in sweep.iterdir() if path.is_dir()}
     name = "callbacks-none_data-digits_model.batchnorm-{}_seed-{}_trainer.max_epochs-3_trainer-cpu"
     assert jobs.keys() == {name.format(batchnorm, seed) for batchnorm in ("False", "True") for seed in (4, 5)}
@@ -169,6 +193,7 @@ def test_an_unreachable_mnist_falls_back_to_the_digits_and_every_record_says_so(
     assert "WARNING" in done.err
     assert "do NOT compare" in done.err
     assert done.results["dataset"] == "digits"
+    assert done.folder.parent == tmp_path / "outputs" / "digits-paper"
     for name in ("config.yaml", "hparams.yaml"):
         assert "dataset: digits" in (done.folder / name).read_text()
     assert refused.status == 1

@@ -1,11 +1,18 @@
 """How long training takes, counted without what surrounds it."""
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+
+
+class Timing(NamedTuple):
+    """Seconds of `fit`, validation and pictures included, and the speed of training batches alone."""
+
+    fit_seconds: float
+    train_images_per_second: float
 
 
 class Throughput(Callback):
@@ -22,10 +29,9 @@ class Throughput(Callback):
         self.train_seconds = 0.0
         self.num_images = 0
 
-    @property
-    def images_per_second(self) -> float:
-        """Training batches alone."""
-        return self.num_images / self.train_seconds
+    def timing(self) -> Timing:
+        """What has been counted so far."""
+        return Timing(self.fit_seconds, self.num_images / self.train_seconds)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""

@@ -1,0 +1,38 @@
+# One command each. The first one run makes .venv and installs into it.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help train test test-slow check lint bench tensorboard
+.DEFAULT_GOAL := help
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+train: $(READY) ## train with the default configuration; options: make train ARGS="model.batchnorm=true seed=1"
+	$(BIN)/python train.py $(ARGS)
+
+test: lint ## ruff, mypy and every test not marked slow
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(READY) ## the long tests: the report's whole recipe on MNIST
+	$(BIN)/python -m pytest -m slow
+
+check: lint ## ruff, mypy and the tests that need no MNIST
+	$(BIN)/python -m pytest -m "not slow and not mnist"
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY) ## training speed beside a plain PyTorch loop, about 5 minutes; needs MNIST
+	$(BIN)/python -m benchmarks.training
+
+tensorboard: $(READY) ## open TensorBoard on outputs/ and multirun/, on the next free port
+	$(BIN)/tensorboard --logdir_spec outputs:outputs,multirun:multirun
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@

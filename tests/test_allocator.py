@@ -1,0 +1,32 @@
+"""Freed memory stays: counted in page faults, not in seconds."""
+
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import resource, torch
+from cnn_mnist.allocator import keep_freed_memory
+{call}
+def step():
+    blocks = [torch.empty(7_500_000).fill_(1) for _ in range(2)]  # 30 MB each
+for _ in range(5):
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    step()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 10)
+"""
+
+
+def faults(call: str) -> float:
+    """Page faults of a step that fills and frees two large blocks."""
+    done = subprocess.run([sys.executable, "-c", CODE.format(call=call)], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_a_step_does_not_fetch_its_memory_anew() -> None:
+    assert faults("keep_freed_memory()") < 100
+    assert faults("keep_freed_memory(10_000, 10_000)") > 10_000
