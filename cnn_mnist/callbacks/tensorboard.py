@@ -24,7 +24,8 @@ def fill_hparams(trainer: pl.Trainer, cfg: DictConfig, record: dict[str, Any]) -
     Lightning's way would log every figure as a point of its curve once more.
     """
     scalars = [cfg.data, cfg.model, {"max_epochs": cfg.trainer.max_epochs}]
-    hparams = {k: v for part in scalars for k, v in part.items() if k != "_target_" and v is not None}
+    skipped = ("_target_", "root", "fallback")  # of no influence on the figures
+    hparams = {k: v for part in scalars for k, v in part.items() if k not in skipped and v is not None}
     metrics = {name: record[name] for name in ("test/acc", "test/loss")}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
