@@ -7,9 +7,11 @@ download appears under its name whole and verified or not at all.
 import gzip
 import hashlib
 import os
+import shutil
 import struct
 import tempfile
 import time
+from contextlib import suppress
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -76,7 +78,7 @@ def download(dataset: str, root: Path) -> None:
             continue
         root.mkdir(parents=True, exist_ok=True)
         # a folder of its own and a rename: two processes do not collide, and a kill leaves no half file
-        with tempfile.TemporaryDirectory(dir=root) as scratch:
+        with tempfile.TemporaryDirectory(dir=root, ignore_cleanup_errors=True) as scratch:
             path = Path(scratch, name)
             for mirror in source.mirrors:
                 try:
@@ -88,6 +90,9 @@ def download(dataset: str, root: Path) -> None:
                     break
                 reason = f"what {mirror} sends does not have MD5 {md5}"
             else:
+                shutil.rmtree(scratch)
+                with suppress(OSError):  # other data is in it
+                    root.rmdir()
                 names = ", ".join(name for name, _ in source.resources)
                 raise ConnectionError(
                     f"{name} of {dataset} is not in {raw} and could not be downloaded ({reason}). "
