@@ -2,13 +2,13 @@
 
 from omegaconf import DictConfig
 
-from cnn_mnist import config
+from cnn_mnist import config, rules
 
 
 def main(cfg: DictConfig) -> None:
     """One run: from a composed configuration to results.json."""
     folder, overrides = config.run_folder(), config.overrides()
-    config.check(cfg)
+    rules.check(cfg, rules.TRAIN)
 
     import pytorch_lightning as pl  # takes seconds, and neither --help nor a typo needs it
     from hydra.utils import instantiate

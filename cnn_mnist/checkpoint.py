@@ -64,28 +64,56 @@ def load(path: str | Path) -> CNN:
         FileNotFoundError: There is none.
         ValueError: The file is not a whole checkpoint of this network.
     """
-    content = read(find(path))
+    file = find(path, prefer_best=True)
+    return network_of(read(file), file)
+
+
+def network_of(content: dict[str, Any], file: Path) -> CNN:
+    """The network of a checkpoint's content, in eval mode; its architecture is the stored one.
+
+    Raises:
+        ValueError: It is a checkpoint of another kind of network.
+    """
     try:
-        network = CNN(batchnorm=content["hyper_parameters"]["batchnorm"])
-        prefix = "network."
-        state = {key.removeprefix(prefix): value for key, value in content["state_dict"].items()}
+        hparams = content["hyper_parameters"]
+        network = CNN(hparams["batchnorm"], hparams.get("kernel_size", 3))
+        state = {key.removeprefix("network."): value for key, value in content["state_dict"].items()}
         network.load_state_dict(state)
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{path} is a checkpoint of another kind of network: {error}") from error
+    except (KeyError, TypeError, RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file} is a checkpoint of another kind of network: {reason}") from error
     return network.eval()
 
 
-def find(path: str | Path) -> Path:
-    """The checkpoint that is meant: a file, or a run's folder for its `checkpoints/last.ckpt`.
+def find(path: str | Path, *, prefer_best: bool = False) -> Path:
+    """The checkpoint that is meant: a file, or one of those in a run's folder.
+
+    Args:
+        path: A checkpoint or a run's folder.
+        prefer_best: Of a folder, the one that a hold-out chose, where it did; else the last.
 
     Raises:
         FileNotFoundError: There is none.
     """
-    given = Path(path)
-    file = given / "checkpoints" / "last.ckpt" if given.is_dir() else given
+    file = Path(path)
+    if file.is_dir():
+        best, last = (file / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
+        file = best if prefer_best and best.is_file() else last
     if not file.is_file():
         raise FileNotFoundError(f"there is no checkpoint at {file}: set ckpt_path= to a run's folder or a .ckpt file")
     return file
+
+
+def newest() -> Path:
+    """The checkpoint of the newest run below outputs/ and multirun/, of the current folder.
+
+    Raises:
+        FileNotFoundError: There is no run.
+    """
+    found = [file for base in ("outputs", "multirun") for file in Path(base).glob("*/*/checkpoints/last.ckpt")]
+    if not found:
+        raise FileNotFoundError("there is no run below outputs/ or multirun/ to look at: make one with python train.py")
+    return find(max(found, key=lambda file: file.stat().st_mtime).parent.parent, prefer_best=True)
 
 
 def read(file: Path) -> dict[str, Any]:

@@ -3,18 +3,15 @@
 Imports neither torch nor Lightning, so that `--help` and a mistake answer at once.
 """
 
-import difflib
-import json
-import math
 import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 import hydra
 from hydra import compose, initialize_config_dir
@@ -26,67 +23,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from cnn_mnist.rules import nearest
+
 OmegaConf.register_new_resolver("choose", lambda flag, yes, no: yes if flag else no, replace=True)
 OmegaConf.register_new_resolver(
     "slug", lambda text: re.sub(r"[^\w.+-]+", "-", text).strip("-") or "defaults", replace=True
 )
-
-
-class Range(NamedTuple):
-    """The numbers that a key may hold: `low` to `high`, both included unless `above` leaves `low` out."""
-
-    kind: type[int] | type[float]
-    low: float
-    high: float = math.inf
-    above: bool = False
-
-    def __str__(self) -> str:
-        """The range in words."""
-        noun = "a whole number" if self.kind is int else "a number"
-        if self.high < math.inf:
-            return f"{noun} from {self.low:,} to {self.high:,}"
-        return f"{noun} {'above' if self.above else 'of at least'} {self.low:,}"
-
-    def holds(self, value: object) -> bool:
-        """Whether `value` is a finite number of the right kind within the range."""
-        if isinstance(value, bool) or not isinstance(value, int | self.kind) or not math.isfinite(value):
-            return False
-        return (self.low < value if self.above else self.low <= value) and value <= self.high
-
-
-RULES: dict[str, Range | tuple[object, ...]] = {
-    "seed": Range(int, 0, 2**32 - 1),
-    "data.dataset": ("mnist", "fashion_mnist", "kmnist", "digits"),
-    "data.batch_size": Range(int, 1),
-    "data.val_size": Range(int, 0),
-    "data.fallback": ("digits", None),
-    "model.batchnorm": (True, False),
-    "model.lr": Range(float, 0, above=True),
-    "model.schedule": (None, "one_cycle"),
-    "trainer.max_epochs": Range(int, 1),
-    "trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),
-}
-TOP_LEVEL = {"recipe", "seed", "ckpt_path", "data", "model", "trainer", "logger", "callbacks"}
-
-
-def check(cfg: DictConfig) -> None:
-    """Hold a composed configuration against the rules.
-
-    Raises:
-        ValueError: With the key, what it holds, what it may hold and the override to change.
-    """
-    for key in cfg:
-        if key not in TOP_LEVEL:
-            raise ValueError(f"unknown key {key!s}{_nearest(str(key), TOP_LEVEL)}")
-    for key, rule in RULES.items():
-        value = OmegaConf.select(cfg, key)
-        if isinstance(rule, Range):
-            allowed = rule.holds(value)
-        else:  # by type too: 1 is not true
-            allowed = any(value == option and type(value) is type(option) for option in rule)
-        if not allowed:
-            words = str(rule) if isinstance(rule, Range) else " or ".join(map(_yaml, rule))
-            raise ValueError(f"{key} must be {words}, got {_yaml(value)}: set {key}=...")
 
 
 def check_device(cfg: DictConfig) -> None:
@@ -119,11 +61,6 @@ def run_folder() -> Path:
 def overrides() -> list[str]:
     """The options given on the command line, Hydra's own left out."""
     return list(HydraConfig.get().overrides.task)
-
-
-def _yaml(value: object) -> str:
-    """A value as it is written on the command line."""
-    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def run(main: Callable[[DictConfig], None], script: str) -> None:
@@ -178,7 +115,7 @@ def _one_line(error: Exception, config_dir: str, config_name: str) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, option = error.missing_cfg_file.rpartition("/")
-        return f"{group}={option} does not exist{_nearest(option, error.options)}"
+        return f"{group}={option} does not exist{nearest(option, error.options)}"
     if isinstance(error, ConfigCompositionException):
         unknown = next(_unknown_keys(config_dir, config_name), None)
         return unknown or text
@@ -198,7 +135,7 @@ def _unknown_keys(config_dir: str, config_name: str) -> Iterator[str]:
     for override in OverridesParser.create().parse_overrides(words):
         key = override.key_or_group
         if not override.is_add() and key not in known and not key.startswith("hydra"):
-            yield f"unknown key {key}{_nearest(key, known)}"
+            yield f"unknown key {key}{nearest(key, known)}"
 
 
 def _keys(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
@@ -207,14 +144,3 @@ def _keys(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
         yield prefix + key
         if isinstance(child := cfg._get_node(key), DictConfig):
             yield from _keys(child, f"{prefix}{key}.")
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    """A clause that suggests the nearest of the names, or lists them where none is near."""
-    names = sorted(name for name in map(str, known) if not name.rpartition(".")[2].startswith("_"))
-    if near := difflib.get_close_matches(word, names, n=1):
-        return f": did you mean {near[0]}?"
-    last = {name.rpartition(".")[2]: name for name in names}
-    if near := difflib.get_close_matches(word.rpartition(".")[2], last, n=1):
-        return f": did you mean {last[near[0]]}?"
-    return f": choose from {', '.join(name for name in names if '.' not in name)}"

@@ -2,9 +2,14 @@
 
 import logging
 import sys
+import time
 import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
 
 import pytorch_lightning as pl
+import rich.progress
 from pytorch_lightning.callbacks import Callback
 from rich import box
 from rich.console import Console
@@ -77,3 +82,22 @@ class EpochLine(Callback):
 def has_terminal() -> bool:
     """Whether there is a person to draw a progress bar for."""
     return sys.stdout.isatty()
+
+
+Item = TypeVar("Item")
+
+
+def track(items: Sequence[Item], what: str) -> Iterable[Item]:
+    """Go through items under a progress bar, where there is a person to see it."""
+    return rich.progress.track(
+        items, what, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+    )
+
+
+@contextmanager
+def working_on(what: str) -> Iterator[None]:
+    """Say what is at work, and how long it took."""
+    start = time.perf_counter()
+    print(what, flush=True)
+    yield
+    print(f"  {time.perf_counter() - start:.1f} s", flush=True)

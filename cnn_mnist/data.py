@@ -45,6 +45,19 @@ class Images(Dataset[Batch]):
     def __getitem__(self, index: Tensor | slice) -> Batch:
         return Batch(self.images[index].float().div_(255), self.labels[index])
 
+    def of_each_class(self, num_images: int) -> Tensor:
+        """Indices int64 of the first image of every class, then the second of every class, and so on."""
+        places = torch.cat([(self.labels == label).nonzero() for label in range(NUM_CLASSES)])[:, 0]
+        turn = torch.cat([torch.arange(n) for n in self.labels.bincount(minlength=NUM_CLASSES).tolist()])
+        return places[turn.argsort(stable=True)][:num_images]
+
+    def spread(self, num_images: int) -> Tensor:
+        """Indices int64 of so many images at even distances from the first to the last; of all where there are fewer.
+
+        MNIST's first 5,000 test images are easier than its last.
+        """
+        return torch.linspace(0, len(self) - 1, min(num_images, len(self))).round().long()
+
     def subset(self, index: Tensor) -> "Images":
         """The images at the given indices, int64 (M,)."""
         return Images(self.images[index], self.labels[index])

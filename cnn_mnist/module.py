@@ -24,14 +24,17 @@ class Classifier(pl.LightningModule):
         batchnorm: Batch normalisation in each of the three hidden layers.
         lr: Adam's learning rate; with a schedule, its peak.
         schedule: None, or `one_cycle` (Smith and Topin 2018) over all steps of the training.
+        kernel_size: Height and width of the convolutions' filters, odd.
     """
 
-    def __init__(self, batchnorm: bool = False, lr: float = 1e-3, schedule: str | None = None) -> None:
+    def __init__(
+        self, batchnorm: bool = False, lr: float = 1e-3, schedule: str | None = None, kernel_size: int = 3
+    ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.lr = lr
         self.schedule = schedule
-        self.network = CNN(batchnorm)
+        self.network = CNN(batchnorm, kernel_size)
         self.recent: list[tuple[Tensor, Tensor]] = []  # logits and labels since the loss was logged last
         self.eval_loss = MeanMetric(nan_strategy="disable")
         self.train_accuracy = MulticlassAccuracy(NUM_CLASSES, average="micro", validate_args=False)

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from cnn_mnist import config
+from cnn_mnist import config, rules
 from tests.conftest import ROOT
 
 CONF = ROOT / "conf"
@@ -41,7 +41,7 @@ def targets(cfg: DictConfig) -> Iterator[DictConfig]:
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_passes_the_rules_and_fits_its_signature(group: str, option: str) -> None:
     cfg = composed(f"{group}={option}")
-    config.check(cfg)
+    rules.check(cfg, rules.TRAIN)
     for node in targets(cfg):
         signature = inspect.signature(get_object(node._target_))
         accepts_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
@@ -87,7 +87,7 @@ def test_one_epoch_picks_the_peak_rate_of_each_network(batchnorm: str, lr: float
 )
 def test_values_out_of_range_are_named_with_what_is_allowed(override: str, words: str) -> None:
     with pytest.raises(ValueError, match=words.replace("+", r"\+")):
-        config.check(composed(override))
+        rules.check(composed(override), rules.TRAIN)
 
 
 def test_a_last_batch_of_one_image_is_refused_with_batch_norm_alone() -> None:

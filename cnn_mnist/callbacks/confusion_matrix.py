@@ -8,7 +8,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from cnn_mnist.callbacks.tensorboard import show
 from cnn_mnist.data import NUM_CLASSES, Batch
-from cnn_mnist.figures import confusion_matrix
+from cnn_mnist.figures.training import confusion_matrix
 
 
 class ConfusionMatrix(Callback):

@@ -5,7 +5,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from cnn_mnist.callbacks.tensorboard import show
-from cnn_mnist.figures import predictions
+from cnn_mnist.figures.training import predictions
 
 NUM_IMAGES = 24
 

@@ -4,7 +4,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from cnn_mnist.callbacks.tensorboard import show
-from cnn_mnist.figures import sample_grid
+from cnn_mnist.figures.training import sample_grid
 
 
 class Samples(Callback):

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams as summaries
 
-from cnn_mnist.figures import to_pixels
+from cnn_mnist.figures.canvas import to_pixels
 
 
 def show(trainer: pl.Trainer, tag: str, figure: Figure) -> None:
@@ -16,6 +16,12 @@ def show(trainer: pl.Trainer, tag: str, figure: Figure) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image(tag, to_pixels(figure), trainer.global_step, dataformats="HWC")
+
+
+def is_due(trainer: pl.Trainer, every_n_epochs: int) -> bool:
+    """Whether this process should look after this epoch: every so many epochs, and after the last."""
+    epoch = trainer.current_epoch + 1
+    return trainer.is_global_zero and (epoch % every_n_epochs == 0 or epoch == trainer.max_epochs)
 
 
 def fill_hparams(trainer: pl.Trainer, cfg: DictConfig, record: dict[str, Any]) -> None:
@@ -30,6 +36,6 @@ def fill_hparams(trainer: pl.Trainer, cfg: DictConfig, record: dict[str, Any]) -
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             writer = logger.experiment._get_file_writer()
-            for summary in summaries(hparams, metrics):  # type: ignore[no-untyped-call]
+            for summary in summaries(hparams, metrics):
                 writer.add_summary(summary)
             logger.experiment.flush()

@@ -1,28 +1,16 @@
-"""Results to matplotlib figures; touches no model, and no global state of matplotlib."""
+"""What is drawn while the network trains: samples, predictions, mistakes."""
 
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from torch import Tensor
 
-RIGHT, WRONG = "#1b6ca8", "#c1440e"  # told apart by colour-blind readers, and in grey
-
-
-def to_pixels(figure: Figure) -> NDArray[np.uint8]:
-    """A figure as RGB uint8 (H, W, 3)."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # type: ignore[no-untyped-call]
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+from cnn_mnist.figures.canvas import INK, RIGHT, WRONG, mosaic
 
 
 def sample_grid(images: Tensor, labels: Tensor, *, num_columns: int = 12) -> Figure:
     """Images (B, 1, H, W) in [0, 1] in a grid, each under its label, int64 (B,)."""
-    figure, axis, places = _mosaic(images, num_columns, num_lines=1)
-    for (x, y), label in zip(places, labels.tolist(), strict=True):
-        axis.text(x, y, str(label), ha="center", va="bottom", fontsize=9)
-    return figure
+    grid = mosaic(INK.of(images[:, 0]), num_columns)
+    grid.caption(list(map(str, labels.tolist())), size=9)
+    return grid.figure
 
 
 def predictions(images: Tensor, labels: Tensor, probability: Tensor, *, num_columns: int = 8) -> Figure:
@@ -34,15 +22,17 @@ def predictions(images: Tensor, labels: Tensor, probability: Tensor, *, num_colu
         probability: (B, 10) in [0, 1].
         num_columns: Images in a row.
     """
-    figure, axis, places = _mosaic(images, num_columns, num_lines=2)
+    grid = mosaic(INK.of(images[:, 0]), num_columns, num_lines=2)
     confidence, predicted = probability.max(1)
-    for place, label, guess, p in zip(places, labels.tolist(), predicted.tolist(), confidence.tolist(), strict=True):
+    for place, label, guess, p in zip(
+        grid.captions, labels.tolist(), predicted.tolist(), confidence.tolist(), strict=True
+    ):
         is_right = guess == label
-        text = axis.text(
+        text = grid.axes.text(
             *place, f"true {label}\npredicted {guess} ({_percent(p)})", ha="center", va="bottom", fontsize=8
         )
         text.set(color=RIGHT if is_right else WRONG, fontweight="normal" if is_right else "bold")
-    return figure
+    return grid.figure
 
 
 def confusion_matrix(counts: Tensor, title: str) -> Figure:
@@ -78,29 +68,6 @@ def confusion_matrix(counts: Tensor, title: str) -> Figure:
     axis.set_title(f"{title}: {right:,} right ({right / total:.2%}), {total - right:,} wrong", fontsize=11)
     figure.colorbar(picture, ax=axis, label="mistakes", shrink=0.8)
     return figure
-
-
-def _mosaic(images: Tensor, num_columns: int, *, num_lines: int) -> tuple[Figure, Axes, list[tuple[float, float]]]:
-    """Images (B, 1, H, W) in [0, 1] in one picture, ink dark on light paper, room for a caption above each.
-
-    One set of axes instead of B: a tenth of the time. Also returns where each caption's foot stands.
-    """
-    height, width = images.shape[2:]
-    caption = 3 + 6 * num_lines
-    gap = 12
-    num_rows = -(-len(images) // num_columns)
-    rows, columns = num_rows * (height + caption) + gap, num_columns * (width + gap) + gap
-    paper = np.zeros((rows, columns), np.float32)
-    places = []
-    for k, image in enumerate(images[:, 0].numpy()):
-        top, left = (k // num_columns) * (height + caption) + caption, (k % num_columns) * (width + gap) + gap
-        paper[top : top + height, left : left + width] = image
-        places.append((left + width / 2 - 0.5, top - 1.5))
-    figure = Figure(figsize=(columns / 30, rows / 30), dpi=110)
-    axis = figure.add_axes((0, 0, 1, 1))
-    axis.set_axis_off()
-    axis.imshow(paper, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
-    return figure, axis, places
 
 
 def _percent(p: float) -> str:

@@ -1,0 +1,30 @@
+"""Take a trained network apart: checkpoint -> analyses -> figures, tensors and findings. `--help` shows how."""
+
+from omegaconf import DictConfig
+
+from cnn_mnist import config, rules
+
+
+def main(cfg: DictConfig) -> None:
+    """One look at a trained network: from a composed configuration to results.json."""
+    folder, overrides = config.run_folder(), config.overrides()
+    rules.check(cfg, rules.ANALYZE)
+    config.check_device(cfg)
+
+    from hydra.utils import instantiate  # takes seconds with what it brings, and neither --help nor a typo needs it
+
+    from cnn_mnist import console, subject
+    from cnn_mnist.findings import Findings
+
+    console.quiet()
+    names = subject.parts(cfg, rules.PARTS)
+    chosen = subject.choose(cfg, overrides)
+    findings = Findings(folder, cfg, chosen)
+    for name in names:
+        with console.working_on(name):
+            findings.add(name, instantiate(cfg[name], _convert_="all")(chosen))
+    print(f"results: {findings.close()}")
+
+
+if __name__ == "__main__":
+    config.run(main, __file__)

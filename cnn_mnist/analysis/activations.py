@@ -1,0 +1,124 @@
+"""What the channels of the two convolutions respond to: which are dead, which copy the digit, how sharp."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cnn_mnist.analysis.guard import untouched
+from cnn_mnist.network import CNN
+
+BLURS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)  # standard deviations of a Gaussian, in pixels of the 28x28 image
+
+
+class ChannelStatistics(NamedTuple):
+    """One layer's channels over a set of images, after the ReLU; every field (C,).
+
+    `dead`: never above zero. `zero_share` in [0, 1]: how many of its values are exactly zero. `background`: its value
+    where it sees nothing but empty paper. `largest`: its largest value. `correlation` in [-1, 1] and `blur` in pixels:
+    Pearson's correlation over all pixels of all images with the image blurred by that much, at whichever of `BLURS`
+    makes it largest in size; positive where the channel copies the digit, negative where it inverts it; 0 where dead.
+    """
+
+    dead: Tensor
+    zero_share: Tensor
+    background: Tensor
+    largest: Tensor
+    correlation: Tensor
+    blur: Tensor
+
+
+class Activations(NamedTuple):
+    """The statistics of both convolutions, and the number of images they are over."""
+
+    conv1: ChannelStatistics
+    conv2: ChannelStatistics
+    num_images: int
+
+
+def statistics(network: CNN, batches: Iterable[Tensor]) -> Activations:
+    """Each channel's statistics over a data set.
+
+    Args:
+        network: The network to look at; left as it was.
+        batches: Images (B, 1, 28, 28) in [0, 1], on the network's device.
+
+    Raises:
+        ValueError: There is no image.
+
+    Source: lab report 3.2.2.
+    """
+    sums: tuple[_Sums, _Sums] | None = None
+    num_images = 0
+    with torch.no_grad(), untouched(network):
+        for images in batches:
+            if sums is None:
+                blank = network.features(torch.zeros_like(images[:1]))
+                sums = _Sums(blank.conv1), _Sums(blank.conv2)
+            features = network.features(images)
+            blurred = torch.cat([_blurred(images, sigma) for sigma in BLURS], 1)  # (B, len(BLURS), 28, 28)
+            sums[0].add(features.conv1, blurred)
+            sums[1].add(features.conv2, F.avg_pool2d(blurred, 2))
+            num_images += len(images)
+    if sums is None:
+        raise ValueError("there is no image to look at")
+    return Activations(sums[0].statistics(), sums[1].statistics(), num_images)
+
+
+class _Sums:
+    """Running sums of one layer's values and of their products with the blurred images, in float64."""
+
+    def __init__(self, blank: Tensor) -> None:
+        num_channels, height, width = blank.shape[1:]
+        self.background = blank[0, :, height // 2, width // 2].double()
+        self.largest = blank.new_zeros(num_channels)
+        self.num_zeros = blank.new_zeros(num_channels, dtype=torch.float64)
+        self.count = 0
+        self.value = blank.new_zeros(num_channels, dtype=torch.float64)
+        self.square = torch.zeros_like(self.value)
+        self.image = blank.new_zeros(len(BLURS), dtype=torch.float64)
+        self.image_square = torch.zeros_like(self.image)
+        self.product = blank.new_zeros(num_channels, len(BLURS), dtype=torch.float64)
+
+    def add(self, maps: Tensor, blurred: Tensor) -> None:
+        """Take in maps (B, C, H, W) and images (B, len(BLURS), H, W)."""
+        maps, blurred = (x.transpose(0, 1).flatten(1) for x in (maps, blurred))  # (C, B*H*W)
+        self.largest = torch.maximum(self.largest, maps.amax(1))
+        self.num_zeros += (maps == 0).sum(1)
+        self.count += maps.shape[1]
+        self.value += maps.sum(1)
+        self.square += (maps * maps).sum(1)
+        self.image += blurred.sum(1)
+        self.image_square += (blurred * blurred).sum(1)
+        self.product += maps @ blurred.T
+
+    def statistics(self) -> ChannelStatistics:
+        """Means, shares and correlations of what was taken in."""
+        covariance = self.product / self.count - (self.value[:, None] / self.count) * (self.image / self.count)
+        spread = (self.square / self.count - (self.value / self.count) ** 2).clamp_min(0).sqrt()
+        image_spread = (self.image_square / self.count - (self.image / self.count) ** 2).clamp_min(0).sqrt()
+        correlation = covariance / (spread[:, None] * image_spread).clamp_min(1e-12)
+        best = correlation.abs().argmax(1)
+        dead = self.largest == 0
+        return ChannelStatistics(
+            dead=dead,
+            zero_share=self.num_zeros / self.count,
+            background=self.background,
+            largest=self.largest.double(),
+            correlation=correlation.gather(1, best[:, None])[:, 0].masked_fill(dead, 0),
+            blur=torch.tensor(BLURS, dtype=torch.float64, device=best.device)[best].masked_fill(dead, 0),
+        )
+
+
+def _blurred(images: Tensor, sigma: float) -> Tensor:
+    """Images (B, 1, H, W) under a Gaussian of `sigma` pixels; empty paper all around."""
+    if sigma == 0:
+        return images
+    radius = round(3 * sigma)
+    x = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
+    gauss = torch.exp(-(x**2) / (2 * sigma**2))
+    gauss /= gauss.sum()
+    rows = F.conv2d(images, gauss.view(1, 1, -1, 1), padding=(radius, 0))
+    return F.conv2d(rows, gauss.view(1, 1, 1, -1), padding=(0, radius))

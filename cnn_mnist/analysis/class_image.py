@@ -1,0 +1,92 @@
+"""Activation maximisation: the image that a class, a channel or a neuron answers to most."""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from cnn_mnist.analysis.guard import untouched
+from cnn_mnist.network import CNN
+
+Objective = Callable[[Tensor], Tensor]  # images (B, 1, H, W) -> what is to grow, (B,)
+
+
+class ClassImages(NamedTuple):
+    """`images` (B, 1, H, W) in [0, 1]; `cost` (steps + 1, B), the penalised objective before each step and at last."""
+
+    images: Tensor
+    cost: Tensor
+
+
+def class_logit(model: nn.Module, target: Tensor) -> Objective:
+    """The logit of a class, before the softmax: it cannot be raised by lowering the other classes.
+
+    Args:
+        model: Images to logits (B, C).
+        target: Classes, int64 (B,).
+    """
+    return lambda images: model(images).gather(1, target[:, None])[:, 0]
+
+
+def channel(network: CNN, layer: str, index: Tensor) -> Objective:
+    """The mean over a channel of a layer, `conv1` or `conv2`, after its ReLU; `index` int64 (B,)."""
+    return lambda images: _maps(network, layer, images, index).mean((1, 2))
+
+
+def neuron(network: CNN, layer: str, index: Tensor, place: tuple[int, int]) -> Objective:
+    """One neuron of a channel, at (row, column) `place` of its map, after its ReLU; `index` int64 (B,)."""
+    return lambda images: _maps(network, layer, images, index)[:, place[0], place[1]]
+
+
+def maximise(
+    model: nn.Module,
+    objective: Objective,
+    start: Tensor,
+    *,
+    steps: int = 200,
+    step_size: float = 0.1,
+    penalty: float = 0.1,
+    progress: Callable[[range], Iterable[int]] = iter,
+) -> ClassImages:
+    """Gradient ascent on objective(I) - penalty * ||I||^2, held in [0, 1].
+
+    Every step has the L2 norm `step_size`, so that it suits a logit and a channel's mean alike.
+
+    Args:
+        model: What the objective looks at; left as it was.
+        objective: What is to grow; one number per image, each of its own image alone.
+        start: Images (B, 1, H, W) in [0, 1] to start from; the lab's own are zero.
+        steps: Number of steps.
+        step_size: L2 norm of a step, in units of the grey value.
+        penalty: Weight of the squared L2 norm of the image.
+        progress: Goes through the steps, to show how far it is.
+
+    Source: the lab's first optional part; Simonyan, Vedaldi and Zisserman 2013.
+    """
+    images, costs = start, []
+
+    def cost(x: Tensor) -> Tensor:
+        return objective(x) - penalty * x.square().sum((1, 2, 3))
+
+    with torch.enable_grad(), untouched(model):
+        for _ in progress(range(steps)):
+            x = images.detach().requires_grad_()
+            value = cost(x)
+            (gradient,) = torch.autograd.grad(value.sum(), x)  # the sum: images stay independent
+            length = gradient.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
+            images = (images + step_size * gradient / length).clamp(0, 1)
+            costs.append(value.detach())
+        with torch.no_grad():
+            costs.append(cost(images))
+    return ClassImages(images, torch.stack(costs))
+
+
+def _maps(network: CNN, layer: str, images: Tensor, index: Tensor) -> Tensor:
+    """One channel's map (B, H, W) of each image."""
+    if layer not in ("conv1", "conv2"):
+        raise ValueError(f"layer must be conv1 or conv2, got {layer}: set class_image.layer")
+    maps: Tensor = getattr(network.features(images), layer)
+    if not (int(index.min()) >= 0 and int(index.max()) < maps.shape[1]):
+        raise ValueError(f"{layer} has channels 0..{maps.shape[1] - 1}, got {index.tolist()}: set class_image.channel")
+    return maps[torch.arange(len(maps)), index]

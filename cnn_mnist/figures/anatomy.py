@@ -1,0 +1,206 @@
+"""The network taken apart, in pictures: filters, activations, saliency and class images."""
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from cnn_mnist.analysis.activations import Activations, ChannelStatistics
+from cnn_mnist.analysis.class_image import ClassImages
+from cnn_mnist.analysis.filters import EdgeLikeness, Similarity
+from cnn_mnist.analysis.saliency import Saliency
+from cnn_mnist.figures.canvas import INK, Colours, Mosaic, enlarged, mosaic
+
+DIVERGING, SEQUENTIAL = "RdBu_r", "viridis"
+DARK, LIGHT, ACCENT = "#1b4f72", "#7fb3d5", "#c1440e"
+
+
+def first_filters(weight: Tensor, edges: EdgeLikeness) -> Figure:
+    """The first layer's filters, numbered, each with how much of it is an edge.
+
+    Args:
+        weight: (C, 1, K, K).
+        edges: The measure of each.
+    """
+    limit = weight.abs().max().item()
+    colours = Colours(DIVERGING, -limit, limit, "weight")
+    factor = max(1, 30 // weight.shape[-1])
+    grid = mosaic(colours.of(enlarged(weight[:, 0], factor)), 8, right=32, top=8)
+    grid.caption([f"{number}: {score:.2f}" for number, score in enumerate(edges.score.tolist())], size=7)
+    grid.title(f"Filters of conv1; how much of each is an edge, 0 to 1 (chance {edges.chance:.2f})")
+    grid.bar(colours)
+    return grid.figure
+
+
+def second_filters(weight: Tensor) -> Figure:
+    """All kernels of the second layer: a filter per row, the channel it looks at per column; weight (C, C', K, K)."""
+    num_filters, num_channels = weight.shape[:2]
+    largest = weight.abs().max().item()
+    limit = weight.abs().quantile(0.995).item()  # a few outliers would leave the rest pale
+    colours = Colours(DIVERGING, -limit, limit, f"weight (largest: {largest:.2f})")
+    factor = max(1, 6 // weight.shape[-1])
+    tiles = colours.of(enlarged(weight.flatten(0, 1), factor))
+    grid = mosaic(tiles, num_channels, num_lines=0, gap=2, top=18, right=36)
+    side = tiles.shape[1]
+    for channel in range(0, num_channels, 4):
+        x, y = grid.corners[channel]
+        grid.axes.text(x + side / 2, y - 2, str(channel), ha="center", va="bottom", fontsize=6)
+    for row in range(0, num_filters, 4):
+        x, y = grid.corners[(row + 1) * num_channels - 1]
+        grid.axes.text(x + side + 1, y + side / 2, str(row), ha="left", va="center", fontsize=6)
+    grid.title("Filters of conv2: one per row, a column per channel of conv1 that it looks at")
+    grid.bar(colours)
+    return grid.figure
+
+
+def filter_statistics(similar: dict[str, Similarity], edges: dict[str, EdgeLikeness]) -> Figure:
+    """Which filters are alike, and how many look like edges; both by layer."""
+    figure = Figure(figsize=(11, 3.6), layout="constrained", dpi=110)
+    panels = figure.subplots(1, len(similar) + 1, width_ratios=[1] * len(similar) + [1.25])
+    for axes, (layer, found) in zip(panels, similar.items(), strict=False):
+        picture = axes.imshow(found.cosine.numpy(), cmap=DIVERGING, vmin=-1, vmax=1)
+        i, j = found.closest
+        axes.plot([j, i], [i, j], "s", fillstyle="none", color="black", markersize=8)
+        axes.set_title(f"{layer}: closest {i} and {j}, {found.largest:.2f}\n(chance {found.chance:.2f})", fontsize=9)
+        axes.set_xlabel("filter", fontsize=8)
+        axes.tick_params(labelsize=7)
+        figure.colorbar(picture, ax=axes, shrink=0.75, label="cosine")
+    bins = np.linspace(0, 1, 21).tolist()
+    for (layer, found_edges), colour in zip(edges.items(), (ACCENT, LIGHT), strict=False):
+        score = found_edges.score.numpy()
+        label = f"{layer} ({len(score):,} kernels)"
+        panels[-1].hist(score, bins, weights=np.full(len(score), 1 / len(score)), alpha=0.7, label=label, color=colour)
+    panels[-1].axvline(found_edges.chance, color="black", linestyle="--", linewidth=1, label="random: mean")
+    panels[-1].axvline(
+        found_edges.chance_95, color="black", linestyle=":", linewidth=1, label="random: 95 of 100 below"
+    )
+    panels[-1].set_title("How much of a kernel is an edge", fontsize=9)
+    panels[-1].set_xlabel("largest cosine with a first-derivative filter", fontsize=8)
+    panels[-1].set_ylabel("share of kernels", fontsize=8)
+    panels[-1].set_ylim(0, 1.45 * panels[-1].get_ylim()[1])
+    panels[-1].legend(fontsize=7, frameon=False, loc="upper left")
+    return figure
+
+
+def activations(images: Tensor, maps: Tensor, layer: str) -> Figure:
+    """Every channel's map of several images: an image per row, on one scale.
+
+    Args:
+        images: (B, 1, 28, 28) in [0, 1].
+        maps: (B, C, H, W), after the ReLU.
+        layer: Its name.
+    """
+    num_channels = maps.shape[1]
+    colours = Colours(SEQUENTIAL, 0, max(maps.max().item(), 1e-6), "activation")
+    values = colours.of(enlarged(maps, 28 // maps.shape[-1]))
+    tiles = np.concatenate([INK.of(images[:, 0])[:, None], values], 1).reshape(-1, 28, 28, 3)
+    grid = mosaic(tiles, num_channels + 1, num_lines=0, gap=3, top=24, right=64, inches=1 / 55)
+    dead = maps.amax((0, 2, 3)) == 0
+    grid.caption(["image", *(f"({n})" if dead[n] else str(n) for n in range(num_channels))], size=6)
+    grid.title(f"Channels of {layer} after the ReLU, on one scale; in brackets: zero for all of these images")
+    grid.bar(colours)
+    return grid.figure
+
+
+def channels(image: Tensor, maps: Tensor, layer: str) -> Figure:
+    """Every channel's map of one image, large; image (1, 28, 28) in [0, 1], maps (C, H, W) after the ReLU."""
+    colours = Colours(SEQUENTIAL, 0, max(maps.max().item(), 1e-6), "activation")
+    tiles = np.concatenate([colours.of(enlarged(maps, 28 // maps.shape[-1])), INK.of(image)])
+    grid = mosaic(tiles, 8, gap=6, top=8, right=36)
+    grid.caption([*(f"{n}" if m > 0 else f"{n}: zero" for n, m in enumerate(maps.amax((1, 2)))), "the image"], size=7)
+    grid.title(f"Channels of {layer} after the ReLU, on one scale")
+    grid.bar(colours)
+    return grid.figure
+
+
+def activation_statistics(found: Activations) -> Figure:
+    """What each channel of the two layers is like, over a data set."""
+    figure = Figure(figsize=(11, 5.5), layout="constrained", dpi=110)
+    for axes, (layer, channels) in zip(
+        figure.subplots(2, 1), {"conv1": found.conv1, "conv2": found.conv2}.items(), strict=True
+    ):
+        _channel_bars(axes, channels)
+        mean = channels.correlation.abs().mean().item()
+        axes.set_title(
+            f"{layer}: mean size of correlation {mean:.2f}, {channels.zero_share.mean().item():.0%} of values zero, "
+            f"{int(channels.dead.sum())} of {len(channels.dead)} channels dead",
+            fontsize=10,
+            loc="left",
+        )
+    axes.set_xlabel(f"channel (over {found.num_images:,} images)")
+    return figure
+
+
+def _channel_bars(axes: Axes, channels: ChannelStatistics) -> None:
+    """A bar per channel: correlation with the digit, dark where with the sharp one, light where with a blurred one."""
+    correlation, blur = channels.correlation.cpu().numpy(), channels.blur.cpu().numpy()
+    number = np.arange(len(correlation))
+    for is_sharp, colour, label in (
+        (True, DARK, "the digit (blur up to 0.5 px)"),
+        (False, LIGHT, "the digit, blurred"),
+    ):
+        chosen = (blur <= 0.5) == is_sharp
+        axes.bar(number[chosen], correlation[chosen], color=colour, label=f"correlation with {label}")
+    background = (channels.background / channels.largest.clamp_min(1e-12)).cpu().numpy()
+    axes.plot(
+        number, background, "_", color=ACCENT, markersize=9, markeredgewidth=2, label="background / largest value"
+    )
+    for n in np.flatnonzero(channels.dead.cpu().numpy()).tolist():
+        axes.text(n, 0.03, "dead", rotation=90, ha="center", va="bottom", fontsize=8)
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set_ylim(-1.02, 1.02)
+    axes.set_xticks(number)
+    axes.tick_params(labelsize=7)
+    axes.legend(fontsize=7, ncols=3, frameon=False, loc="lower right")
+
+
+def saliency(images: Tensor, drop: Tensor, found: Saliency, labels: Tensor) -> Figure:
+    """Three explanations of each image side by side, an image per row.
+
+    Args:
+        images: (B, 1, 28, 28) in [0, 1].
+        drop: Occlusion's mean drop per pixel (B, 28, 28); NaN where no patch reached.
+        found: Integrated gradients and Grad-CAM.
+        labels: The explained classes, int64 (B,).
+    """
+    columns = [
+        ("occlusion: mean drop", drop),
+        ("integrated gradients", found.integrated_gradients),
+        ("Grad-CAM", found.grad_cam),
+    ]
+    parts = [INK.of(images[:, 0])]
+    for _, values in columns:  # each image on its own scale: only the places compare between methods
+        limit = values.nan_to_num().abs().flatten(1).amax(1).clamp_min(1e-12).view(-1, 1, 1)
+        parts.append(Colours(DIVERGING, -1, 1).of(values.cpu() / limit.cpu()))
+    grid = mosaic(np.stack(parts, 1).reshape(-1, 28, 28, 3), 2 * len(parts), gap=6, top=8, right=36)
+    names = ["class {}", *(name for name, _ in columns)]
+    grid.caption([name.format(label) for label in labels.tolist() for name in names], size=6)
+    grid.title("What speaks for the class (red) or against it (blue), each map on its own scale")
+    grid.bar(Colours(DIVERGING, -1, 1, "share of the map's largest value"))
+    return grid.figure
+
+
+def class_images(found: ClassImages, names: list[str], probability: Tensor | None = None) -> Figure:
+    """The images that maximise something, each under its name and, where given, its probability (B,)."""
+    num_columns = 10 if len(names) > 8 else len(names)
+    grid: Mosaic = mosaic(INK.of(found.images[:, 0].cpu()), num_columns, num_lines=1 if probability is None else 2)
+    scores = [""] * len(names) if probability is None else [f"\np {p:.2f}" for p in probability.tolist()]
+    grid.caption([name + score for name, score in zip(names, scores, strict=True)], size=8)
+    return grid.figure
+
+
+def cost_curves(cost: Tensor, names: list[str], label: str) -> Figure:
+    """Cost against iteration, a curve for each name; cost (steps + 1, B)."""
+    figure = Figure(figsize=(7, 4.2), layout="constrained", dpi=110)
+    axes = figure.add_subplot()
+    shades = colormaps[SEQUENTIAL](np.linspace(0, 0.92, len(names)))
+    markers = "os^vD<>phX"
+    every = max(1, len(cost) // 8)
+    for k, (curve, name) in enumerate(zip(cost.T.cpu().numpy(), names, strict=True)):
+        axes.plot(curve, color=shades[k], label=name, marker=markers[k % 10], markevery=every, markersize=4)
+    axes.set_xlabel("iteration")
+    axes.set_ylabel(label)
+    axes.legend(fontsize=8, ncols=2, frameon=False)
+    axes.grid(alpha=0.3)
+    return figure

@@ -1,0 +1,125 @@
+"""What the figures share: many small images in one picture, colours, and pixels."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+RIGHT, WRONG = "#1b6ca8", "#c1440e"  # told apart by colour-blind readers, and in grey
+
+
+class Colours(NamedTuple):
+    """A colour map between two limits, and what its bar says."""
+
+    name: str
+    low: float
+    high: float
+    label: str = ""
+
+    def of(self, values: Tensor) -> NDArray[np.float32]:
+        """Values (...) as RGB in [0, 1], (..., 3); NaN is white."""
+        normal = Normalize(self.low, self.high, clip=True)(np.ma.masked_invalid(values.float().numpy()))
+        colours: NDArray[np.float64] = colormaps[self.name].with_extremes(bad="white")(normal)
+        return colours[..., :3].astype(np.float32)
+
+
+INK = Colours("gray_r", 0, 1)  # dark on light paper, as it was written
+
+
+class Mosaic(NamedTuple):
+    """A figure of tiles on one set of axes, in units of tile pixels.
+
+    `captions`: where the foot of each tile's caption stands, (x, y). `corners`: the middle of each tile's upper left
+    pixel. `margin`: the upper left pixel of the margin at the right. One set of axes instead of N: a tenth of the time.
+    """
+
+    figure: Figure
+    axes: Axes
+    captions: list[tuple[float, float]]
+    corners: list[tuple[int, int]]
+    margin: tuple[int, int]
+
+    def caption(self, texts: list[str], *, size: float = 8) -> None:
+        """Write a text above each tile, until either ends; an empty one is left out."""
+        for (x, y), text in zip(self.captions, texts, strict=False):
+            if text:
+                self.axes.text(x, y, text, ha="center", va="bottom", fontsize=size)
+
+    def title(self, text: str) -> None:
+        """Write a line into the margin at the top."""
+        self.axes.text(2, 2, text, ha="left", va="top", fontsize=9, fontweight="bold")
+
+    def bar(self, colours: Colours) -> None:
+        """Draw a colour bar into the margin at the right."""
+        width, height = self.figure.get_size_inches()
+        tall = min(height * 0.6, 3.5)
+        axes = self.figure.add_axes(((width - 0.8) / width, 0.5 - tall / height / 2, 0.13 / width, tall / height))
+        mappable = ScalarMappable(Normalize(colours.low, colours.high), colours.name)
+        bar = self.figure.colorbar(mappable, cax=axes)
+        bar.ax.tick_params(labelsize=7)
+        bar.set_label(colours.label, fontsize=8, labelpad=5)
+
+
+def mosaic(
+    tiles: NDArray[np.float32],
+    num_columns: int,
+    *,
+    num_lines: int = 1,
+    gap: int = 12,
+    top: int = 0,
+    right: int = 0,
+    inches: float = 1 / 30,
+) -> Mosaic:
+    """Tiles (N, H, W, 3), RGB in [0, 1], in one picture.
+
+    Args:
+        tiles: The tiles, row by row.
+        num_columns: Tiles in a row.
+        num_lines: Lines of caption above each tile.
+        gap: Pixels between columns; between rows too where there are no captions.
+        top: Pixels of margin for a title.
+        right: Pixels of margin for a colour bar.
+        inches: Height and width of a pixel.
+    """
+    height, width = tiles.shape[1:3]
+    above = 3 + 6 * num_lines if num_lines else gap
+    num_rows = -(-len(tiles) // num_columns)
+    rows, columns = num_rows * (height + above) + top + gap, num_columns * (width + gap) + gap + right
+    paper = np.ones((rows, columns, 3), np.float32)
+    captions, corners = [], []
+    for k, tile in enumerate(tiles):
+        y, x = (k // num_columns) * (height + above) + above + top, (k % num_columns) * (width + gap) + gap
+        paper[y : y + height, x : x + width] = tile
+        captions.append((x + width / 2 - 0.5, y - 1.5))
+        corners.append((x, y))
+    figure = Figure(figsize=(columns * inches, rows * inches), dpi=110)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.imshow(paper, interpolation="nearest", aspect="auto")
+    return Mosaic(figure, axes, captions, corners, (columns - right, top + above))
+
+
+def enlarged(values: Tensor, factor: int) -> Tensor:
+    """Values (..., H, W) with every pixel `factor` times as high and wide."""
+    return values.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
+
+
+def to_pixels(figure: Figure) -> NDArray[np.uint8]:
+    """A figure as RGB uint8 (H, W, 3)."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG file, its folder made where need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    FigureCanvasAgg(figure).print_png(path)  # type: ignore[no-untyped-call]

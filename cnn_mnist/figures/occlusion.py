@@ -1,0 +1,141 @@
+"""Occlusion in pictures: heat maps over the digit, the class predicted at each position, and a whole set's answers."""
+
+import numpy as np
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+
+from cnn_mnist.analysis.occlusion import OcclusionMap, Resistance
+from cnn_mnist.figures.canvas import INK, Colours, Mosaic, mosaic
+
+PROBABILITY = Colours("viridis", 0, 1, "probability of the true class")
+# Ten hues that colour-blind readers tell apart (Tol's muted set and black); the digit is written in as well.
+CLASSES = ["#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#222222"]
+STILL_RIGHT = "#e8e8e8"
+
+
+def probability_maps(images: Tensor, labels: Tensor, maps: OcclusionMap) -> Figure:
+    """Heat maps over the grey digit with fixed limits 0..1; the patch beside the first, to scale.
+
+    Args:
+        images: (B, 1, 28, 28) in [0, 1].
+        labels: True classes, int64 (B,).
+        maps: The maps of these images.
+    """
+    heat = PROBABILITY.of(maps.probability)
+    captions = [f"class {label}, p {p:.2f}" for label, p in zip(labels.tolist(), maps.clean.tolist(), strict=True)]
+    grid = _over_digits(images, heat, maps, captions)
+    grid.title(f"Probability of the true class with a patch centred here ({_patch(maps)}); above: without it")
+    grid.bar(PROBABILITY)
+    return grid.figure
+
+
+def predicted_maps(images: Tensor, labels: Tensor, maps: OcclusionMap) -> Figure:
+    """The class predicted with the patch at each position: grey where it is still the true one."""
+    palette = np.array([to_rgb(colour) for colour in CLASSES], np.float32)
+    colours = palette[maps.predicted.cpu().numpy()]
+    is_right = (maps.predicted == labels[:, None, None]).cpu().numpy()
+    colours[is_right] = to_rgb(STILL_RIGHT)
+    captions = [
+        str(label) if not right.all() else f"{label}: never changes"
+        for label, right in zip(labels.tolist(), is_right, strict=True)
+    ]
+    grid = _over_digits(images, colours, maps, captions)
+    for (left, top), predicted, right in zip(grid.corners, maps.predicted.cpu().numpy(), is_right, strict=True):
+        for number in np.unique(predicted[~right]):
+            _name_regions(grid, (predicted == number) & ~right, int(number), left, top, maps)
+    grid.title(f"Class predicted with a patch centred here, grey where it is still right ({_patch(maps)})")
+    return grid.figure
+
+
+def resistance(found: Resistance) -> Figure:
+    """What an occluded digit is taken for, and how many digits no patch can hide."""
+    figure = Figure(figsize=(11, 4.6), layout="constrained", dpi=110)
+    left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
+    changed = found.taken_for.double().fill_diagonal_(0) if len(found.taken_for) else found.taken_for
+    share = changed / changed.sum(1, keepdim=True).clamp_min(1)
+    total = found.taken_for.sum(1)
+    picture = left.imshow(share.numpy(), cmap="viridis", vmin=0, vmax=1)
+    for i, row in enumerate(share.tolist()):
+        for j, value in enumerate(row):
+            if value >= 0.005:
+                left.text(
+                    j,
+                    i,
+                    f"{value:.0%}",
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    color="white" if value < 0.6 else "black",
+                )
+    wrong = (changed.sum(1) / total.clamp_min(1)).tolist()
+    left.set_yticks(range(len(share)), [f"{n} ({w:.1%} wrong)" for n, w in enumerate(wrong)], fontsize=8)
+    left.set_xticks(range(len(share)))
+    left.set_xlabel("predicted class, of the positions with a wrong one")
+    left.set_title("What an occluded digit is taken for", fontsize=10)
+    figure.colorbar(picture, ax=left, shrink=0.8)
+    shares = (found.num_resistant / found.num_images.clamp_min(1)).tolist()
+    right.bar(range(len(shares)), shares, color="#1b4f72")
+    for n, value in enumerate(shares):
+        right.text(n, value + 0.01, f"{value:.0%}", ha="center", va="bottom", fontsize=8)
+    right.set_ylim(0, 1.08)
+    right.set_xticks(range(len(shares)))
+    right.set_xlabel("digit")
+    right.set_title(f"Share of {int(found.num_images.sum()):,} images that no patch position makes wrong", fontsize=10)
+    return figure
+
+
+def _over_digits(
+    images: Tensor,
+    colours: NDArray[np.float32],
+    maps: OcclusionMap,
+    captions: list[str],
+) -> Mosaic:
+    """Maps (B, G, G, 3) as RGB over the digits, which shine through, with their outlines and the patch to scale."""
+    tiles = INK.of(0.6 * images[:, 0].cpu())
+    first = (maps.window - maps.stride + 1) // 2  # half a stride before the centre of the first patch
+    grown = colours.repeat(maps.stride, 1).repeat(maps.stride, 2)
+    height = min(grown.shape[1], 28 - first)
+    place = slice(first, first + height)
+    tiles[:, place, place] = 0.15 * tiles[:, place, place] + 0.85 * grown[:, :height, :height]
+    num_columns = 5 if len(tiles) <= 10 else 10
+    grid = mosaic(tiles, num_columns, gap=6, top=6, right=34, inches=1 / (13 + num_columns))
+    grid.caption(captions, size=7)
+    ink = np.zeros(grid.axes.images[0].get_size(), np.float32)
+    for (x, y), image in zip(grid.corners, images[:, 0].cpu().numpy(), strict=True):
+        ink[y : y + 28, x : x + 28] = image
+    if (ink > 0.5).any():
+        grid.axes.contour(ink, levels=[0.5], colors="white", linewidths=2.2)
+        grid.axes.contour(ink, levels=[0.5], colors="black", linewidths=0.9)
+    for x, y in grid.corners:
+        grid.axes.add_patch(Rectangle((x - 0.5, y - 0.5), 28, 28, fill=False, color="#999999", linewidth=0.5))
+    x, y = grid.margin
+    grid.axes.text(x, y - 1.5, "patch, to scale", ha="left", va="bottom", fontsize=8)
+    patch = Rectangle((x, y), maps.window, maps.window, facecolor=str(1 - maps.fill), edgecolor="#c1440e")
+    grid.axes.add_patch(patch)
+    return grid
+
+
+def _name_regions(
+    grid: Mosaic, region: NDArray[np.bool_], number: int, left: int, top: int, maps: OcclusionMap
+) -> None:
+    """Write the class into each connected region of a map (G, G) that has room for it."""
+    labelled, count = ndimage.label(region)
+    for part in range(1, count + 1):
+        if (labelled == part).sum() * maps.stride**2 < 6:
+            continue
+        depth = ndimage.distance_transform_edt(np.pad(labelled == part, 1))[1:-1, 1:-1]
+        row, column = np.unravel_index(int(depth.argmax()), depth.shape)  # the point farthest from its border
+        centre = (maps.window - 1) / 2
+        x, y = left + centre + float(column) * maps.stride, top + centre + float(row) * maps.stride
+        luminance = float(np.dot(to_rgb(CLASSES[number]), (0.299, 0.587, 0.114)))
+        grid.axes.text(
+            x, y, str(number), ha="center", va="center", fontsize=8, color="black" if luminance > 0.5 else "white"
+        )
+
+
+def _patch(maps: OcclusionMap) -> str:
+    return f"{maps.window} x {maps.window} pixels, grey {maps.fill:g}"

@@ -1,0 +1,105 @@
+"""A picture of one's own to an image like MNIST's."""
+
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+MAX_PIXELS = 25_000_000
+BOX, SIZE = 20, 28  # MNIST fits a digit into 20x20 and centres its mass in 28x28
+
+
+class Picture(NamedTuple):
+    """`image` float32 (1, 1, 28, 28) in [0, 1], ink bright on a dark ground; `notes`, what was done to it, in words."""
+
+    image: Tensor
+    notes: list[str]
+
+
+def read(path: str | Path) -> Picture:
+    """Read a picture and make it look like MNIST's: grey, bright ink, fitted into 20x20, its mass centred.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no picture, an animated, a blank, or a huge one.
+
+    Source: LeCun, Cortes and Burges, "The MNIST database", for how its digits were framed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no picture at {path}: set image= to a PNG or JPEG file")
+    grey, notes = _grey(path)
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    if np.median(border) > 0.5:
+        grey = 1 - grey
+        notes.append("inverted: the paper is white")
+    paper = float(np.median(np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])))
+    ink = (grey - paper).clip(0)
+    if ink.max() < 0.1:
+        raise ValueError(f"{path} is blank: nothing in it differs from its border by a tenth of the grey scale")
+    ink = (ink / ink.max()).astype(np.float32)
+    ink[ink < 0.1] = 0  # the paper's grain
+    if paper > 0.02:
+        notes.append(f"its ground of {paper:.0%} grey taken as empty paper")
+    image, place = _framed(ink)
+    return Picture(torch.from_numpy(image)[None, None], [*notes, place])
+
+
+def _grey(path: Path) -> tuple[NDArray[np.float32], list[str]]:
+    """The picture's brightness (H, W) in [0, 1]."""
+    notes = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's own warning of huge pictures: the limit below is stricter
+        try:
+            with Image.open(path) as opened:
+                width, height = opened.size
+                if width * height > MAX_PIXELS:
+                    raise ValueError(f"{path} has {width:,} x {height:,} pixels: at most {MAX_PIXELS:,} are read")
+                if (num_frames := getattr(opened, "n_frames", 1)) > 1:
+                    raise ValueError(f"{path} is animated: save one of its {num_frames} frames as a picture")
+                picture = ImageOps.exif_transpose(opened)
+                if picture.has_transparency_data:
+                    picture = picture.convert("RGBA")
+                    picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+                    notes.append("transparent parts laid on white paper")
+                if picture.mode.startswith("I"):  # 16 bits: Pillow's own conversion would cut them off
+                    grey = np.asarray(picture, np.float32) / 65535
+                else:
+                    if picture.mode not in ("L", "1"):
+                        notes.append("converted to grey")
+                    grey = np.asarray(picture.convert("L"), np.float32) / 255
+        except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+            reason = "it is no picture" if isinstance(error, UnidentifiedImageError) else str(error)
+            raise ValueError(f"{path} cannot be read as a picture ({reason})") from error
+    return grey.clip(0, 1), notes
+
+
+def _framed(ink: NDArray[np.float32]) -> tuple[NDArray[np.float32], str]:
+    """Ink (H, W) cut out, scaled into 20x20 and set with its centre of mass in the middle of 28x28."""
+    rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
+    cut = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    if ink.shape == (SIZE, SIZE) and max(cut.shape) <= BOX:
+        return ink, "28x28 already: neither scaled nor moved"
+    scale = BOX / max(cut.shape)
+    height, width = (max(1, round(side * scale)) for side in cut.shape)
+    digit = np.asarray(
+        Image.fromarray(cut).resize((width, height), Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC)
+    )
+    digit = (digit / digit.max()).clip(0, 1)
+    mass = digit.sum()
+    centre = (digit.sum(1) @ np.arange(height) / mass, digit.sum(0) @ np.arange(width) / mass)
+    top, left = (
+        int(np.clip(round((SIZE - 1) / 2 - middle), 0, SIZE - side))
+        for middle, side in zip(centre, (height, width), strict=True)
+    )
+    image = np.zeros((SIZE, SIZE), np.float32)
+    image[top : top + height, left : left + width] = digit
+    return (
+        image,
+        f"{cut.shape[1]} x {cut.shape[0]} pixels of ink scaled to {width} x {height} and centred by their mass",
+    )

@@ -1,0 +1,150 @@
+"""What each key of a configuration may hold.
+
+Imports neither torch nor Lightning, so that a mistake answers at once.
+"""
+
+import difflib
+import json
+import math
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+
+class Rule(NamedTuple):
+    """What a key may hold, in words and as a test."""
+
+    words: str
+    holds: Callable[[object], bool]
+
+
+def _as_typed(value: object) -> str:
+    """A value as it is written on the command line."""
+    if isinstance(value, ListConfig | DictConfig):
+        return json.dumps(OmegaConf.to_container(value))
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+
+
+def number(kind: type[int] | type[float], low: float, high: float = math.inf, *, above: bool = False) -> Rule:
+    """A finite number from `low` to `high`, both included unless `above` leaves `low` out."""
+    noun = "a whole number" if kind is int else "a number"
+    if high < math.inf:
+        words = f"{noun} from {low:,} to {high:,}"
+    else:
+        words = f"{noun} {'above' if above else 'of at least'} {low:,}"
+
+    def holds(value: object) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int | kind) or not math.isfinite(value):
+            return False
+        return (low < value if above else low <= value) and value <= high
+
+    return Rule(words, holds)
+
+
+def one_of(*options: object) -> Rule:
+    """One of a few values, told apart by type too: 1 is not true."""
+    return Rule(
+        " or ".join(map(_as_typed, options)),
+        lambda value: any(value == option and type(value) is type(option) for option in options),
+    )
+
+
+def _selects(value: object) -> bool:
+    if isinstance(value, ListConfig):
+        return len(value) > 0 and all(number(int, 0).holds(index) for index in value)
+    return number(int, 1).holds(value)
+
+
+PATH = Rule("a path or null", lambda value: value is None or (isinstance(value, str) and value != ""))
+SELECTION = Rule("a count of at least 1 or indices such as [3,14,15]", _selects)
+
+NEURON = Rule(
+    "null or a place such as [7,7]",
+    lambda value: value is None or (isinstance(value, ListConfig) and len(value) == 2 and _selects(value)),
+)
+
+
+class Rules(NamedTuple):
+    """The rules of one entry point: its top-level keys, and what the keys below them may hold."""
+
+    top_level: set[str]
+    keys: dict[str, Rule]
+
+
+_OCCLUSION = {
+    "occlusion.window": number(int, 1, 28),
+    "occlusion.stride": number(int, 1, 28),
+    "occlusion.fill": number(float, 0, 1),
+}
+PARTS = ("filters", "activations", "occlusion", "class_image", "saliency")
+_SHARED = {
+    "data.dataset": one_of("mnist", "fashion_mnist", "kmnist", "digits"),
+    "data.fallback": one_of("digits", None),
+    "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps"),
+    "seed": number(int, 0, 2**32 - 1),
+    "ckpt_path": PATH,
+}
+TRAIN = Rules(
+    {"recipe", "seed", "ckpt_path", "data", "model", "trainer", "logger", "callbacks"},
+    _SHARED
+    | {
+        "data.batch_size": number(int, 1),
+        "data.val_size": number(int, 0),
+        "model.batchnorm": one_of(True, False),
+        "model.kernel_size": one_of(3, 5, 7, 9, 11),
+        "model.lr": number(float, 0, above=True),
+        "model.schedule": one_of(None, "one_cycle"),
+        "trainer.max_epochs": number(int, 1),
+    }
+    | {f"callbacks.{name}.every_n_epochs": number(int, 1) for name in ("filters", "activations", "occlusion")}
+    | {f"callbacks.{key}": rule for key, rule in _OCCLUSION.items()},
+)
+ANALYZE = Rules(
+    {"ckpt_path", "analysis", "images", "image", "seed", "data", "trainer", *PARTS},
+    _SHARED
+    | _OCCLUSION
+    | {
+        "analysis": one_of("all", *PARTS),
+        "image": PATH,
+        "images": SELECTION,
+        "activations.num_images": number(int, 2),
+        "occlusion.num_images": number(int, 2),
+        "class_image.layer": one_of(None, "conv1", "conv2"),
+        "class_image.neuron": NEURON,
+        "class_image.num_images": number(int, 1, 100),
+        "class_image.steps": number(int, 1),
+        "class_image.step_size": number(float, 0, above=True),
+        "class_image.penalty": number(float, 0),
+        "saliency.steps": number(int, 1),
+    },
+)
+
+
+def check(cfg: DictConfig, rules: Rules) -> None:
+    """Hold a composed configuration against the rules.
+
+    Raises:
+        ValueError: With the key, what it holds, what it may hold and the override to change.
+    """
+    for key in cfg:
+        if key not in rules.top_level:
+            raise ValueError(f"unknown key {key!s}{nearest(str(key), rules.top_level)}")
+    for key, rule in rules.keys.items():
+        section = key.rpartition(".")[0]
+        if section and OmegaConf.select(cfg, section) is None:  # left out, as by ~callbacks.occlusion
+            continue
+        value = OmegaConf.select(cfg, key)
+        if not rule.holds(value):
+            raise ValueError(f"{key} must be {rule.words}, got {_as_typed(value)}: set {key}=...")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A clause that suggests the nearest of the names, or lists them where none is near."""
+    names = sorted(name for name in map(str, known) if not name.rpartition(".")[2].startswith("_"))
+    if near := difflib.get_close_matches(word, names, n=1):
+        return f": did you mean {near[0]}?"
+    last = {name.rpartition(".")[2]: name for name in names}
+    if near := difflib.get_close_matches(word.rpartition(".")[2], last, n=1):
+        return f": did you mean {last[near[0]]}?"
+    return f": choose from {', '.join(name for name in names if '.' not in name)}"
