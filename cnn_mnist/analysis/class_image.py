@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnn_mnist.analysis.guard import untouched
@@ -13,7 +14,7 @@ Objective = Callable[[Tensor], Tensor]  # images (B, 1, H, W) -> what is to grow
 
 
 class ClassImages(NamedTuple):
-    """`images` (B, 1, H, W) in [0, 1]; `cost` (steps + 1, B), the penalised objective before each step and at last."""
+    """The best `images` (B, 1, H, W) in [0, 1] on the way, and `cost` (steps + 1, B): the penalised objective."""
 
     images: Tensor
     cost: Tensor
@@ -30,12 +31,15 @@ def class_logit(model: nn.Module, target: Tensor) -> Objective:
 
 
 def channel(network: CNN, layer: str, index: Tensor) -> Objective:
-    """The mean over a channel of a layer, `conv1` or `conv2`, after its ReLU; `index` int64 (B,)."""
+    """The mean over a channel of a layer, `conv1` or `conv2`; `index` int64 (B,).
+
+    Before the ReLU: behind it, a blank image has no gradient in most channels.
+    """
     return lambda images: _maps(network, layer, images, index).mean((1, 2))
 
 
 def neuron(network: CNN, layer: str, index: Tensor, place: tuple[int, int]) -> Objective:
-    """One neuron of a channel, at (row, column) `place` of its map, after its ReLU; `index` int64 (B,)."""
+    """One neuron of a channel, at (row, column) `place` of its map, before the ReLU; `index` int64 (B,)."""
     return lambda images: _maps(network, layer, images, index)[:, place[0], place[1]]
 
 
@@ -64,29 +68,37 @@ def maximise(
 
     Source: the lab's first optional part; Simonyan, Vedaldi and Zisserman 2013.
     """
-    images, costs = start, []
 
     def cost(x: Tensor) -> Tensor:
         return objective(x) - penalty * x.square().sum((1, 2, 3))
 
+    costs = []
     with torch.enable_grad(), untouched(model):
-        for _ in progress(range(steps)):
-            x = images.detach().requires_grad_()
+        images = x = start.detach()
+        best = torch.full((len(x),), -torch.inf, device=x.device)
+        for step in progress(range(steps + 1)):
+            x = x.detach().requires_grad_()
             value = cost(x)
-            (gradient,) = torch.autograd.grad(value.sum(), x)  # the sum: images stay independent
-            length = gradient.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
-            images = (images + step_size * gradient / length).clamp(0, 1)
             costs.append(value.detach())
-        with torch.no_grad():
-            costs.append(cost(images))
+            images = images.where((value <= best).view(-1, 1, 1, 1), x.detach())
+            best = torch.maximum(best, value.detach())
+            if step == steps:
+                break
+            (gradient,) = torch.autograd.grad(value.sum(), x)  # the sum: images stay independent
+            is_stuck = ((x <= 0) & (gradient < 0)) | ((x >= 1) & (gradient > 0))
+            gradient = gradient.masked_fill(is_stuck, 0)  # else what is at its limit would use up the step
+            length = gradient.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
+            x = (x + step_size * gradient / length).clamp(0, 1)
     return ClassImages(images, torch.stack(costs))
 
 
 def _maps(network: CNN, layer: str, images: Tensor, index: Tensor) -> Tensor:
-    """One channel's map (B, H, W) of each image."""
+    """One channel's map (B, H, W) of each image, before the ReLU."""
     if layer not in ("conv1", "conv2"):
         raise ValueError(f"layer must be conv1 or conv2, got {layer}: set class_image.layer")
-    maps: Tensor = getattr(network.features(images), layer)
+    maps: Tensor = network.norm1(network.conv1(images))
+    if layer == "conv2":
+        maps = network.norm2(network.conv2(F.max_pool2d(maps, 2).relu()))
     if not (int(index.min()) >= 0 and int(index.max()) < maps.shape[1]):
         raise ValueError(f"{layer} has channels 0..{maps.shape[1] - 1}, got {index.tolist()}: set class_image.channel")
     return maps[torch.arange(len(maps)), index]

@@ -1,0 +1,70 @@
+"""Activations: a network whose channels are known, and NumPy's own correlation."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import conv2d
+
+from cnn_mnist.analysis.activations import BLURS, statistics
+from cnn_mnist.data import Batch
+from cnn_mnist.network import CNN
+from tests.analysis.conftest import trained
+
+
+@pytest.fixture
+def known() -> CNN:
+    """Conv1: 0 copies, 1 inverts, 2 is dead, 3 blurs; the others copy as well."""
+    network = CNN()
+    with torch.no_grad():
+        network.conv1.weight.zero_()
+        network.conv1.bias.zero_()
+        network.conv1.weight[:, 0, 1, 1] = 1
+        network.conv1.weight[1, 0, 1, 1] = -0.5
+        network.conv1.bias[1] = 0.75
+        network.conv1.bias[2] = -2
+        gauss = torch.exp(-(torch.arange(-1, 2) ** 2) / 2.0)
+        network.conv1.weight[3, 0] = gauss[:, None] * gauss
+    return network
+
+
+def test_channels_that_are_known(known: CNN, digits: Batch) -> None:
+    found = statistics(known, digits.images.split(50))
+    conv1 = found.conv1
+    assert found.num_images == len(digits.images)
+    assert conv1.dead.nonzero()[:, 0].tolist() == [2]
+    assert conv1.correlation[:4].tolist()[:3] == pytest.approx([1, -1, 0], abs=1e-4)
+    assert conv1.correlation[3] > 0.99
+    assert conv1.blur[:2].tolist() == [0, 0]
+    assert conv1.blur[3] >= 0.5
+    assert conv1.background[:3].tolist() == pytest.approx([0, 0.75, 0])
+    assert conv1.largest[0].item() == pytest.approx(1)
+    assert conv1.zero_share[[0, 1, 2]].tolist() == pytest.approx([(digits.images == 0).double().mean().item(), 0, 1])
+
+
+@pytest.mark.parametrize("batchnorm", [False, True])
+def test_a_trained_networks_correlations_are_numpys(batchnorm: bool, digits: Batch) -> None:
+    network, images = trained(batchnorm), digits.images[:60]
+    found = statistics(network, [images[:25], images[25:]])
+    with torch.no_grad():
+        maps = network.features(images)
+    blurred = [images]
+    for sigma in BLURS[1:]:
+        x = torch.arange(-9, 10) / sigma
+        gauss = torch.exp(-(x**2) / 2) * (x.abs() <= 3 + 1e-6)
+        kernel = gauss[:, None] * gauss
+        blurred.append(conv2d(images, (kernel / kernel.sum())[None, None], padding=9))
+    for channel in (0, 7, 31):
+        values = maps.conv1[:, channel].flatten().numpy()
+        expected = [np.corrcoef(values, picture.flatten().numpy())[0, 1] for picture in blurred]
+        best = int(np.abs(expected).argmax())
+        assert found.conv1.correlation[channel].item() == pytest.approx(expected[best], abs=2e-3)
+        assert found.conv1.zero_share[channel].item() == pytest.approx((values == 0).mean())
+    assert torch.equal(found.conv2.dead, maps.conv2.amax((0, 2, 3)) == 0)
+    pooled = torch.nn.functional.avg_pool2d(images, 2).flatten().numpy()
+    values = maps.conv2[:, 5].flatten().numpy()
+    assert abs(found.conv2.correlation[5]) >= abs(np.corrcoef(values, pooled)[0, 1]) - 2e-3
+
+
+def test_no_image_is_refused(known: CNN) -> None:
+    with pytest.raises(ValueError, match="no image"):
+        statistics(known, [])
