@@ -43,7 +43,6 @@ def read(path: str | Path) -> Picture:
     if ink.max() < 0.1:
         raise ValueError(f"{path} is blank: nothing in it differs from its border by a tenth of the grey scale")
     ink = (ink / ink.max()).astype(np.float32)
-    ink[ink < 0.1] = 0  # the paper's grain
     if paper > 0.02:
         notes.append(f"its ground of {paper:.0%} grey taken as empty paper")
     image, place = _framed(ink)
@@ -73,7 +72,9 @@ def _grey(path: Path) -> tuple[NDArray[np.float32], list[str]]:
                     if picture.mode not in ("L", "1"):
                         notes.append("converted to grey")
                     grey = np.asarray(picture.convert("L"), np.float32) / 255
-        except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        except Image.DecompressionBombError as error:
+            raise ValueError(f"{path} has too many pixels: at most {MAX_PIXELS:,} are read") from error
+        except (UnidentifiedImageError, OSError, SyntaxError) as error:
             reason = "it is no picture" if isinstance(error, UnidentifiedImageError) else str(error)
             raise ValueError(f"{path} cannot be read as a picture ({reason})") from error
     return grey.clip(0, 1), notes
@@ -81,8 +82,9 @@ def _grey(path: Path) -> tuple[NDArray[np.float32], list[str]]:
 
 def _framed(ink: NDArray[np.float32]) -> tuple[NDArray[np.float32], str]:
     """Ink (H, W) cut out, scaled into 20x20 and set with its centre of mass in the middle of 28x28."""
-    rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
-    cut = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    is_ink = ink >= 0.1  # below: the paper's grain
+    rows, columns = np.flatnonzero(is_ink.any(1)), np.flatnonzero(is_ink.any(0))
+    cut = (ink * is_ink)[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     if ink.shape == (SIZE, SIZE) and max(cut.shape) <= BOX:
         return ink, "28x28 already: neither scaled nor moved"
     scale = BOX / max(cut.shape)

@@ -37,6 +37,7 @@ class Done(NamedTuple):
     status: int
     out: str
     err: str
+    cwd: Path
 
     @property
     def results_path(self) -> Path:
@@ -56,26 +57,38 @@ class Done(NamedTuple):
         return torch.load(self.folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
 
-Train = Callable[..., Done]
+Command = Callable[..., Done]
 
 
-@pytest.fixture(scope="session")
-def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
-    """Run `python train.py ARGUMENTS` in an empty folder, or in `cwd`."""
+def command(script: str, tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """`python SCRIPT ARGUMENTS` in an empty folder, or in `cwd`."""
 
     def run(*arguments: str, cwd: Path | None = None, timeout: float = 300, **environment: str) -> Done:
+        folder = cwd or tmp_path_factory.mktemp("run")
         done = subprocess.run(
-            [sys.executable, str(ROOT / "train.py"), *arguments],
-            cwd=cwd or tmp_path_factory.mktemp("run"),
+            [sys.executable, str(ROOT / script), *arguments],
+            cwd=folder,
             env=os.environ | environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=timeout,
         )
-        return Done(done.returncode, done.stdout, done.stderr)
+        return Done(done.returncode, done.stdout, done.stderr, folder)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def train(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """Run `python train.py`."""
+    return command("train.py", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def analyze(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """Run `python analyze.py`."""
+    return command("analyze.py", tmp_path_factory)
 
 
 class Interrupt(Protocol):
@@ -101,7 +114,7 @@ def interrupt() -> Interrupt:
             before = "".join(iter(lambda: read_until(process, line), ""))
             process.send_signal(number)
             out, err = process.communicate(timeout=60)
-        return Done(process.returncode, before + out, err)
+        return Done(process.returncode, before + out, err, cwd)
 
     def read_until(process: subprocess.Popen[str], line: str) -> str:
         text = process.stdout.readline() if process.stdout else ""

@@ -13,7 +13,8 @@ from cnn_mnist.network import CNN
 def saved(path: Path, network: CNN, **changes: object) -> Path:
     content = {
         "state_dict": {f"network.{key}": value for key, value in network.state_dict().items()},
-        "hyper_parameters": {"batchnorm": network.batchnorm, "lr": 1e-3, "schedule": None},
+        "hyper_parameters": {"batchnorm": network.batchnorm, "lr": 1e-3, "schedule": None}
+        | ({} if network.kernel_size == 3 else {"kernel_size": network.kernel_size}),
         "global_step": 7,
         "epoch": 0,
     }
@@ -22,9 +23,9 @@ def saved(path: Path, network: CNN, **changes: object) -> Path:
     return path
 
 
-@pytest.mark.parametrize("batchnorm", [False, True])
-def test_the_architecture_comes_from_the_file(batchnorm: bool, tmp_path: Path) -> None:
-    network = CNN(batchnorm).eval()
+@pytest.mark.parametrize(("batchnorm", "kernel_size"), [(False, 3), (True, 3), (False, 7)])
+def test_the_architecture_comes_from_the_file(batchnorm: bool, kernel_size: int, tmp_path: Path) -> None:
+    network = CNN(batchnorm, kernel_size).eval()
     images = torch.rand(3, 1, 28, 28)
     path = saved(tmp_path / "run" / "checkpoints" / "last.ckpt", network)
     for name in (path, str(path), tmp_path / "run"):

@@ -18,11 +18,12 @@ CONF = ROOT / "conf"
 OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if path.parent.name not in ("logger",))
 
 
-def composed(*overrides: str) -> DictConfig:
-    """The configuration as train.py's job sees it, without Hydra's own part."""
+def composed(*overrides: str, script: str = "train") -> DictConfig:
+    """The configuration as a job of train.py or analyze.py sees it, without Hydra's own part."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", list(overrides), return_hydra_config=True)
-    cfg.recipe = cfg.hydra.runtime.choices.experiment
+        cfg = compose(script, list(overrides), return_hydra_config=True)
+    if script == "train":
+        cfg.recipe = cfg.hydra.runtime.choices.experiment
     OmegaConf.set_struct(cfg, False)
     del cfg["hydra"]
     return cfg
@@ -38,15 +39,40 @@ def targets(cfg: DictConfig) -> Iterator[DictConfig]:
             yield from targets(node)
 
 
+def check_targets(cfg: DictConfig) -> None:
+    """Hold every node that names what it builds against the signature it names."""
+    for node in targets(cfg):
+        signature = inspect.signature(get_object(node._target_))
+        accepts_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+        unknown = {str(key) for key in node} - {"_target_", "_partial_"} - signature.parameters.keys()
+        assert accepts_any or not unknown, f"{node._target_} does not take {unknown}"
+
+
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_passes_the_rules_and_fits_its_signature(group: str, option: str) -> None:
     cfg = composed(f"{group}={option}")
     rules.check(cfg, rules.TRAIN)
-    for node in targets(cfg):
-        signature = inspect.signature(get_object(node._target_))
-        accepts_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
-        unknown = {str(key) for key in node} - {"_target_"} - signature.parameters.keys()
-        assert accepts_any or not unknown, f"{node._target_} does not take {unknown}"
+    check_targets(cfg)
+
+
+def test_a_callback_can_be_left_out_or_changed() -> None:
+    cfg = composed("~callbacks.occlusion", "callbacks.filters.every_n_epochs=3")
+    rules.check(cfg, rules.TRAIN)
+    assert "occlusion" not in cfg.callbacks
+    with pytest.raises(ValueError, match=r"callbacks.occlusion.window must be a whole number from 1 to 28, got 29"):
+        rules.check(composed("callbacks.occlusion.window=29"), rules.TRAIN)
+
+
+@pytest.mark.parametrize(
+    "overrides", [(), ("trainer=gpu", "data=digits"), ("images=[1,2]", "class_image.neuron=[3,4]")]
+)
+def test_an_analysis_composes_and_fits_its_signatures(overrides: tuple[str, ...]) -> None:
+    cfg = composed(*overrides, script="analyze")
+    rules.check(cfg, rules.ANALYZE)
+    check_targets(cfg)
+    for part in rules.PARTS:  # every argument can be set on the command line
+        parameters = inspect.signature(get_object(cfg[part]._target_)).parameters.keys() - {"subject"}
+        assert parameters == {str(key) for key in cfg[part]} - {"_target_", "_partial_"}
 
 
 def test_the_defaults_are_the_reports_recipe() -> None:
@@ -73,6 +99,7 @@ def test_one_epoch_picks_the_peak_rate_of_each_network(batchnorm: str, lr: float
         ("model.lr=null", "got null"),
         ("model.batchnorm=1", "model.batchnorm must be true or false, got 1"),
         ("model.schedule=cosine", "model.schedule must be null or one_cycle, got cosine"),
+        ("model.kernel_size=4", "model.kernel_size must be 3 or 5 or 7 or 9 or 11, got 4"),
         ("data.batch_size=0", "data.batch_size must be a whole number of at least 1, got 0"),
         ("data.batch_size=1.5", "got 1.5"),
         ("data.batch_size=true", "got true"),

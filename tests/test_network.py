@@ -90,6 +90,17 @@ def test_features_lead_to_the_same_logits(batchnorm: bool, training: bool, image
     assert all((tensor >= 0).all() for tensor in features)
 
 
+@pytest.mark.parametrize("kernel_size", [5, 7])
+def test_larger_filters_normalise_as_pytorch_does(kernel_size: int, images: Tensor) -> None:
+    torch.manual_seed(0)
+    network = CNN(batchnorm=True, kernel_size=kernel_size).double().train()
+    reference = copy.deepcopy(network)
+    conv1 = F.relu(F.max_pool2d(reference.norm1(reference.conv1(images)), 2))
+    expected = reference.fc2(reference.hidden(F.relu(F.max_pool2d(reference.norm2(reference.conv2(conv1)), 2))))
+    torch.testing.assert_close(network(images), expected)
+    torch.testing.assert_close(list(network.buffers()), list(reference.buffers()))
+
+
 def test_state_dict_holds_what_a_plain_network_needs() -> None:
     shapes = {tuple(tensor.shape) for name, tensor in CNN().state_dict().items() if name.endswith("weight")}
     assert shapes == {(32, 1, 3, 3), (32, 32, 3, 3), (500, 1568), (10, 500)}

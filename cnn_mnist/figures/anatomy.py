@@ -41,7 +41,7 @@ def second_filters(weight: Tensor) -> Figure:
     colours = Colours(DIVERGING, -limit, limit, f"weight (largest: {largest:.2f})")
     factor = max(1, 6 // weight.shape[-1])
     tiles = colours.of(enlarged(weight.flatten(0, 1), factor))
-    grid = mosaic(tiles, num_channels, num_lines=0, gap=2, top=18, right=36)
+    grid = mosaic(tiles, num_channels, above=2, gap=2, top=18, right=36)
     side = tiles.shape[1]
     for channel in range(0, num_channels, 4):
         x, y = grid.corners[channel]
@@ -95,7 +95,7 @@ def activations(images: Tensor, maps: Tensor, layer: str) -> Figure:
     colours = Colours(SEQUENTIAL, 0, max(maps.max().item(), 1e-6), "activation")
     values = colours.of(enlarged(maps, 28 // maps.shape[-1]))
     tiles = np.concatenate([INK.of(images[:, 0])[:, None], values], 1).reshape(-1, 28, 28, 3)
-    grid = mosaic(tiles, num_channels + 1, num_lines=0, gap=3, top=24, right=64, inches=1 / 55)
+    grid = mosaic(tiles, num_channels + 1, above=3, gap=3, top=24, right=64, inches=1 / 55)
     dead = maps.amax((0, 2, 3)) == 0
     grid.caption(["image", *(f"({n})" if dead[n] else str(n) for n in range(num_channels))], size=6)
     grid.title(f"Channels of {layer} after the ReLU, on one scale; in brackets: zero for all of these images")
@@ -184,7 +184,7 @@ def saliency(images: Tensor, drop: Tensor, found: Saliency, labels: Tensor) -> F
 def class_images(found: ClassImages, names: list[str], probability: Tensor | None = None) -> Figure:
     """The images that maximise something, each under its name and, where given, its probability (B,)."""
     num_columns = 10 if len(names) > 8 else len(names)
-    grid: Mosaic = mosaic(INK.of(found.images[:, 0].cpu()), num_columns, num_lines=1 if probability is None else 2)
+    grid: Mosaic = mosaic(INK.of(found.images[:, 0].cpu()), num_columns, above=9 if probability is None else 15)
     scores = [""] * len(names) if probability is None else [f"\np {p:.2f}" for p in probability.tolist()]
     grid.caption([name + score for name, score in zip(names, scores, strict=True)], size=8)
     return grid.figure

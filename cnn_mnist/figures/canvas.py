@@ -55,7 +55,8 @@ class Mosaic(NamedTuple):
 
     def title(self, text: str) -> None:
         """Write a line into the margin at the top."""
-        self.axes.text(2, 2, text, ha="left", va="top", fontsize=9, fontweight="bold")
+        self.figure.text(0.06 / self.figure.get_figwidth(), 1 - 0.06 / self.figure.get_figheight(), text, va="top")
+        self.figure.texts[-1].set(fontsize=9, fontweight="bold")
 
     def bar(self, colours: Colours) -> None:
         """Draw a colour bar into the margin at the right."""
@@ -72,7 +73,7 @@ def mosaic(
     tiles: NDArray[np.float32],
     num_columns: int,
     *,
-    num_lines: int = 1,
+    above: int = 9,
     gap: int = 12,
     top: int = 0,
     right: int = 0,
@@ -83,14 +84,13 @@ def mosaic(
     Args:
         tiles: The tiles, row by row.
         num_columns: Tiles in a row.
-        num_lines: Lines of caption above each tile.
-        gap: Pixels between columns; between rows too where there are no captions.
+        above: Pixels above each row of tiles, for captions.
+        gap: Pixels between columns.
         top: Pixels of margin for a title.
         right: Pixels of margin for a colour bar.
         inches: Height and width of a pixel.
     """
     height, width = tiles.shape[1:3]
-    above = 3 + 6 * num_lines if num_lines else gap
     num_rows = -(-len(tiles) // num_columns)
     rows, columns = num_rows * (height + above) + top + gap, num_columns * (width + gap) + gap + right
     paper = np.ones((rows, columns, 3), np.float32)

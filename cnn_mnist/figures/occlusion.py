@@ -9,11 +9,12 @@ from scipy import ndimage
 from torch import Tensor
 
 from cnn_mnist.analysis.occlusion import OcclusionMap, Resistance
-from cnn_mnist.figures.canvas import INK, Colours, Mosaic, mosaic
+from cnn_mnist.figures.canvas import INK, Colours, Mosaic, enlarged, mosaic
 
 PROBABILITY = Colours("viridis", 0, 1, "probability of the true class")
 # Ten hues that colour-blind readers tell apart (Tol's muted set and black); the digit is written in as well.
 CLASSES = ["#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#222222"]
+FINE = 2  # half pixels: an even window's middle lies between two
 STILL_RIGHT = "#e8e8e8"
 
 
@@ -95,26 +96,29 @@ def _over_digits(
     captions: list[str],
 ) -> Mosaic:
     """Maps (B, G, G, 3) as RGB over the digits, which shine through, with their outlines and the patch to scale."""
-    tiles = INK.of(0.6 * images[:, 0].cpu())
-    first = (maps.window - maps.stride + 1) // 2  # half a stride before the centre of the first patch
-    grown = colours.repeat(maps.stride, 1).repeat(maps.stride, 2)
-    height = min(grown.shape[1], 28 - first)
-    place = slice(first, first + height)
-    tiles[:, place, place] = 0.15 * tiles[:, place, place] + 0.85 * grown[:, :height, :height]
+    tiles = INK.of(enlarged(0.6 * images[:, 0].cpu(), FINE))
+    cell = maps.stride * FINE
+    first = (maps.window - maps.stride) * FINE // 2  # a cell's middle is the middle of its patch
+    spread = np.full_like(tiles, np.nan)
+    grown = colours.repeat(cell, 1).repeat(cell, 2)[:, max(0, -first) :, max(0, -first) :]
+    start = max(0, first)
+    height, width = (min(side, size - start) for side, size in zip(grown.shape[1:3], tiles.shape[1:3], strict=True))
+    spread[:, start : start + height, start : start + width] = grown[:, :height, :width]
+    tiles = np.where(np.isnan(spread), tiles, 0.15 * tiles + 0.85 * spread)
     num_columns = 5 if len(tiles) <= 10 else 10
-    grid = mosaic(tiles, num_columns, gap=6, top=6, right=34, inches=1 / (13 + num_columns))
+    grid = mosaic(tiles, num_columns, above=18, gap=12, top=12, right=68, inches=1 / (26 + 2 * num_columns))
     grid.caption(captions, size=7)
     ink = np.zeros(grid.axes.images[0].get_size(), np.float32)
-    for (x, y), image in zip(grid.corners, images[:, 0].cpu().numpy(), strict=True):
-        ink[y : y + 28, x : x + 28] = image
+    side = tiles.shape[1]
+    for (x, y), image in zip(grid.corners, enlarged(images[:, 0].cpu(), FINE).numpy(), strict=True):
+        ink[y : y + side, x : x + side] = image
+        grid.axes.add_patch(Rectangle((x - 0.5, y - 0.5), side, side, fill=False, color="#999999", linewidth=0.5))
     if (ink > 0.5).any():
         grid.axes.contour(ink, levels=[0.5], colors="white", linewidths=2.2)
         grid.axes.contour(ink, levels=[0.5], colors="black", linewidths=0.9)
-    for x, y in grid.corners:
-        grid.axes.add_patch(Rectangle((x - 0.5, y - 0.5), 28, 28, fill=False, color="#999999", linewidth=0.5))
     x, y = grid.margin
-    grid.axes.text(x, y - 1.5, "patch, to scale", ha="left", va="bottom", fontsize=8)
-    patch = Rectangle((x, y), maps.window, maps.window, facecolor=str(1 - maps.fill), edgecolor="#c1440e")
+    grid.axes.text(x, y - 3, "patch, to scale", ha="left", va="bottom", fontsize=8)
+    patch = Rectangle((x, y), FINE * maps.window, FINE * maps.window, facecolor=str(1 - maps.fill), edgecolor="#c1440e")
     grid.axes.add_patch(patch)
     return grid
 
@@ -129,8 +133,10 @@ def _name_regions(
             continue
         depth = ndimage.distance_transform_edt(np.pad(labelled == part, 1))[1:-1, 1:-1]
         row, column = np.unravel_index(int(depth.argmax()), depth.shape)  # the point farthest from its border
-        centre = (maps.window - 1) / 2
-        x, y = left + centre + float(column) * maps.stride, top + centre + float(row) * maps.stride
+        x, y = (
+            corner + FINE * (place * maps.stride + maps.window / 2) - 0.5
+            for corner, place in ((left, float(column)), (top, float(row)))
+        )
         luminance = float(np.dot(to_rgb(CLASSES[number]), (0.299, 0.587, 0.114)))
         grid.axes.text(
             x, y, str(number), ha="center", va="center", fontsize=8, color="black" if luminance > 0.5 else "white"

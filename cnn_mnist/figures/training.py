@@ -22,7 +22,7 @@ def predictions(images: Tensor, labels: Tensor, probability: Tensor, *, num_colu
         probability: (B, 10) in [0, 1].
         num_columns: Images in a row.
     """
-    grid = mosaic(INK.of(images[:, 0]), num_columns, num_lines=2)
+    grid = mosaic(INK.of(images[:, 0]), num_columns, above=15)
     confidence, predicted = probability.max(1)
     for place, label, guess, p in zip(
         grid.captions, labels.tolist(), predicted.tolist(), confidence.tolist(), strict=True

@@ -1,0 +1,88 @@
+"""What is looked at: which run, which data, which images; and what is refused."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from cnn_mnist import subject
+from cnn_mnist.network import CNN
+from tests.test_checkpoint import saved
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with two runs on the digits, the second one newer and with a hold-out."""
+    for number, name in enumerate(("outputs/digits-paper/first", "multirun/sweep/second")):
+        torch.manual_seed(number)
+        last = saved(
+            tmp_path / name / "checkpoints" / "last.ckpt", CNN(), datamodule_hyper_parameters={"dataset": "digits"}
+        )
+        os.utime(last, (number, number))
+    saved(tmp_path / "multirun/sweep/second/checkpoints/best.ckpt", CNN(batchnorm=True))
+    (tmp_path / "outputs/analyses/digits-paper_first/now").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def asked(**options: object) -> DictConfig:
+    default = {"ckpt_path": None, "analysis": "all", "image": None, "images": 3}
+    groups = {"data": {"dataset": "digits", "root": "data"}, "trainer": {"accelerator": "cpu"}}
+    return OmegaConf.create(default | groups | options)
+
+
+def test_the_newest_run_is_taken_and_of_it_what_the_hold_out_chose(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = subject.choose(asked(), [])
+    assert found.checkpoint == Path("multirun/sweep/second/checkpoints/best.ckpt")
+    assert found.network.batchnorm
+    assert "newest run: multirun/sweep/second/checkpoints/best.ckpt" in capsys.readouterr().out
+    named = subject.choose(asked(ckpt_path="outputs/digits-paper/first"), [])
+    assert named.checkpoint.name == "last.ckpt"
+    assert not named.network.batchnorm
+    assert not named.network.training
+
+
+def test_images_by_count_take_every_class_in_turn_and_by_index_as_they_are(folder: Path) -> None:
+    found = subject.choose(asked(images=23), [])
+    assert found.labels.tolist() == [*range(10), *range(10), 0, 1, 2]
+    assert len(set(found.indices.tolist())) == 23
+    assert found.test is not None
+    assert torch.equal(found.images, found.test[found.indices].images)
+    named = subject.choose(asked(images=[5, 0, 5]), [])
+    assert named.indices.tolist() == [5, 0, 5]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"images": 298}, "there are 297 test images, not 298: set images="),
+        ({"images": [3, 297]}, "test images have the indices 0..296, got 297"),
+        ({"ckpt_path": "nowhere"}, "there is no checkpoint at nowhere: set ckpt_path="),
+        ({"ckpt_path": "text.ckpt"}, "text.ckpt is not a whole checkpoint"),
+        ({"image": "nowhere.png"}, "there is no picture at nowhere.png: set image="),
+        ({"image": "text.ckpt"}, "text.ckpt cannot be read as a picture"),
+    ],
+)
+def test_what_does_not_exist_or_is_something_else_is_said(options: dict[str, object], words: str, folder: Path) -> None:
+    (folder / "text.ckpt").write_text("neither a checkpoint nor a picture")
+    with pytest.raises((ValueError, FileNotFoundError), match=words.replace("(", r"\(")):
+        subject.choose(asked(**options), [])
+
+
+def test_parts() -> None:
+    every = ("filters", "activations", "occlusion", "class_image", "saliency")
+    assert subject.parts(asked(), every) == every
+    assert subject.parts(asked(analysis="filters"), every) == ("filters",)
+    assert subject.parts(asked(image="x.png"), every) == ("activations", "occlusion", "saliency")
+    with pytest.raises(ValueError, match="analysis=filters looks at no image"):
+        subject.parts(asked(analysis="filters", image="x.png"), every)
+
+
+def test_without_a_run_it_says_how_to_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="there is no run .*make one with python train.py"):
+        subject.choose(asked(), [])
