@@ -14,9 +14,11 @@ def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate  # takes seconds with what it brings, and neither --help nor a typo needs it
 
     from cnn_mnist import console, subject
+    from cnn_mnist.allocator import keep_freed_memory
     from cnn_mnist.findings import Findings
 
     console.quiet()
+    keep_freed_memory()
     names = subject.parts(cfg, rules.PARTS)
     chosen = subject.choose(cfg, overrides)
     findings = Findings(folder, cfg, chosen)

@@ -10,7 +10,7 @@ from cnn_mnist.analysis import reach
 from cnn_mnist.analysis.guard import untouched
 from cnn_mnist.network import CNN
 
-OCCLUDED_AT_ONCE = 2000  # occluded images in memory; on the plain path
+OCCLUDED_AT_ONCE = 200  # occluded images, on the plain path: more of them would not stay in cache
 
 
 class OcclusionMap(NamedTuple):
@@ -61,7 +61,7 @@ def occlusion_map(
     """Probability of the true class with a patch at each position; low means the patch hid what mattered.
 
     For this project's network only what the patch can reach is computed anew: the same numbers to 1e-5, several times
-    as fast. Any other model sees every occluded image, some 2,000 at a time.
+    as fast. Any other model sees every occluded image, some 200 at a time.
 
     Args:
         model: Images (B, 1, H, W) to logits (B, C); left as it was.
@@ -91,7 +91,7 @@ def occlusion_map(
             occluded = reach.class_probabilities(model, images, window=window, stride=stride, fill=fill)
         else:
             occluded = class_probabilities(model, images, window=window, stride=stride, fill=fill)
-        clean = model(images).softmax(1)
+        clean = torch.cat([model(part).softmax(1) for part in images.split(OCCLUDED_AT_ONCE)])
     index = labels.view(-1, 1, 1, 1).expand(*occluded.shape[:3], 1)
     return OcclusionMap(
         probability=occluded.gather(3, index)[..., 0],
@@ -107,15 +107,19 @@ def class_probabilities(model: nn.Module, images: Tensor, *, window: int, stride
     """Every class's probability (B, G, G', C) with the patch at each position, each computed from scratch."""
     rows, columns = (range(0, side - window + 1, stride) for side in images.shape[2:])
     places = [(row, column) for row in rows for column in columns]
-    at_once = max(1, OCCLUDED_AT_ONCE // len(images))
-    found = []
-    for start in range(0, len(places), at_once):
-        part = places[start : start + at_once]
-        occluded = images.repeat(len(part), 1, 1, 1, 1)  # (places, B, 1, H, W)
-        for copy, (row, column) in zip(occluded, part, strict=True):
+
+    def look(part: Tensor, at: list[tuple[int, int]]) -> Tensor:
+        occluded = part.repeat(len(at), 1, 1, 1, 1)  # (places, images, 1, H, W)
+        for copy, (row, column) in zip(occluded, at, strict=True):
             copy[..., row : row + window, column : column + window] = fill
-        found.append(model(occluded.flatten(0, 1)).softmax(1).view(len(part), len(images), -1))
-    return torch.cat(found).view(len(rows), len(columns), len(images), -1).permute(2, 0, 1, 3)
+        logits: Tensor = model(occluded.flatten(0, 1))
+        return logits.softmax(1).view(len(at), len(part), -1)
+
+    found = []
+    for part in images.split(OCCLUDED_AT_ONCE):
+        step = max(1, OCCLUDED_AT_ONCE // len(part))
+        found.append(torch.cat([look(part, places[k : k + step]) for k in range(0, len(places), step)]))
+    return torch.cat(found, 1).transpose(0, 1).reshape(len(images), len(rows), len(columns), -1)
 
 
 def mean_drop(maps: OcclusionMap, size: int = 28) -> Tensor:

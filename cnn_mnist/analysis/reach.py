@@ -92,6 +92,7 @@ class Occluder:
         self.network = network
         self.fill = fill
         self.axis = axis(window, stride, size, network.fc1.weight.device)
+        self.covered = self.axis.covered[:, None, None, :, None] & self.axis.covered[:, None, :]  # (S, 1, S, K+1, K+1)
         self.reached, self.seen = self.axis.reached, self.axis.seen(size)
         self.seen += torch.arange(size, device=self.seen.device) * len(self.axis.row)
         conv1, self.bias1 = _folded(network.conv1, network.norm1)
@@ -155,8 +156,7 @@ class Occluder:
         size, row = self.kernel_size + 1, self.axis.row
         padded = F.pad(images[:, 0], (self.kernel_size // 2,) * 4)
         seen = padded.unfold(1, size, 2).unfold(2, size, 2).transpose(0, 1)  # (14, B, 14, K + 1, K + 1)
-        covered = self.axis.covered[:, None, None, :, None] & self.axis.covered[:, None, :]
-        pixels = torch.where(covered, self.fill, seen[row][:, :, row]).flatten(3).flatten(0, 2)
+        pixels = torch.where(self.covered, self.fill, seen[row][:, :, row]).flatten(3).flatten(0, 2)
         pool1 = torch.mm(pixels, self.conv1[0])
         for weight in self.conv1[1:]:
             torch.maximum(pool1, pixels @ weight, out=pool1)
