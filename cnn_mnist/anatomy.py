@@ -21,6 +21,7 @@ from cnn_mnist.findings import Part
 from cnn_mnist.subject import Subject
 
 LAYERS = ("conv1", "conv2")
+COPY = 0.8  # correlation with the digit from which on a channel is called a copy of it
 
 
 def filters(subject: Subject) -> Part:
@@ -78,25 +79,26 @@ def activations(subject: Subject, *, num_images: int) -> Part:
         for layer in LAYERS:
             statistics = getattr(found, layer)
             correlation, blur = statistics.correlation, statistics.blur
-            copies, sharpest = correlation > 0.8, int(correlation.where(blur <= 0.5, -2).argmax())
+            copies, is_sharp = correlation > COPY, blur <= 0.5
             findings |= {
                 f"{layer}_dead": statistics.dead.nonzero()[:, 0].tolist(),
                 f"{layer}_zero_share": statistics.zero_share.mean().item(),
                 f"{layer}_correlation": correlation.abs().mean().item(),
-                f"{layer}_copies": copies.nonzero()[:, 0].tolist(),
-                f"{layer}_inverts": (correlation < -0.5).nonzero()[:, 0].tolist(),
-                f"{layer}_sharpest_copy": sharpest,
-                f"{layer}_sharpest_copy_correlation": correlation[sharpest].item(),
+                f"{layer}_sharp_copies": (copies & is_sharp).nonzero()[:, 0].tolist(),
+                f"{layer}_blurred_copies": (copies & ~is_sharp).nonzero()[:, 0].tolist(),
+                f"{layer}_inverts": (correlation < -COPY).nonzero()[:, 0].tolist(),
                 f"{layer}_background_channels": int((statistics.background > 0).sum()),
                 f"{layer}_background_largest": statistics.background.max().item(),
             }
-            sentences.append(
-                f"{layer}: dead channels {findings[f'{layer}_dead'] or 'none'}, copies of the digit "
-                f"{findings[f'{layer}_copies'] or 'none'}, inverted {findings[f'{layer}_inverts'] or 'none'}; "
-                f"{findings[f'{layer}_zero_share']:.0%} of values zero, mean size of correlation with the digit "
-                f"{findings[f'{layer}_correlation']:.2f}, a background above zero in "
-                f"{findings[f'{layer}_background_channels']} channels."
-            )
+            lists = {"dead": "dead", "sharp copies of the digit": "sharp_copies", "blurred ones": "blurred_copies"}
+            lists |= {"inverted ones": "inverts"}
+            named = (f"{words} {findings[f'{layer}_{key}'] or 'none'}" for words, key in lists.items())
+            sentences += [
+                f"{layer}: channels that are {', '.join(named)}.",
+                f"{layer}: {findings[f'{layer}_zero_share']:.0%} of values are zero, correlation with the digit "
+                f"{findings[f'{layer}_correlation']:.2f} on average (sign aside), "
+                f"{findings[f'{layer}_background_channels']} channels above zero on empty paper.",
+            ]
     tensors = {"indices": subject.indices, "images": subject.images, **shown}
     return Part(findings, sentences, {"activations": tensors}, figures)
 

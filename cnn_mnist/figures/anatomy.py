@@ -174,8 +174,14 @@ def saliency(images: Tensor, drop: Tensor, found: Saliency, labels: Tensor) -> F
         limit = values.nan_to_num().abs().flatten(1).amax(1).clamp_min(1e-12).view(-1, 1, 1)
         parts.append(Colours(DIVERGING, -1, 1).of(values.cpu() / limit.cpu()))
     grid = mosaic(np.stack(parts, 1).reshape(-1, 28, 28, 3), 2 * len(parts), gap=6, top=8, right=36)
-    names = ["class {}", *(name for name, _ in columns)]
-    grid.caption([name.format(label) for label in labels.tolist() for name in names], size=6)
+    captions = []
+    for k, label in enumerate(labels.tolist()):
+        is_zero = [bool((values[k].nan_to_num() == 0).all()) for _, values in columns]
+        captions += [
+            f"class {label}",
+            *(f"{name}{': none' * zero}" for (name, _), zero in zip(columns, is_zero, strict=True)),
+        ]
+    grid.caption(captions, size=6)
     grid.title("What speaks for the class (red) or against it (blue), each map on its own scale")
     grid.bar(Colours(DIVERGING, -1, 1, "share of the map's largest value"))
     return grid.figure

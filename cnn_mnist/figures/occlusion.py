@@ -1,6 +1,7 @@
 """Occlusion in pictures: heat maps over the digit, the class predicted at each position, and a whole set's answers."""
 
 import numpy as np
+import torch.nn.functional as F
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -110,7 +111,8 @@ def _over_digits(
     grid.caption(captions, size=7)
     ink = np.zeros(grid.axes.images[0].get_size(), np.float32)
     side = tiles.shape[1]
-    for (x, y), image in zip(grid.corners, enlarged(images[:, 0].cpu(), FINE).numpy(), strict=True):
+    smooth = F.interpolate(images.cpu(), scale_factor=FINE, mode="bilinear")[:, 0].numpy()
+    for (x, y), image in zip(grid.corners, smooth, strict=True):
         ink[y : y + side, x : x + side] = image
         grid.axes.add_patch(Rectangle((x - 0.5, y - 0.5), side, side, fill=False, color="#999999", linewidth=0.5))
     if (ink > 0.5).any():
