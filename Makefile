@@ -26,8 +26,9 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY) ## training speed beside a plain PyTorch loop, about 5 minutes; needs MNIST
+bench: $(READY) ## speed beside the peers: training and a plain loop, occlusion and captum, about 8 minutes; needs MNIST
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.occlusion
 
 tensorboard: $(READY) ## open TensorBoard on outputs/ and multirun/, on the next free port
 	$(BIN)/tensorboard --logdir_spec outputs:outputs,multirun:multirun

@@ -27,7 +27,7 @@ from cnn_mnist.network import CHANNELS, CNN, HIDDEN
 
 POOL1, POOL2 = 14, 7  # rows and columns
 IMAGES_AT_ONCE = 100  # in FC1: the larger, the better its matrix products, at 2 MB an image
-IMAGES_IN_CACHE = 2  # before it
+IMAGES_IN_CACHE = 3  # before it
 
 
 class Group(NamedTuple):
@@ -94,7 +94,8 @@ class Occluder:
         self.axis = axis(window, stride, size, network.fc1.weight.device)
         self.covered = self.axis.covered[:, None, None, :, None] & self.axis.covered[:, None, :]  # (S, 1, S, K+1, K+1)
         self.reached, self.seen = self.axis.reached, self.axis.seen(size)
-        self.seen += torch.arange(size, device=self.seen.device) * len(self.axis.row)
+        self.seen = (self.seen + torch.arange(size, device=self.seen.device) * len(self.axis.row)).flatten()
+        self.sums = torch.arange(0, len(self.seen), size, device=self.seen.device)
         conv1, self.bias1 = _folded(network.conv1, network.norm1)
         conv2, self.bias2 = _folded(network.conv2, network.norm2)
         fc1, self.bias3 = _folded(network.fc1, network.norm3)
@@ -143,12 +144,12 @@ class Occluder:
             )
             for group in self.axis.groups
         ]
+        before = clean.index_select(0, self.reached)[:, :, None]
         for start in range(0, len(images), IMAGES_IN_CACHE):
             part = slice(start, start + IMAGES_IN_CACHE)
             pool1 = self._pool1(images[part])
             for columns, change in zip(self.axis.groups, changes, strict=True):
-                before = clean[:, part, columns.rows].index_select(0, self.reached)[:, :, None]
-                torch.sub(self._pool2(pool1, columns), before, out=change[:, part])
+                torch.sub(self._pool2(pool1, columns), before[:, part, :, columns.rows], out=change[:, part])
         return changes
 
     def _pool1(self, images: Tensor) -> Tensor:
@@ -173,7 +174,7 @@ class Occluder:
         parts = pool1.new_empty(self.kernel_size, len(seen), CHANNELS)
         for part, weight in zip(parts, self.conv2, strict=True):
             torch.mm(seen, weight, out=part)
-        conv2 = F.embedding_bag(self.seen, parts.view(self.kernel_size * num_states, -1), mode="sum")
+        conv2 = F.embedding_bag(self.seen, parts.view(self.kernel_size * num_states, -1), self.sums, mode="sum")
         maps = conv2.view(1, len(conv2), -1, CHANNELS).permute(0, 3, 1, 2)
         pool2 = F.max_pool2d(maps, 2).permute(0, 2, 3, 1).add_(self.bias2).relu_()
         return pool2.reshape(len(self.reached), num_images, len(windows), -1, CHANNELS)
