@@ -180,7 +180,7 @@ def saliency(subject: Subject, *, window: int, stride: int, fill: float, steps: 
     def agreement(one: Tensor, other: Tensor) -> float:
         pairs = zip(one.flatten(1), other.flatten(1), strict=True)
         both = [(a[keep], b[keep]) for a, b in pairs if (keep := a.isfinite() & b.isfinite()).any()]
-        return torch.stack([spearman_corrcoef(a.float(), b.float()) for a, b in both]).mean().item()
+        return torch.stack([spearman_corrcoef(a.float(), b.float()) for a, b in both]).nanmean().item()
 
     findings = {
         "num_images": len(images),
@@ -219,7 +219,12 @@ def class_image(
         step_size: L2 norm of a step.
         penalty: Weight of the squared L2 norm of the image.
         seed: Of the noise.
+
+    Raises:
+        ValueError: A neuron without a layer, or one outside of its map.
     """
+    if layer is None and neuron is not None:
+        raise ValueError(f"class_image.neuron={neuron} needs a layer: set class_image.layer to conv1 or conv2")
     network, device = subject.network, subject.device
     num_units = NUM_CLASSES if layer is None else getattr(network, layer).out_channels
     target = torch.arange(num_units, device=device).repeat(num_images if layer is None else 1)

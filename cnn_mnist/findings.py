@@ -48,18 +48,19 @@ class Findings:
             "labels": subject.labels.tolist(),
             **results.surroundings(subject.device),
         }
-        self.writer = SummaryWriter(str(folder))
 
     def add(self, name: str, part: Part) -> None:
         """Write what a part found and say it."""
         place = self.folder / "analysis" / name
         place.mkdir(parents=True, exist_ok=True)
+        writer = SummaryWriter(str(self.folder), filename_suffix=f".{name}")
         for tag, figure in part.figures.items():
             pixels = to_pixels(figure)
             path = self.folder / "analysis" / f"{tag}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(path)
-            self.writer.add_image(tag, pixels, 0, dataformats="HWC")
+            writer.add_image(tag, pixels, 0, dataformats="HWC")
+        writer.close()
         for stem, tensors in part.tensors.items():
             arrays: dict[str, Any] = {key: value.detach().cpu().numpy() for key, value in tensors.items()}
             np.savez_compressed(place / f"{stem}.npz", **arrays)
@@ -71,7 +72,6 @@ class Findings:
 
     def close(self) -> Path:
         """Write the record; returns the path of results.json."""
-        self.writer.close()
         results.write_config(self.folder, self.cfg)
         return results.write(self.folder, self.record | {"seconds": round(time.perf_counter() - self.start, 2)})
 

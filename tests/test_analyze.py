@@ -158,6 +158,7 @@ def test_a_sweep_keeps_its_jobs_apart(run: Done, analyze: Command) -> None:
         (["images=0"], "images must be a count of at least 1"),
         (["images=[3,297]"], "test images have the indices 0..296, got 297: set images="),
         (["oclusion.window=4"], "unknown key oclusion.window: did you mean occlusion.window?"),
+        (["class_image.neuron=[3,4]", "analysis=class_image"], "class_image.neuron=[3, 4] needs a layer"),
         (["image=outputs.txt"], "outputs.txt cannot be read as a picture"),
         (["image=outputs.txt", "analysis=filters"], "analysis=filters looks at no image: leave out image="),
         (["ckpt_path=foreign.ckpt"], "foreign.ckpt is a checkpoint of another kind of network"),

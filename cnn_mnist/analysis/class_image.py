@@ -40,7 +40,17 @@ def channel(network: CNN, layer: str, index: Tensor) -> Objective:
 
 def neuron(network: CNN, layer: str, index: Tensor, place: tuple[int, int]) -> Objective:
     """One neuron of a channel, at (row, column) `place` of its map, before the ReLU; `index` int64 (B,)."""
-    return lambda images: _maps(network, layer, images, index)[:, place[0], place[1]]
+    row, column = place
+
+    def value(images: Tensor) -> Tensor:
+        maps = _maps(network, layer, images, index)
+        height, width = maps.shape[1:]
+        if not (0 <= row < height and 0 <= column < width):
+            limits = f"rows 0..{height - 1} and columns 0..{width - 1}"
+            raise ValueError(f"a map of {layer} has {limits}, got [{row},{column}]: set class_image.neuron")
+        return maps[:, row, column]
+
+    return value
 
 
 def maximise(

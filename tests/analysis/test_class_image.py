@@ -68,3 +68,5 @@ def test_what_does_not_exist_is_refused() -> None:
         channel(CNN(), "conv3", torch.tensor([0]))(images)
     with pytest.raises(ValueError, match="conv2 has channels 0..31, got"):
         channel(CNN(), "conv2", torch.tensor([32]))(images)
+    with pytest.raises(ValueError, match=r"a map of conv2 has rows 0..13 and columns 0..13, got \[3,14\]"):
+        neuron(CNN(), "conv2", torch.tensor([0]), (3, 14))(images)
