@@ -20,7 +20,7 @@ def main(cfg: DictConfig) -> None:
     console.quiet()
     keep_freed_memory()
     names = subject.parts(cfg, rules.PARTS)
-    chosen = subject.choose(cfg, overrides)
+    chosen = subject.choose(cfg, overrides, names)
     findings = Findings(folder, cfg, chosen)
     for name in names:
         with console.working_on(name):

@@ -111,9 +111,10 @@ def occlusion(subject: Subject, *, window: int, stride: int, fill: float, num_im
         return occlusion_map(subject.network, images, labels, window=window, stride=stride, fill=fill).cpu()
 
     maps = look(subject.images, subject.labels)
+    of = "true" if subject.test is not None else "predicted"
     figures = {
-        "occlusion/probability": draw_occlusion.probability_maps(subject.images, subject.labels, maps),
-        "occlusion/predicted": draw_occlusion.predicted_maps(subject.images, subject.labels, maps),
+        "occlusion/probability": draw_occlusion.probability_maps(subject.images, subject.labels, maps, of=of),
+        "occlusion/predicted": draw_occlusion.predicted_maps(subject.images, subject.labels, maps, of=of),
     }
     tensors = {"occlusion": _saved(maps, subject.indices, subject.labels)}
     findings: dict[str, Any] = {"window": window, "stride": stride, "fill": fill}
@@ -154,12 +155,8 @@ def occlusion(subject: Subject, *, window: int, stride: int, fill: float, num_im
         sentences = [
             f"{findings['resistant_share']:.1%} of {findings['num_images']:,} images are right wherever the patch lies "
             f"({window} x {window} pixels, grey {fill:g}).",
-            f"The true class loses {found.drop_on_ink:.3f} on average where the patch touches ink, "
-            + (
-                "and it always does."
-                if math.isnan(found.drop_on_paper)
-                else f"{found.drop_on_paper:.3f} on empty paper."
-            ),
+            f"The true class loses {_mean(found.drop_on_ink)} on average where the patch touches ink, "
+            f"{_mean(found.drop_on_paper)} where it covers empty paper alone.",
             f"A hidden 9 is most often taken for {' and '.join(map(str, becomes['9'])) or 'nothing else'}.",
         ]
         if math.isfinite(found.same_digit):
@@ -178,9 +175,11 @@ def saliency(subject: Subject, *, window: int, stride: int, fill: float, steps: 
     figures = {"saliency/maps": draw.saliency(subject.images, drop.cpu(), found, subject.labels)}
 
     def agreement(one: Tensor, other: Tensor) -> float:
-        pairs = zip(one.flatten(1), other.flatten(1), strict=True)
-        both = [(a[keep], b[keep]) for a, b in pairs if (keep := a.isfinite() & b.isfinite()).any()]
-        return torch.stack([spearman_corrcoef(a.float(), b.float()) for a, b in both]).nanmean().item()
+        """The mean over the images of which neither map is constant."""
+        pairs = zip(one.flatten(1).float(), other.flatten(1).float(), strict=True)
+        covered = [(a[a.isfinite()], b[a.isfinite()]) for a, b in pairs]
+        varied = [spearman_corrcoef(a, b) for a, b in covered if a.min() < a.max() and b.min() < b.max()]
+        return torch.stack(varied).mean().item() if varied else math.nan
 
     findings = {
         "num_images": len(images),
@@ -190,8 +189,8 @@ def saliency(subject: Subject, *, window: int, stride: int, fill: float, steps: 
     }
     sentences = [
         f"Over {len(images)} images, occlusion's mean drop has a rank correlation of "
-        f"{findings['rank_correlation_occlusion_integrated_gradients']:.2f} with integrated gradients and of "
-        f"{findings['rank_correlation_occlusion_grad_cam']:.2f} with Grad-CAM."
+        f"{_mean(findings['rank_correlation_occlusion_integrated_gradients'])} with integrated gradients and of "
+        f"{_mean(findings['rank_correlation_occlusion_grad_cam'])} with Grad-CAM (where neither is constant)."
     ]
     tensors = {"indices": subject.indices, "mean_drop": drop.cpu(), **{k: v.cpu() for k, v in found._asdict().items()}}
     return Part(findings, sentences, {"saliency": tensors}, figures)
@@ -255,7 +254,10 @@ def class_image(
     rises = (found.cost[-1] > found.cost[0]).double().mean().item()
     findings: dict[str, Any] = {"unit": noun, "num_images": len(target), "steps": steps, "cost_rises_share": rises}
     sentences = [f"The cost rises for {rises:.0%} of {len(target)} images in {steps} steps."]
-    if confidence is not None:
+    if confidence is None:
+        mean = found.cost.mean(1, keepdim=True)
+        figures[f"class_image/{stem}_cost"] = draw.cost_curves(mean, [f"mean of {num_units} channels"], "cost")
+    else:
         curves = [f"class {label}" for label in range(NUM_CLASSES)]
         figures["class_image/cost"] = draw.cost_curves(found.cost[:, :num_units], curves, "logit - penalty")
         findings["mean_confidence"] = confidence.mean().item()
@@ -273,3 +275,8 @@ def _saved(maps: OcclusionMap, indices: Tensor, labels: Tensor) -> dict[str, Ten
 def _name(index: int) -> str:
     """How a figure of one image is called."""
     return "picture" if index < 0 else f"image_{index}"
+
+
+def _mean(value: float) -> str:
+    """A mean in words; there is none of nothing."""
+    return f"{value:.3f}" if math.isfinite(value) else "(no such case)"

@@ -35,14 +35,16 @@ class Findings:
     """
 
     def __init__(self, folder: Path, cfg: DictConfig, subject: Subject) -> None:
-        run = subject.checkpoint.resolve().parent.parent
+        file = subject.checkpoint.resolve()
+        run = file.parent.parent
+        name = f"{run.parent.name}_{run.name}" if file.parent.name == "checkpoints" else file.stem
         if folder.parent.name == "analyses":  # a job of a sweep has its place already
-            folder = folder.parent / f"{run.parent.name}_{run.name}" / folder.name
+            folder = folder.parent / name / folder.name
         self.folder = folder
         self.cfg = cfg
         self.start = time.perf_counter()
         self.record: dict[str, Any] = {
-            "checkpoint": str(subject.checkpoint.resolve()),
+            "checkpoint": str(file),
             "dataset": subject.dataset,
             "images": subject.indices.tolist(),
             "labels": subject.labels.tolist(),

@@ -34,14 +34,15 @@ def read(path: str | Path) -> Picture:
     if not path.is_file():
         raise FileNotFoundError(f"there is no picture at {path}: set image= to a PNG or JPEG file")
     grey, notes = _grey(path)
-    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    if np.median(border) > 0.5:
-        grey = 1 - grey
-        notes.append("inverted: the paper is white")
     paper = float(np.median(np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])))
+    if paper - grey.min() > grey.max() - paper:  # what differs most from the border is darker than it
+        grey, paper = 1 - grey, 1 - paper
+        notes.append("inverted: its ink is darker than its paper")
     ink = (grey - paper).clip(0)
     if ink.max() < 0.1:
         raise ValueError(f"{path} is blank: nothing in it differs from its border by a tenth of the grey scale")
+    if ink.max() < 0.98:
+        notes.append(f"contrast raised: its ink differs from its paper by {ink.max():.0%} of the grey scale")
     ink = (ink / ink.max()).astype(np.float32)
     if paper > 0.02:
         notes.append(f"its ground of {paper:.0%} grey taken as empty paper")
@@ -59,13 +60,18 @@ def _grey(path: Path) -> tuple[NDArray[np.float32], list[str]]:
                 width, height = opened.size
                 if width * height > MAX_PIXELS:
                     raise ValueError(f"{path} has {width:,} x {height:,} pixels: at most {MAX_PIXELS:,} are read")
-                if (num_frames := getattr(opened, "n_frames", 1)) > 1:
+                num_frames = getattr(opened, "n_frames", 1)
+                if num_frames > 1 and opened.format != "MPO":  # a photograph with its small copy
                     raise ValueError(f"{path} is animated: save one of its {num_frames} frames as a picture")
                 picture = ImageOps.exif_transpose(opened)
                 if picture.has_transparency_data:
                     picture = picture.convert("RGBA")
-                    picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-                    notes.append("transparent parts laid on white paper")
+                    opaque = np.asarray(picture)[..., :3][np.asarray(picture)[..., 3] > 127]
+                    ground = "black" if opaque.size and opaque.mean() > 127 else "white"
+                    picture = Image.alpha_composite(Image.new("RGBA", picture.size, ground), picture)
+                    notes.append(f"transparent parts laid on {ground} paper")
+                if picture.mode == "F":
+                    raise ValueError(f"{path} has brightness in floating point: save it with 8 or 16 bits")
                 if picture.mode.startswith("I"):  # 16 bits: Pillow's own conversion would cut them off
                     grey = np.asarray(picture, np.float32) / 65535
                 else:

@@ -52,12 +52,12 @@ def one_of(*options: object) -> Rule:
 
 def _selects(value: object) -> bool:
     if isinstance(value, ListConfig):
-        return len(value) > 0 and all(number(int, 0).holds(index) for index in value)
-    return number(int, 1).holds(value)
+        return 0 < len(value) <= 100 and all(number(int, 0).holds(index) for index in value)
+    return number(int, 1, 100).holds(value)
 
 
 PATH = Rule("a path or null", lambda value: value is None or (isinstance(value, str) and value != ""))
-SELECTION = Rule("a count of at least 1 or indices such as [3,14,15]", _selects)
+SELECTION = Rule("a count from 1 to 100 or as many indices such as [3,14,15]", _selects)
 
 NEURON = Rule(
     "null or a place such as [7,7]",
@@ -72,17 +72,14 @@ class Rules(NamedTuple):
     keys: dict[str, Rule]
 
 
-_OCCLUSION = {
-    "occlusion.window": number(int, 1, 28),
-    "occlusion.stride": number(int, 1, 28),
-    "occlusion.fill": number(float, 0, 1),
-}
+_PATCH = {"window": number(int, 1, 28), "stride": number(int, 1, 28), "fill": number(float, 0, 1)}
+_SEED = number(int, 0, 2**32 - 1)
 PARTS = ("filters", "activations", "occlusion", "class_image", "saliency")
 _SHARED = {
     "data.dataset": one_of("mnist", "fashion_mnist", "kmnist", "digits"),
     "data.fallback": one_of("digits", None),
     "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps"),
-    "seed": number(int, 0, 2**32 - 1),
+    "seed": _SEED,
     "ckpt_path": PATH,
 }
 TRAIN = Rules(
@@ -98,12 +95,12 @@ TRAIN = Rules(
         "trainer.max_epochs": number(int, 1),
     }
     | {f"callbacks.{name}.every_n_epochs": number(int, 1) for name in ("filters", "activations", "occlusion")}
-    | {f"callbacks.{key}": rule for key, rule in _OCCLUSION.items()},
+    | {f"callbacks.occlusion.{key}": rule for key, rule in _PATCH.items()},
 )
 ANALYZE = Rules(
     {"ckpt_path", "analysis", "images", "image", "seed", "data", "trainer", *PARTS},
     _SHARED
-    | _OCCLUSION
+    | {f"{part}.{key}": rule for part in ("occlusion", "saliency") for key, rule in _PATCH.items()}
     | {
         "analysis": one_of("all", *PARTS),
         "image": PATH,
@@ -112,6 +109,7 @@ ANALYZE = Rules(
         "occlusion.num_images": number(int, 2),
         "class_image.layer": one_of(None, "conv1", "conv2"),
         "class_image.neuron": NEURON,
+        "class_image.seed": _SEED,
         "class_image.num_images": number(int, 1, 100),
         "class_image.steps": number(int, 1),
         "class_image.step_size": number(float, 0, above=True),

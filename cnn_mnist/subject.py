@@ -1,5 +1,6 @@
 """What is looked at: a trained network, the data it was trained on, and a few images."""
 
+import importlib.util
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,8 @@ from cnn_mnist import checkpoint, picture
 from cnn_mnist.data import DataModule, Images
 from cnn_mnist.network import CNN
 
-OF_A_PICTURE = ("activations", "occlusion", "saliency")  # parts that look at an image; the others at the network alone
+OF_IMAGES = ("activations", "occlusion", "saliency")  # the other parts look at the network alone
+NEEDS_CAPTUM = "it needs captum (pip install captum)"
 
 
 class Subject(NamedTuple):
@@ -24,7 +26,7 @@ class Subject(NamedTuple):
         images: (B, 1, 28, 28) in [0, 1].
         labels: The classes to explain, int64 (B,): the true ones, or the predicted one of a picture.
         indices: Places in the test set, int64 (B,); -1 for a picture.
-        test: The whole test set, or None where the one image is a picture of the user's own.
+        test: The whole test set; None where the one image is a picture of the user's own, or where none is needed.
     """
 
     network: CNN
@@ -46,32 +48,48 @@ class Subject(NamedTuple):
 
 
 def parts(cfg: DictConfig, every: tuple[str, ...]) -> tuple[str, ...]:
-    """The parts that are asked for, in the report's order.
+    """The parts that are asked for and can be had, in the report's order.
 
     Raises:
-        ValueError: The one asked for does not look at a picture, and a picture was given.
+        ValueError: The one asked for does not look at a picture, and a picture was given, or it needs captum.
     """
-    if cfg.image is None:
-        return every if cfg.analysis == "all" else (cfg.analysis,)
+    has_captum = importlib.util.find_spec("captum") is not None
     if cfg.analysis == "all":
-        return OF_A_PICTURE
-    if cfg.analysis not in OF_A_PICTURE:
-        raise ValueError(f"analysis={cfg.analysis} looks at no image: leave out image=, or choose {OF_A_PICTURE}")
+        chosen = tuple(part for part in (every if cfg.image is None else OF_IMAGES) if part in cfg)
+        if "saliency" in chosen and not has_captum:
+            print(f"saliency is left out: {NEEDS_CAPTUM}")
+            chosen = tuple(part for part in chosen if part != "saliency")
+        return chosen
+    if cfg.analysis not in cfg:
+        raise ValueError(f"analysis={cfg.analysis}, but ~{cfg.analysis} leaves it out")
+    if cfg.image is not None and cfg.analysis not in OF_IMAGES:
+        raise ValueError(
+            f"analysis={cfg.analysis} looks at no image: leave out image=, or choose {' or '.join(OF_IMAGES)}"
+        )
+    if cfg.analysis == "saliency" and not has_captum:
+        raise ValueError(f"analysis=saliency cannot be had: {NEEDS_CAPTUM}")
     return (cfg.analysis,)
 
 
-def choose(cfg: DictConfig, overrides: list[str]) -> Subject:
+def choose(cfg: DictConfig, overrides: list[str], chosen_parts: tuple[str, ...] = OF_IMAGES) -> Subject:
     """The network that `ckpt_path` names, or the newest, with the images that `images` or `image` name.
 
-    The data set is the run's own, and so is the folder of its files, unless the command line names another.
+    The data set is the run's own, and so is the folder of its files, unless the command line names another; `cfg` then
+    says which. Without a part that looks at images there are none, and no data set is needed.
 
     Raises:
         FileNotFoundError: There is no such run, checkpoint or picture.
-        ValueError: The checkpoint or the picture is of another kind, or an index is out of range.
+        ValueError: The checkpoint or the picture is of another kind, an index is out of range, or an option has no
+            effect on an analysis.
     """
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        if key.startswith(("data.", "trainer.")) and key not in ("data.dataset", "data.root", "trainer.accelerator"):
+            raise ValueError(f"{key} has no effect on an analysis: leave it out")
     file = checkpoint.newest() if cfg.ckpt_path is None else checkpoint.find(cfg.ckpt_path, prefer_best=True)
     print(f"{'newest run: ' if cfg.ckpt_path is None else ''}{file}")
     own = picture.read(cfg.image) if cfg.image is not None else None
+    cfg.ckpt_path = str(file)
     content = checkpoint.read(file)
     network = checkpoint.network_of(content, file).to(_device(cfg.trainer.accelerator))
     if own is not None:
@@ -82,7 +100,13 @@ def choose(cfg: DictConfig, overrides: list[str]) -> Subject:
         print(f"predicted {first} (p {probability[first]:.3f}), then {second} (p {probability[second]:.3f})")
         index = torch.tensor([-1])
         return Subject(network, file, "picture", own.image, torch.tensor([first]), index, None)
-    data = _data(cfg, overrides, file, content.get("datamodule_hyper_parameters", {}).get("dataset"))
+    _settle_data(cfg, overrides, file, content.get("datamodule_hyper_parameters", {}).get("dataset"))
+    if not set(chosen_parts) & set(OF_IMAGES):
+        nothing = torch.empty(0, dtype=torch.long)
+        return Subject(network, file, cfg.data.dataset, torch.empty(0, 1, 28, 28), nothing, nothing, None)
+    data = DataModule(cfg.data.dataset, cfg.data.root, fallback=None)
+    data.prepare_data()
+    data.setup()
     indices = _indices(cfg.images, data.test)
     images, labels = data.test[indices]
     return Subject(network, file, data.dataset, images, labels, indices, data.test)
@@ -94,19 +118,16 @@ def _device(accelerator: str) -> torch.device:
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
-def _data(cfg: DictConfig, overrides: list[str], file: Path, dataset: str | None) -> DataModule:
+def _settle_data(cfg: DictConfig, overrides: list[str], file: Path, dataset: str | None) -> None:
+    """Put the run's own data set and folder into `cfg` where the command line names no others."""
     given = {override.partition("=")[0] for override in overrides}
     record = file.parent.parent / "config.yaml"
     own = OmegaConf.load(record) if record.is_file() else OmegaConf.create()
     root = OmegaConf.select(own, "data.root")
-    if given & {"data", "data.dataset"} or dataset is None:
-        dataset = cfg.data.dataset
-    if "data.root" in given or root is None:
-        root = cfg.data.root
-    data = DataModule(dataset, root, fallback=None)
-    data.prepare_data()
-    data.setup()
-    return data
+    if dataset is not None and not given & {"data", "data.dataset"}:
+        cfg.data.dataset = dataset
+    if root is not None and "data.root" not in given:
+        cfg.data.root = root
 
 
 def _indices(images: int | ListConfig, test: Images) -> Tensor:

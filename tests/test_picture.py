@@ -39,7 +39,8 @@ def test_an_image_of_mnists_kind_is_taken_as_it_is(digit: np.ndarray, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "how", ["white paper", "colour", "palette", "transparent", "16 bits", "photograph", "rotated", "jpeg"]
+    "how",
+    ["white paper", "colour", "palette", "transparent", "16 bits", "photograph", "dim", "white ink", "rotated", "jpeg"],
 )
 def test_a_scan_of_it_comes_to_the_same(how: str, digit: np.ndarray, tmp_path: Path) -> None:
     big = np.zeros((640, 480), np.uint8)  # the digit ten times as large, far off the middle
@@ -47,7 +48,7 @@ def test_a_scan_of_it_comes_to_the_same(how: str, digit: np.ndarray, tmp_path: P
     path, words = tmp_path / "scan.png", "scaled to"
     if how == "white paper":
         saved(path, 255 - big)
-        words = "inverted: the paper is white"
+        words = "inverted: its ink is darker"
     elif how in ("colour", "palette"):
         saved(path, 255 - big, "RGB" if how == "colour" else "P")
         words = "converted to grey"
@@ -60,6 +61,12 @@ def test_a_scan_of_it_comes_to_the_same(how: str, digit: np.ndarray, tmp_path: P
         grain = np.random.default_rng(0).normal(200, 3, big.shape)
         saved(path, (grain * (1 - big / 255 * 0.8)).astype(np.uint8))
         words = "grey taken as empty paper"
+    elif how == "dim":
+        saved(path, (115 - big * 0.35).astype(np.uint8))
+        words = "contrast raised: its ink differs from its paper by 35%"
+    elif how == "white ink":
+        Image.merge("LA", (Image.new("L", (480, 640), 255), Image.fromarray(big))).save(path)
+        words = "transparent parts laid on black paper"
     elif how == "rotated":
         exif = Image.Exif()
         exif[0x0112] = 6  # lay on its side, to be turned by 90 degrees
@@ -89,6 +96,9 @@ def test_what_cannot_be_read_says_so(digit: np.ndarray, tmp_path: Path, monkeypa
         "text.png",
         b"not a picture",
         "text.png cannot be read as a picture (it is no picture)".replace("(", r"\(").replace(")", r"\)"),
+    )
+    refused(
+        "float.tiff", saved(tmp_path / "f.tiff", digit / np.float32(255)).read_bytes(), "brightness in floating point"
     )
     refused("empty.png", b"", "it is no picture")
     refused("cut.png", whole.getvalue()[:-40], "cut.png cannot be read as a picture")

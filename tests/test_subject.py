@@ -30,7 +30,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def asked(**options: object) -> DictConfig:
     default = {"ckpt_path": None, "analysis": "all", "image": None, "images": 3}
     groups = {"data": {"dataset": "digits", "root": "data"}, "trainer": {"accelerator": "cpu"}}
-    return OmegaConf.create(default | groups | options)
+    parts = {name: {} for name in ("filters", "activations", "occlusion", "class_image", "saliency")}
+    return OmegaConf.create(default | groups | parts | options)
 
 
 def test_the_newest_run_is_taken_and_of_it_what_the_hold_out_chose(
@@ -78,8 +79,30 @@ def test_parts() -> None:
     assert subject.parts(asked(), every) == every
     assert subject.parts(asked(analysis="filters"), every) == ("filters",)
     assert subject.parts(asked(image="x.png"), every) == ("activations", "occlusion", "saliency")
-    with pytest.raises(ValueError, match="analysis=filters looks at no image"):
+    with pytest.raises(
+        ValueError, match="analysis=filters looks at no image: .* choose activations or occlusion or sal"
+    ):
         subject.parts(asked(analysis="filters", image="x.png"), every)
+    left_out = asked()
+    del left_out["filters"]
+    assert subject.parts(left_out, every) == every[1:]
+    with pytest.raises(ValueError, match="~filters leaves it out"):
+        subject.parts(OmegaConf.merge(left_out, {"analysis": "filters"}), every)
+
+
+def test_without_captum_the_rest_goes_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(subject.importlib.util, "find_spec", lambda name: None)
+    every = ("filters", "activations", "occlusion", "class_image", "saliency")
+    assert subject.parts(asked(), every) == every[:-1]
+    assert "saliency is left out: it needs captum" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="analysis=saliency cannot be had: it needs captum"):
+        subject.parts(asked(analysis="saliency"), every)
+
+
+def test_what_looks_at_the_network_alone_needs_no_data(folder: Path) -> None:
+    found = subject.choose(asked(data={"dataset": "mnist", "root": "nowhere"}), [], ("filters", "class_image"))
+    assert found.test is None
+    assert len(found.images) == 0
 
 
 def test_without_a_run_it_says_how_to_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ class ChannelStatistics(NamedTuple):
     `dead`: never above zero. `zero_share` in [0, 1]: how many of its values are exactly zero. `background`: its value
     where it sees nothing but empty paper. `largest`: its largest value. `correlation` in [-1, 1] and `blur` in pixels:
     Pearson's correlation over all pixels of all images with the image blurred by that much, at whichever of `BLURS`
-    makes it largest in size; positive where the channel copies the digit, negative where it inverts it; 0 where dead.
+    makes it largest in size: positive where the channel copies it, negative where it inverts it, 0 where constant.
     """
 
     dead: Tensor
@@ -68,11 +68,11 @@ def statistics(network: CNN, batches: Iterable[Tensor]) -> Activations:
 
 
 class _Sums:
-    """Running sums of one layer's values and of their products with the blurred images, in float64."""
+    """Running sums of one layer's values and of their products with the blurred images; float64 from batch to batch."""
 
     def __init__(self, blank: Tensor) -> None:
         num_channels, height, width = blank.shape[1:]
-        self.background = blank[0, :, height // 2, width // 2].double()
+        self.background = blank[0, :, height // 2, width // 2].clone()
         self.largest = blank.new_zeros(num_channels)
         self.num_zeros = blank.new_zeros(num_channels, dtype=torch.float64)
         self.count = 0
@@ -87,6 +87,7 @@ class _Sums:
         maps, blurred = (x.transpose(0, 1).flatten(1) for x in (maps, blurred))  # (C, B*H*W)
         self.largest = torch.maximum(self.largest, maps.amax(1))
         self.num_zeros += (maps == 0).sum(1)
+        maps = maps - self.background[:, None]  # a large constant would drown what varies
         self.count += maps.shape[1]
         self.value += maps.sum(1)
         self.square += (maps * maps).sum(1)
@@ -99,13 +100,14 @@ class _Sums:
         covariance = self.product / self.count - (self.value[:, None] / self.count) * (self.image / self.count)
         spread = (self.square / self.count - (self.value / self.count) ** 2).clamp_min(0).sqrt()
         image_spread = (self.image_square / self.count - (self.image / self.count) ** 2).clamp_min(0).sqrt()
-        correlation = covariance / (spread[:, None] * image_spread).clamp_min(1e-12)
+        correlation = (covariance / (spread[:, None] * image_spread).clamp_min(1e-12)).clamp(-1, 1)
+        correlation[spread <= 1e-6 * self.largest] = 0  # constant, but for rounding
         best = correlation.abs().argmax(1)
         dead = self.largest == 0
         return ChannelStatistics(
             dead=dead,
             zero_share=self.num_zeros / self.count,
-            background=self.background,
+            background=self.background.double(),
             largest=self.largest.double(),
             correlation=correlation.gather(1, best[:, None])[:, 0].masked_fill(dead, 0),
             blur=torch.tensor(BLURS, dtype=torch.float64, device=best.device)[best].masked_fill(dead, 0),

@@ -110,5 +110,5 @@ def _maps(network: CNN, layer: str, images: Tensor, index: Tensor) -> Tensor:
     if layer == "conv2":
         maps = network.norm2(network.conv2(F.max_pool2d(maps, 2).relu()))
     if not (int(index.min()) >= 0 and int(index.max()) < maps.shape[1]):
-        raise ValueError(f"{layer} has channels 0..{maps.shape[1] - 1}, got {index.tolist()}: set class_image.channel")
+        raise ValueError(f"{layer} has channels 0..{maps.shape[1] - 1}, got {index.tolist()}")
     return maps[torch.arange(len(maps)), index]

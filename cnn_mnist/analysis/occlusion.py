@@ -133,7 +133,12 @@ def mean_drop(maps: OcclusionMap, size: int = 28) -> Tensor:
 
     Returns:
         (B, size, size) in [-1, 1].
+
+    Raises:
+        ValueError: The maps are not of images of that size.
     """
+    if (size - maps.window) // maps.stride + 1 != maps.probability.shape[-1]:
+        raise ValueError(f"maps of {maps.probability.shape[-1]} positions an axis are not of {size}x{size} images")
     drop = (maps.clean[:, None, None] - maps.probability)[:, None]
     patch = torch.ones(1, 1, maps.window, maps.window, dtype=drop.dtype, device=drop.device)
     total = F.conv_transpose2d(drop, patch, stride=maps.stride)
@@ -142,14 +147,16 @@ def mean_drop(maps: OcclusionMap, size: int = 28) -> Tensor:
     return F.pad(total / count, (0, margin, 0, margin), value=torch.nan)[:, 0]  # 0 / 0 between far-apart patches
 
 
-def resistance(maps: OcclusionMap, images: Tensor, labels: Tensor, clean: Tensor, num_classes: int = 10) -> Resistance:
+def resistance(
+    maps: OcclusionMap, images: Tensor, labels: Tensor, without: Tensor, num_classes: int = 10
+) -> Resistance:
     """What the maps of a set of images say together.
 
     Args:
         maps: The maps of N images.
         images: (N, 1, H, W) in [0, 1]; ink is what is above 0.
         labels: True classes, int64 (N,).
-        clean: Predicted classes without a patch, int64 (N,).
+        without: Predicted classes without a patch, int64 (N,).
         num_classes: C.
 
     Raises:
@@ -157,7 +164,7 @@ def resistance(maps: OcclusionMap, images: Tensor, labels: Tensor, clean: Tensor
 
     Source: lab report 3.2.3.
     """
-    is_right = clean == labels
+    is_right = without == labels
     if not is_right.any():
         raise ValueError("every image is misclassified without a patch already: there is nothing to hide")
     labels, images = labels[is_right], images[is_right]

@@ -33,15 +33,10 @@ def saliency(network: CNN, images: Tensor, labels: Tensor, *, steps: int = 50) -
         labels: True classes, int64 (B,).
         steps: Points between the blank image and this one.
 
-    Raises:
-        ModuleNotFoundError: captum is not installed.
-
     Source: Sundararajan, Taly and Yan 2017; Selvaraju et al. 2017.
     """
-    try:
-        from captum.attr import IntegratedGradients, LayerAttribution, LayerGradCam
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("saliency needs captum: pip install 'cnn-mnist[captum]'", name=error.name) from error
+    from captum.attr import IntegratedGradients, LayerAttribution, LayerGradCam
+
     with torch.enable_grad(), untouched(network):
         integrated = IntegratedGradients(lambda x: network(x).softmax(1))
         shares, completeness = integrated.attribute(

@@ -1,6 +1,5 @@
 """What the figures share: many small images in one picture, colours, and pixels."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -117,9 +116,3 @@ def to_pixels(figure: Figure) -> NDArray[np.uint8]:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG file, its folder made where need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    FigureCanvasAgg(figure).print_png(path)  # type: ignore[no-untyped-call]

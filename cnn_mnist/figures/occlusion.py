@@ -12,30 +12,31 @@ from torch import Tensor
 from cnn_mnist.analysis.occlusion import OcclusionMap, Resistance
 from cnn_mnist.figures.canvas import INK, Colours, Mosaic, enlarged, mosaic
 
-PROBABILITY = Colours("viridis", 0, 1, "probability of the true class")
+PROBABILITY = Colours("viridis", 0, 1, "probability")
 # Ten hues that colour-blind readers tell apart (Tol's muted set and black); the digit is written in as well.
 CLASSES = ["#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#222222"]
 FINE = 2  # half pixels: an even window's middle lies between two
 STILL_RIGHT = "#e8e8e8"
 
 
-def probability_maps(images: Tensor, labels: Tensor, maps: OcclusionMap) -> Figure:
+def probability_maps(images: Tensor, labels: Tensor, maps: OcclusionMap, *, of: str = "true") -> Figure:
     """Heat maps over the grey digit with fixed limits 0..1; the patch beside the first, to scale.
 
     Args:
         images: (B, 1, 28, 28) in [0, 1].
         labels: True classes, int64 (B,).
         maps: The maps of these images.
+        of: What the labels are: the true classes, or those predicted without a patch.
     """
     heat = PROBABILITY.of(maps.probability)
     captions = [f"class {label}, p {p:.2f}" for label, p in zip(labels.tolist(), maps.clean.tolist(), strict=True)]
     grid = _over_digits(images, heat, maps, captions)
-    grid.title(f"Probability of the true class with a patch centred here ({_patch(maps)}); above: without it")
+    grid.title(f"Probability of the {of} class with a patch centred here ({_patch(maps)}); above: without it")
     grid.bar(PROBABILITY)
     return grid.figure
 
 
-def predicted_maps(images: Tensor, labels: Tensor, maps: OcclusionMap) -> Figure:
+def predicted_maps(images: Tensor, labels: Tensor, maps: OcclusionMap, *, of: str = "true") -> Figure:
     """The class predicted with the patch at each position: grey where it is still the true one."""
     palette = np.array([to_rgb(colour) for colour in CLASSES], np.float32)
     colours = palette[maps.predicted.cpu().numpy()]
@@ -49,7 +50,7 @@ def predicted_maps(images: Tensor, labels: Tensor, maps: OcclusionMap) -> Figure
     for (left, top), predicted, right in zip(grid.corners, maps.predicted.cpu().numpy(), is_right, strict=True):
         for number in np.unique(predicted[~right]):
             _name_regions(grid, (predicted == number) & ~right, int(number), left, top, maps)
-    grid.title(f"Class predicted with a patch centred here, grey where it is still right ({_patch(maps)})")
+    grid.title(f"Class predicted with a patch centred here, grey where it is the {of} one ({_patch(maps)})")
     return grid.figure
 
 
@@ -106,8 +107,10 @@ def _over_digits(
     height, width = (min(side, size - start) for side, size in zip(grown.shape[1:3], tiles.shape[1:3], strict=True))
     spread[:, start : start + height, start : start + width] = grown[:, :height, :width]
     tiles = np.where(np.isnan(spread), tiles, 0.15 * tiles + 0.85 * spread)
-    num_columns = 5 if len(tiles) <= 10 else 10
-    grid = mosaic(tiles, num_columns, above=18, gap=12, top=12, right=68, inches=1 / (26 + 2 * num_columns))
+    num_columns = min(5, len(tiles)) if len(tiles) <= 10 else 10
+    inches = 1 / 46 if num_columns == 10 else 1 / 36
+    right = max(FINE * maps.window, int(0.75 / inches)) + int(0.95 / inches)  # the patch, and the bar
+    grid = mosaic(tiles, num_columns, above=18, gap=12, top=12, right=right, inches=inches)
     grid.caption(captions, size=7)
     ink = np.zeros(grid.axes.images[0].get_size(), np.float32)
     side = tiles.shape[1]

@@ -52,11 +52,8 @@ def test_the_last_positions_that_fit_are_kept_and_no_others(corners: Tensor) -> 
 @pytest.mark.parametrize("batchnorm", [False, True])
 @pytest.mark.parametrize("window", [1, 4, 7, 8, 14, 28])
 @pytest.mark.parametrize("stride", [1, 2, 3])
-@pytest.mark.parametrize("fill", [0.5])
-def test_the_fast_path_equals_the_plain_one(
-    batchnorm: bool, window: int, stride: int, fill: float, digits: Batch
-) -> None:
-    compare(trained(batchnorm), digits, window, stride, fill)
+def test_the_fast_path_equals_the_plain_one(batchnorm: bool, window: int, stride: int, digits: Batch) -> None:
+    compare(trained(batchnorm), digits, window, stride, fill=0.5)
 
 
 @pytest.mark.parametrize(("kernel_size", "fill"), [(3, 0.0), (3, 1.0), (7, 0.5), (11, 0.3)])
@@ -103,6 +100,13 @@ def test_a_pixel_that_no_patch_covers_has_no_mean_drop() -> None:
     covered = torch.tensor([row % 5 < 2 for row in range(28)])
     assert torch.equal(drop.isfinite(), covered[:, None] & covered)
     torch.testing.assert_close(drop[5:7, 10:12], (1 - maps.probability[0, 1, 2]).expand(2, 2))
+
+
+def test_the_mean_drop_is_of_images_of_the_size_that_is_said(corners: Tensor) -> None:
+    maps = occlusion_map(Ink(), corners, torch.tensor([0]), window=2)
+    assert mean_drop(maps, size=4).shape == (1, 4, 4)
+    with pytest.raises(ValueError, match="maps of 3 positions an axis are not of 28x28 images"):
+        mean_drop(maps)
 
 
 def test_an_images_map_does_not_depend_on_its_batch(digits: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
