@@ -155,8 +155,8 @@ def occlusion(subject: Subject, *, window: int, stride: int, fill: float, num_im
         sentences = [
             f"{findings['resistant_share']:.1%} of {findings['num_images']:,} images are right wherever the patch lies "
             f"({window} x {window} pixels, grey {fill:g}).",
-            f"The true class loses {_mean(found.drop_on_ink)} on average where the patch touches ink, "
-            f"{_mean(found.drop_on_paper)} where it covers empty paper alone.",
+            f"Mean loss of the true class's probability where the patch touches ink: {_mean(found.drop_on_ink)}; "
+            f"where it covers empty paper alone: {_mean(found.drop_on_paper)}.",
             f"A hidden 9 is most often taken for {' and '.join(map(str, becomes['9'])) or 'nothing else'}.",
         ]
         if math.isfinite(found.same_digit):
@@ -250,7 +250,7 @@ def class_image(
     noun = "class" if layer is None else f"{layer} channel"
     names = [f"{noun} {unit}" if layer is None else str(unit) for unit in target.tolist()]
     stem = "classes" if layer is None else f"{layer}{'' if neuron is None else f'_neuron_{neuron[0]}_{neuron[1]}'}"
-    figures = {f"class_image/{stem}": draw.class_images(found, names, confidence)}
+    figures = {f"class_image/{stem}": draw.class_images(found, names, f"What each {noun} answers to most", confidence)}
     rises = (found.cost[-1] > found.cost[0]).double().mean().item()
     findings: dict[str, Any] = {"unit": noun, "num_images": len(target), "steps": steps, "cost_rises_share": rises}
     sentences = [f"The cost rises for {rises:.0%} of {len(target)} images in {steps} steps."]
@@ -279,4 +279,4 @@ def _name(index: int) -> str:
 
 def _mean(value: float) -> str:
     """A mean in words; there is none of nothing."""
-    return f"{value:.3f}" if math.isfinite(value) else "(no such case)"
+    return f"{value:.3f}" if math.isfinite(value) else "no such case"

@@ -10,7 +10,7 @@ from cnn_mnist.analysis.activations import Activations, ChannelStatistics
 from cnn_mnist.analysis.class_image import ClassImages
 from cnn_mnist.analysis.filters import EdgeLikeness, Similarity
 from cnn_mnist.analysis.saliency import Saliency
-from cnn_mnist.figures.canvas import INK, Colours, Mosaic, enlarged, mosaic
+from cnn_mnist.figures.canvas import INK, Colours, enlarged, mosaic
 
 DIVERGING, SEQUENTIAL = "RdBu_r", "viridis"
 DARK, LIGHT, ACCENT = "#1b4f72", "#7fb3d5", "#c1440e"
@@ -187,10 +187,18 @@ def saliency(images: Tensor, drop: Tensor, found: Saliency, labels: Tensor) -> F
     return grid.figure
 
 
-def class_images(found: ClassImages, names: list[str], probability: Tensor | None = None) -> Figure:
-    """The images that maximise something, each under its name and, where given, its probability (B,)."""
+def class_images(found: ClassImages, names: list[str], title: str, probability: Tensor | None = None) -> Figure:
+    """The images that maximise something, each under its name and, where given, its probability (B,).
+
+    Without probabilities each image is on its own scale: what a channel answers to may be faint.
+    """
     num_columns = 10 if len(names) > 8 else len(names)
-    grid: Mosaic = mosaic(INK.of(found.images[:, 0].cpu()), num_columns, above=9 if probability is None else 15)
+    images = found.images[:, 0].cpu()
+    if probability is None:
+        images = images / images.amax((1, 2), keepdim=True).clamp_min(1e-12)
+        title += ", each image on its own scale"
+    grid = mosaic(INK.of(images), num_columns, above=9 if probability is None else 15, top=9)
+    grid.title(title)
     scores = [""] * len(names) if probability is None else [f"\np {p:.2f}" for p in probability.tolist()]
     grid.caption([name + score for name, score in zip(names, scores, strict=True)], size=8)
     return grid.figure

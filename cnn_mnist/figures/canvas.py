@@ -1,5 +1,6 @@
 """What the figures share: many small images in one picture, colours, and pixels."""
 
+import textwrap
 from typing import NamedTuple
 
 import numpy as np
@@ -53,7 +54,8 @@ class Mosaic(NamedTuple):
                 self.axes.text(x, y, text, ha="center", va="bottom", fontsize=size)
 
     def title(self, text: str) -> None:
-        """Write a line into the margin at the top."""
+        """Write a line into the margin at the top, or more where the figure is narrow."""
+        text = textwrap.fill(text, int(13 * self.figure.get_figwidth()))
         self.figure.text(0.06 / self.figure.get_figwidth(), 1 - 0.06 / self.figure.get_figheight(), text, va="top")
         self.figure.texts[-1].set(fontsize=9, fontweight="bold")
 

@@ -102,6 +102,6 @@ def test_curves_are_the_costs() -> None:
     for line, expected in zip(figure.axes[0].lines, cost.T, strict=True):
         np.testing.assert_allclose(line.get_ydata(), expected)
     images = anatomy.class_images(
-        ClassImages(torch.rand(2, 1, 28, 28), cost[:, :2]), ["a", "b"], torch.tensor([0.5, 1.0])
+        ClassImages(torch.rand(2, 1, 28, 28), cost[:, :2]), ["a", "b"], "title", torch.tensor([0.5, 1.0])
     )
     assert texts(images) == ["a\np 0.50", "b\np 1.00"]
