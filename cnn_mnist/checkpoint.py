@@ -176,7 +176,7 @@ def open_run(cfg: DictConfig, folder: Path, overrides: list[str]) -> Run:
 
 def _take(key: str, cfg: DictConfig, own: DictConfig) -> None:
     """Let an option given anew into a run's own configuration, or refuse it."""
-    if key == "ckpt_path" or key.startswith("hydra"):
+    if key in ("ckpt_path", "data.fallback") or key.startswith("hydra"):  # its data set is settled
         return
     if key == "trainer":  # the group: where to run, not how long
         own.trainer.accelerator, own.trainer.devices = cfg.trainer.accelerator, cfg.trainer.devices

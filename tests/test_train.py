@@ -109,7 +109,7 @@ def test_a_run_gone_on_with_equals_one_that_never_stopped(
     stopped = interrupt(*options, "trainer.max_epochs=6", cwd=tmp_path, line="epoch 3/6", number=number)
     assert stopped.status == status
     (folder,) = (tmp_path / "outputs").glob("*/*")
-    resumed = train(f"ckpt_path={folder}", cwd=tmp_path)
+    resumed = train(f"ckpt_path={folder}", "data.fallback=digits", cwd=tmp_path)
     assert resumed.status == 0, resumed.err
     assert resumed.folder == folder
     assert same(resumed.weights, whole.weights)
