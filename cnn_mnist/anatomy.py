@@ -90,11 +90,15 @@ def activations(subject: Subject, *, num_images: int) -> Part:
                 f"{layer}_background_channels": int((statistics.background > 0).sum()),
                 f"{layer}_background_largest": statistics.background.max().item(),
             }
-            lists = {"dead": "dead", "sharp copies of the digit": "sharp_copies", "blurred ones": "blurred_copies"}
-            lists |= {"inverted ones": "inverts"}
+            lists = {
+                "dead channels": "dead",
+                "sharp copies of the digit": "sharp_copies",
+                "blurred copies": "blurred_copies",
+                "inverted copies": "inverts",
+            }
             named = (f"{words} {findings[f'{layer}_{key}'] or 'none'}" for words, key in lists.items())
             sentences += [
-                f"{layer}: channels that are {', '.join(named)}.",
+                f"{layer}: {'; '.join(named)}.",
                 f"{layer}: {findings[f'{layer}_zero_share']:.0%} of values are zero, correlation with the digit "
                 f"{findings[f'{layer}_correlation']:.2f} on average (sign aside), "
                 f"{findings[f'{layer}_background_channels']} channels above zero on empty paper.",
