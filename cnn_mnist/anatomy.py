@@ -57,6 +57,7 @@ def filters(subject: Subject) -> Part:
     tensors = {f"{layer}_weight": weights[layer] for layer in LAYERS}
     tensors |= {f"{layer}_cosine": similar[layer].cosine for layer in LAYERS}
     tensors |= {f"{layer}_edge_likeness": edges[layer].score for layer in LAYERS}
+    tensors |= {f"{layer}_edge_angle": edges[layer].angle for layer in LAYERS}
     return Part(findings, sentences, {"filters": tensors}, figures)
 
 

@@ -82,10 +82,7 @@ def choose(cfg: DictConfig, overrides: list[str], chosen_parts: tuple[str, ...] 
         ValueError: The checkpoint or the picture is of another kind, an index is out of range, or an option has no
             effect on an analysis.
     """
-    for override in overrides:
-        key = override.partition("=")[0].lstrip("+~")
-        if key.startswith(("data.", "trainer.")) and key not in ("data.dataset", "data.root", "trainer.accelerator"):
-            raise ValueError(f"{key} has no effect on an analysis: leave it out")
+    _refuse_what_has_no_effect(overrides)
     file = checkpoint.newest() if cfg.ckpt_path is None else checkpoint.find(cfg.ckpt_path, prefer_best=True)
     print(f"{'newest run: ' if cfg.ckpt_path is None else ''}{file}")
     own = picture.read(cfg.image) if cfg.image is not None else None
@@ -93,13 +90,7 @@ def choose(cfg: DictConfig, overrides: list[str], chosen_parts: tuple[str, ...] 
     content = checkpoint.read(file)
     network = checkpoint.network_of(content, file).to(_device(cfg.trainer.accelerator))
     if own is not None:
-        with torch.no_grad():
-            probability = network(own.image.to(network.fc1.weight.device)).softmax(1)[0].cpu()
-        first, second = probability.topk(2).indices.tolist()
-        print(*(f"{cfg.image}: {note}" for note in own.notes), sep="\n")
-        print(f"predicted {first} (p {probability[first]:.3f}), then {second} (p {probability[second]:.3f})")
-        index = torch.tensor([-1])
-        return Subject(network, file, "picture", own.image, torch.tensor([first]), index, None)
+        return _of_picture(network, file, own, cfg.image)
     _settle_data(cfg, overrides, file, content.get("datamodule_hyper_parameters", {}).get("dataset"))
     if not set(chosen_parts) & set(OF_IMAGES):
         nothing = torch.empty(0, dtype=torch.long)
@@ -110,6 +101,23 @@ def choose(cfg: DictConfig, overrides: list[str], chosen_parts: tuple[str, ...] 
     indices = _indices(cfg.images, data.test)
     images, labels = data.test[indices]
     return Subject(network, file, data.dataset, images, labels, indices, data.test)
+
+
+def _refuse_what_has_no_effect(overrides: list[str]) -> None:
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        if key.startswith(("data.", "trainer.")) and key not in ("data.dataset", "data.root", "trainer.accelerator"):
+            raise ValueError(f"{key} has no effect on an analysis: leave it out")
+
+
+def _of_picture(network: CNN, file: Path, own: picture.Picture, name: str) -> Subject:
+    """Predict a picture, say what was done to it, and explain the class that was predicted."""
+    with torch.no_grad():
+        probability = network(own.image.to(network.fc1.weight.device)).softmax(1)[0].cpu()
+    first, second = probability.topk(2).indices.tolist()
+    print(*(f"{name}: {note}" for note in own.notes), sep="\n")
+    print(f"predicted {first} (p {probability[first]:.3f}), then {second} (p {probability[second]:.3f})")
+    return Subject(network, file, "picture", own.image, torch.tensor([first]), torch.tensor([-1]), None)
 
 
 def _device(accelerator: str) -> torch.device:

@@ -12,7 +12,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from cnn_mnist import config, rules
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Command
 
 CONF = ROOT / "conf"
 OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if path.parent.name not in ("logger",))
@@ -140,33 +140,21 @@ def test_a_last_batch_of_one_image_is_refused_with_batch_norm_alone() -> None:
         (["+model.depth=3"], "unexpected keyword argument 'depth'"),
     ],
 )
-def test_a_mistake_is_one_line_and_leaves_nothing(arguments: list[str], line: str, tmp_path: Path) -> None:
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    arguments: list[str], line: str, train: Command, tmp_path: Path
+) -> None:
     dataset = [] if arguments[0].startswith("data=") else ["data=digits"]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *dataset, *arguments],
-        cwd=tmp_path,
-        env={"PATH": "/usr/bin", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1
-    assert line in done.stderr
+    done = train(*dataset, *arguments, cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
+    assert done.status == 1
+    assert len(done.err.splitlines()) == 1
+    assert line in done.err
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_the_whole_traceback_can_be_had(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), "model.lr=-1"],
-        cwd=tmp_path,
-        env={"PATH": "/usr/bin", "HYDRA_FULL_ERROR": "1"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 1
-    assert "Traceback" in done.stderr
+def test_the_whole_traceback_can_be_had(train: Command, tmp_path: Path) -> None:
+    done = train("model.lr=-1", cwd=tmp_path, HYDRA_FULL_ERROR="1")
+    assert done.status == 1
+    assert "Traceback" in done.err
 
 
 def test_help_shows_five_examples_and_needs_no_torch() -> None:

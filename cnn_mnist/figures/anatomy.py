@@ -10,10 +10,10 @@ from cnn_mnist.analysis.activations import Activations, ChannelStatistics
 from cnn_mnist.analysis.class_image import ClassImages
 from cnn_mnist.analysis.filters import EdgeLikeness, Similarity
 from cnn_mnist.analysis.saliency import Saliency
-from cnn_mnist.figures.canvas import INK, Colours, enlarged, mosaic
+from cnn_mnist.figures.canvas import DARK, INK, Colours, enlarged, mosaic
 
 DIVERGING, SEQUENTIAL = "RdBu_r", "viridis"
-DARK, LIGHT, ACCENT = "#1b4f72", "#7fb3d5", "#c1440e"
+LIGHT, ACCENT = "#7fb3d5", "#c1440e"
 
 
 def first_filters(weight: Tensor, edges: EdgeLikeness) -> Figure:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+DARK = "#1b4f72"
 RIGHT, WRONG = "#1b6ca8", "#c1440e"  # told apart by colour-blind readers, and in grey
 
 

@@ -10,7 +10,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from cnn_mnist.analysis.occlusion import OcclusionMap, Resistance
-from cnn_mnist.figures.canvas import INK, Colours, Mosaic, enlarged, mosaic
+from cnn_mnist.figures.canvas import DARK, INK, Colours, Mosaic, enlarged, mosaic
 
 PROBABILITY = Colours("viridis", 0, 1, "probability")
 # Ten hues that colour-blind readers tell apart (Tol's muted set and black); the digit is written in as well.
@@ -58,7 +58,7 @@ def resistance(found: Resistance) -> Figure:
     """What an occluded digit is taken for, and how many digits no patch can hide."""
     figure = Figure(figsize=(11, 4.6), layout="constrained", dpi=110)
     left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
-    changed = found.taken_for.double().fill_diagonal_(0) if len(found.taken_for) else found.taken_for
+    changed = found.taken_for.double().fill_diagonal_(0)  # a copy: double() makes one
     share = changed / changed.sum(1, keepdim=True).clamp_min(1)
     total = found.taken_for.sum(1)
     picture = left.imshow(share.numpy(), cmap="viridis", vmin=0, vmax=1)
@@ -81,7 +81,7 @@ def resistance(found: Resistance) -> Figure:
     left.set_title("What an occluded digit is taken for", fontsize=10)
     figure.colorbar(picture, ax=left, shrink=0.8)
     shares = (found.num_resistant / found.num_images.clamp_min(1)).tolist()
-    right.bar(range(len(shares)), shares, color="#1b4f72")
+    right.bar(range(len(shares)), shares, color=DARK)
     for n, value in enumerate(shares):
         right.text(n, value + 0.01, f"{value:.0%}", ha="center", va="bottom", fontsize=8)
     right.set_ylim(0, 1.08)
@@ -91,12 +91,7 @@ def resistance(found: Resistance) -> Figure:
     return figure
 
 
-def _over_digits(
-    images: Tensor,
-    colours: NDArray[np.float32],
-    maps: OcclusionMap,
-    captions: list[str],
-) -> Mosaic:
+def _over_digits(images: Tensor, colours: NDArray[np.float32], maps: OcclusionMap, captions: list[str]) -> Mosaic:
     """Maps (B, G, G, 3) as RGB over the digits, which shine through, with their outlines and the patch to scale."""
     tiles = INK.of(enlarged(0.6 * images[:, 0].cpu(), FINE))
     cell = maps.stride * FINE
