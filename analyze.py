@@ -1,4 +1,4 @@
-"""Take a trained network apart: checkpoint -> analyses -> figures, tensors and findings. `--help` shows how."""
+"""Take a trained network apart and attack it: checkpoint -> parts -> figures, tensors, findings. `--help` shows how."""
 
 from omegaconf import DictConfig
 
@@ -19,12 +19,12 @@ def main(cfg: DictConfig) -> None:
 
     console.quiet()
     keep_freed_memory()
-    names = subject.parts(cfg, rules.PARTS)
-    chosen = subject.choose(cfg, overrides, names)
+    tasks = subject.tasks(cfg, overrides)
+    chosen = subject.choose(cfg, overrides, [task.name for task in tasks])
     findings = Findings(folder, cfg, chosen)
-    for name in names:
-        with console.working_on(name):
-            findings.add(name, instantiate(cfg[name], _convert_="all")(chosen))
+    for task in tasks:
+        with console.working_on(task.name):
+            findings.add(task, instantiate(task.node, _convert_="all")(chosen))
     print(f"results: {findings.close()}")
 
 

@@ -17,6 +17,7 @@ from cnn_mnist.analysis.saliency import saliency as look_at_saliency
 from cnn_mnist.data import EVAL_BATCH_SIZE, NUM_CLASSES
 from cnn_mnist.figures import anatomy as draw
 from cnn_mnist.figures import occlusion as draw_occlusion
+from cnn_mnist.figures.canvas import cost_curves
 from cnn_mnist.findings import Part
 from cnn_mnist.subject import Subject
 
@@ -261,10 +262,10 @@ def class_image(
     sentences = [f"The cost rises for {rises:.0%} of {len(target)} images in {steps} steps."]
     if confidence is None:
         mean = found.cost.mean(1, keepdim=True)
-        figures[f"class_image/{stem}_cost"] = draw.cost_curves(mean, [f"mean of {num_units} channels"], "cost")
+        figures[f"class_image/{stem}_cost"] = cost_curves(mean, [f"mean of {num_units} channels"], "cost")
     else:
         curves = [f"class {label}" for label in range(NUM_CLASSES)]
-        figures["class_image/cost"] = draw.cost_curves(found.cost[:, :num_units], curves, "logit - penalty")
+        figures["class_image/cost"] = cost_curves(found.cost[:, :num_units], curves, "logit - penalty")
         findings["mean_confidence"] = confidence.mean().item()
         sentences.append(f"The network takes them for their class with p = {confidence.mean().item():.3f} on average.")
     tensors = {"target": target.cpu(), "images": found.images.cpu(), "cost": found.cost.cpu()}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from PIL import Image
@@ -14,8 +15,9 @@ from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from cnn_mnist import results
+from cnn_mnist.attacks.result import AttackResult, predict
 from cnn_mnist.figures.canvas import to_pixels
-from cnn_mnist.subject import Subject
+from cnn_mnist.subject import Subject, Task
 
 
 class Part(NamedTuple):
@@ -27,11 +29,40 @@ class Part(NamedTuple):
     figures: dict[str, Figure]
 
 
+def of_attack(
+    name: str, subject: Subject, original: Tensor, labels: Tensor, result: AttackResult, seconds: float, part: Part
+) -> Part:
+    """Complete what an attack found by what every attack leaves: its measures and its tensors.
+
+    Args:
+        name: The attack's.
+        subject: What was attacked; with another network, which then sees the images too.
+        original: The images before, (N, 1, 28, 28).
+        labels: Their classes, int64 (N,); -1 where they have none.
+        result: The attack's own record, on the CPU.
+        seconds: What the attack took.
+        part: What else there is to say.
+    """
+    findings = {"num_images": len(labels), **result.summary(), "seconds": round(seconds, 3), **part.findings}
+    sentences = list(part.sentences)
+    if subject.other is not None and result.success.any():
+        predicted = predict(subject.other, result.images[result.success].to(subject.device)).argmax(1).cpu()
+        target = result.target[result.success]
+        is_fooled = torch.where(target == -1, predicted != labels[result.success], predicted == target)
+        findings["against"] = {"success_rate": is_fooled.double().mean().item(), "num_images": len(is_fooled)}
+        sentences.append(
+            f"Of the {len(is_fooled):,} successes, {is_fooled.double().mean():.1%} fool the other network."
+        )
+    saved = {"original": original, "label": labels, **result._asdict()}
+    del saved["perturbation"]
+    return Part(findings, sentences, {name: saved, **part.tensors}, part.figures)
+
+
 class Findings:
     """The record of one command, written part by part.
 
-    Below the folder: `analysis/<tag>.png`, `analysis/<part>/*.npz`, `analysis/<part>/findings.json`, TensorBoard
-    events with the same pictures, and at the end `config.yaml` and `results.json`.
+    Below the folder: `analysis/<part>/` and `attacks/<name>/` with figures (.png), tensors (.npz) and findings.json,
+    TensorBoard events with the same pictures, and at the end `config.yaml` and `results.json`.
     """
 
     def __init__(self, folder: Path, cfg: DictConfig, subject: Subject) -> None:
@@ -48,34 +79,40 @@ class Findings:
             "dataset": subject.dataset,
             "images": subject.indices.tolist(),
             "labels": subject.labels.tolist(),
+            **({} if cfg.against is None else {"against_checkpoint": str(cfg.against)}),
             **results.surroundings(subject.device),
         }
 
-    def add(self, name: str, part: Part) -> None:
+    def add(self, task: Task, part: Part) -> None:
         """Write what a part found and say it."""
-        place = self.folder / "analysis" / name
+        base = self.folder / task.kind
+        place = base / task.name
         place.mkdir(parents=True, exist_ok=True)
-        writer = SummaryWriter(str(self.folder), filename_suffix=f".{name}")
+        writer = SummaryWriter(str(self.folder), filename_suffix=f".{task.name}")
         for tag, figure in part.figures.items():
             pixels = to_pixels(figure)
-            path = self.folder / "analysis" / f"{tag}.png"
+            path = base / f"{tag}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(path)
-            writer.add_image(tag, pixels, 0, dataformats="HWC")
+            writer.add_image(tag if task.kind == "analysis" else f"adversarial/{tag}", pixels, 0, dataformats="HWC")
         writer.close()
         for stem, tensors in part.tensors.items():
             arrays: dict[str, Any] = {key: value.detach().cpu().numpy() for key, value in tensors.items()}
             np.savez_compressed(place / f"{stem}.npz", **arrays)
-        found = _plain(part.findings)
+        found = part.findings
+        if task.kind == "attacks":
+            path = place.resolve() / f"{task.name}.npz"
+            found = {"attack": task.name, **task.options, **found, "tensors": str(path)}
+        found = _plain(found)
         (place / "findings.json").write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
-        self.record[name] = found
+        self.record |= found if task.is_alone else {task.name: found}
         for sentence in part.sentences:
             print(f"  {sentence}")
 
     def close(self) -> Path:
         """Write the record; returns the path of results.json."""
         results.write_config(self.folder, self.cfg)
-        return results.write(self.folder, self.record | {"seconds": round(time.perf_counter() - self.start, 2)})
+        return results.write(self.folder, self.record | {"command_seconds": round(time.perf_counter() - self.start, 2)})
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from cnn_mnist.allocator import keep_freed_memory
 from cnn_mnist.data import NUM_CLASSES, Batch, Shuffled
+from cnn_mnist.defence import turned_against, warmed_up
 from cnn_mnist.network import CNN
 
 LOSS_EVERY = 50  # steps between two points of the training loss, each the mean over those steps
@@ -25,13 +27,27 @@ class Classifier(pl.LightningModule):
         lr: Adam's learning rate; with a schedule, its peak.
         schedule: None, or `one_cycle` (Smith and Topin 2018) over all steps of the training.
         kernel_size: Height and width of the convolutions' filters, odd.
+        epsilon: Adversarial training: every image is first turned against the network, each pixel by at most this.
+            0: there is none.
+        attack_steps: Steps to turn an image, with an epsilon.
+        warmup_epochs: Epochs over which epsilon grows from 0.
     """
 
     def __init__(
-        self, batchnorm: bool = False, lr: float = 1e-3, schedule: str | None = None, kernel_size: int = 3
+        self,
+        batchnorm: bool = False,
+        lr: float = 1e-3,
+        schedule: str | None = None,
+        kernel_size: int = 3,
+        epsilon: float = 0.0,
+        attack_steps: int = 5,
+        warmup_epochs: float = 3.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        self.epsilon = epsilon
+        self.attack_steps = attack_steps
+        self.warmup_epochs = warmup_epochs
         self.lr = lr
         self.schedule = schedule
         self.network = CNN(batchnorm, kernel_size)
@@ -66,11 +82,26 @@ class Classifier(pl.LightningModule):
             sampler.set_epoch(self.current_epoch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The mean cross-entropy of a batch."""
+        """The mean cross-entropy of a batch; with an epsilon, of its images turned against the network."""
         images, labels = batch
+        if self.epsilon:
+            images = self._turned(images, labels)
         logits = self(images)
         self.recent.append((logits.detach(), labels))
         return F.cross_entropy(logits, labels)
+
+    def _turned(self, images: Tensor, labels: Tensor) -> Tensor:
+        epoch = self.global_step / self.trainer.num_training_batches
+        # one stream of starts for each (seed, step): a resumed run goes on bit for bit
+        seed = int(np.random.SeedSequence((self.trainer.datamodule.seed, self.global_step)).generate_state(1)[0])  # type: ignore[attr-defined]
+        return turned_against(
+            self.network,
+            images,
+            labels,
+            epsilon=warmed_up(self.epsilon, epoch, self.warmup_epochs),
+            steps=self.attack_steps,
+            generator=torch.Generator().manual_seed(seed),
+        )
 
     def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
         """Log the loss when it is due, and once an epoch the accuracy, of batches not yet learnt from."""

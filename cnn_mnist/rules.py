@@ -56,6 +56,10 @@ def _selects(value: object) -> bool:
     return number(int, 1, 100).holds(value)
 
 
+def _are_budgets(value: object) -> bool:
+    return value is None or (isinstance(value, ListConfig) and all(number(float, 0).holds(one) for one in value))
+
+
 PATH = Rule("a path or null", lambda value: value is None or (isinstance(value, str) and value != ""))
 SELECTION = Rule("a count from 1 to 100 or as many indices such as [3,14,15]", _selects)
 
@@ -92,17 +96,45 @@ TRAIN = Rules(
         "model.kernel_size": one_of(3, 5, 7, 9, 11),
         "model.lr": number(float, 0, above=True),
         "model.schedule": one_of(None, "one_cycle"),
+        "model.epsilon": number(float, 0, 1),
+        "model.attack_steps": number(int, 1),
+        "model.warmup_epochs": number(float, 0),
         "trainer.max_epochs": number(int, 1),
     }
     | {f"callbacks.{name}.every_n_epochs": number(int, 1) for name in ("filters", "activations", "occlusion")}
     | {f"callbacks.occlusion.{key}": rule for key, rule in _PATCH.items()},
 )
+_TARGET = Rule("null or a class from 0 to 9", lambda value: value is None or number(int, 0, 9).holds(value))
+ATTACK = {  # options by name: they mean the same in every attack
+    "target": _TARGET,
+    "beta": number(float, 0),
+    "epsilon": number(float, 0, 1),
+    "budget": Rule("null or a number from 0 to 1", lambda value: value is None or number(float, 0, 1).holds(value)),
+    "epsilons": Rule(
+        "null or a list of numbers of at least 0",
+        lambda value: (
+            value is None or (isinstance(value, ListConfig) and all(number(float, 0).holds(e) for e in value))
+        ),
+    ),
+    "steps": number(int, 1),
+    "step_size": number(float, 0, above=True),
+    "confidence": number(float, 0, 1),
+    "restarts": number(int, 1),
+    "norm": one_of("linf", "l2"),
+    "early_stop": one_of(True, False),
+    "overshoot": number(float, 0),
+    "batch_size": number(int, 1),
+    "num_images": number(int, 1),
+    "num_train_images": number(int, 1),
+    "seed": _SEED,
+}
 ANALYZE = Rules(
-    {"ckpt_path", "analysis", "images", "image", "seed", "data", "trainer", *PARTS},
+    {"ckpt_path", "against", "analysis", "attack", "images", "image", "seed", "data", "trainer", *PARTS},
     _SHARED
     | {f"{part}.{key}": rule for part in ("occlusion", "saliency") for key, rule in _PATCH.items()}
     | {
         "analysis": one_of("all", *PARTS),
+        "against": PATH,
         "image": PATH,
         "images": SELECTION,
         "activations.num_images": number(int, 2),
@@ -132,9 +164,28 @@ def check(cfg: DictConfig, rules: Rules) -> None:
         section = key.rpartition(".")[0]
         if section and OmegaConf.select(cfg, section) is None:  # left out, as by ~callbacks.occlusion
             continue
-        value = OmegaConf.select(cfg, key)
-        if not rule.holds(value):
-            raise ValueError(f"{key} must be {rule.words}, got {_as_typed(value)}: set {key}=...")
+        _hold(key, OmegaConf.select(cfg, key), rule)
+    for name, node in attacks_of(cfg).items():
+        prefix = "attack." if "_target_" in cfg.attack else f"attack.{name}."
+        for key, value in node.items():
+            if key in ATTACK:
+                rule = ATTACK[str(key)]
+                if key == "epsilon" and "norm" in node and node.norm == "l2":
+                    rule = number(float, 0)
+                _hold(f"{prefix}{key}", value, rule)
+
+
+def attacks_of(cfg: DictConfig) -> dict[str, DictConfig]:
+    """The attacks that a configuration holds, by name: one, or several below `attack`."""
+    if "attack" not in cfg:
+        return {}
+    nodes = [cfg.attack] if "_target_" in cfg.attack else [node for node in cfg.attack.values()]
+    return {node._target_.rpartition(".")[2]: node for node in nodes}
+
+
+def _hold(key: str, value: object, rule: Rule) -> None:
+    if not rule.holds(value):
+        raise ValueError(f"{key} must be {rule.words}, got {_as_typed(value)}: set {key}=...")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -1,8 +1,9 @@
 """What is looked at: a trained network, the data it was trained on, and a few images."""
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -11,9 +12,30 @@ from torch import Tensor
 from cnn_mnist import checkpoint, picture
 from cnn_mnist.data import DataModule, Images
 from cnn_mnist.network import CNN
+from cnn_mnist.rules import PARTS, attacks_of
 
-OF_IMAGES = ("activations", "occlusion", "saliency")  # the other parts look at the network alone
+OF_A_PICTURE = ("activations", "occlusion", "saliency", "targeted", "noise")  # parts that can do with one image
+OF_THE_NETWORK = ("filters", "class_image", "non_targeted")  # parts that need none
 NEEDS_CAPTUM = "it needs captum (pip install captum)"
+
+
+class Task(NamedTuple):
+    """A part of the report to be done: its kind, `analysis` or `attacks`, its name, and what to instantiate.
+
+    `is_alone`: nothing else is asked for.
+    """
+
+    kind: str
+    name: str
+    node: DictConfig
+    is_alone: bool
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What it is done with, as plain values."""
+        values = OmegaConf.to_container(self.node, resolve=True)
+        assert isinstance(values, dict)
+        return {str(key): value for key, value in values.items() if not str(key).startswith("_")}
 
 
 class Subject(NamedTuple):
@@ -27,6 +49,8 @@ class Subject(NamedTuple):
         labels: The classes to explain, int64 (B,): the true ones, or the predicted one of a picture.
         indices: Places in the test set, int64 (B,); -1 for a picture.
         test: The whole test set; None where the one image is a picture of the user's own, or where none is needed.
+        train: The training set; None with `test`.
+        other: The network of `against`, on the same device; None without.
     """
 
     network: CNN
@@ -36,6 +60,8 @@ class Subject(NamedTuple):
     labels: Tensor
     indices: Tensor
     test: Images | None
+    train: Images | None = None
+    other: CNN | None = None
 
     @property
     def device(self) -> torch.device:
@@ -47,35 +73,43 @@ class Subject(NamedTuple):
         return self.images.to(self.device), self.labels.to(self.device)
 
 
-def parts(cfg: DictConfig, every: tuple[str, ...]) -> tuple[str, ...]:
-    """The parts that are asked for and can be had, in the report's order.
+def tasks(cfg: DictConfig, overrides: list[str]) -> list[Task]:
+    """What is asked for and can be had, in the report's order: everything, or what `analysis` or `attack` names.
 
     Raises:
-        ValueError: The one asked for does not look at a picture, and a picture was given, or it needs captum.
+        ValueError: The one that is named does not look at a picture, and a picture was given, or it needs captum.
     """
     has_captum = importlib.util.find_spec("captum") is not None
-    if cfg.analysis == "all":
-        chosen = tuple(part for part in (every if cfg.image is None else OF_IMAGES) if part in cfg)
-        if "saliency" in chosen and not has_captum:
-            print(f"saliency is left out: {NEEDS_CAPTUM}")
-            chosen = tuple(part for part in chosen if part != "saliency")
-        return chosen
-    if cfg.analysis not in cfg:
-        raise ValueError(f"analysis={cfg.analysis}, but ~{cfg.analysis} leaves it out")
-    if cfg.image is not None and cfg.analysis not in OF_IMAGES:
-        raise ValueError(
-            f"analysis={cfg.analysis} looks at no image: leave out image=, or choose {' or '.join(OF_IMAGES)}"
-        )
-    if cfg.analysis == "saliency" and not has_captum:
-        raise ValueError(f"analysis=saliency cannot be had: {NEEDS_CAPTUM}")
-    return (cfg.analysis,)
+    named = {"analysis", "attack"} & {override.partition("=")[0] for override in overrides}
+    found: list[tuple[str, str, DictConfig]] = []
+    if "analysis" in named or not named:
+        if cfg.analysis != "all" and cfg.analysis not in cfg:
+            raise ValueError(f"analysis={cfg.analysis}, but ~{cfg.analysis} leaves it out")
+        parts = [part for part in PARTS if part in cfg] if cfg.analysis == "all" else [cfg.analysis]
+        found += [("analysis", part, cfg[part]) for part in parts]
+    if "attack" in named or not named:
+        found += [("attacks", name, node) for name, node in attacks_of(cfg).items()]
+    is_alone = len(found) == 1
+    if "saliency" in (name for _, name, _ in found) and not has_captum:
+        if is_alone:
+            raise ValueError(f"analysis=saliency cannot be had: {NEEDS_CAPTUM}")
+        print(f"saliency is left out: {NEEDS_CAPTUM}")
+        found = [task for task in found if task[1] != "saliency"]
+    if cfg.image is not None:
+        kind, name = ("attack" if found[0][0] == "attacks" else "analysis"), found[0][1]
+        if is_alone and name not in OF_A_PICTURE:
+            raise ValueError(
+                f"{kind}={name} cannot do with one picture: leave out image=, or choose {' or '.join(OF_A_PICTURE)}"
+            )
+        found = [task for task in found if task[1] in OF_A_PICTURE]
+    return [Task(*task, is_alone=is_alone) for task in found]
 
 
-def choose(cfg: DictConfig, overrides: list[str], chosen_parts: tuple[str, ...] = OF_IMAGES) -> Subject:
+def choose(cfg: DictConfig, overrides: list[str], names: Sequence[str] = OF_A_PICTURE) -> Subject:
     """The network that `ckpt_path` names, or the newest, with the images that `images` or `image` name.
 
     The data set is the run's own, and so is the folder of its files, unless the command line names another; `cfg` then
-    says which. Without a part that looks at images there are none, and no data set is needed.
+    says which. Where none of the parts in `names` looks at images there are none, and no data set is needed.
 
     Raises:
         FileNotFoundError: There is no such run, checkpoint or picture.
@@ -89,18 +123,19 @@ def choose(cfg: DictConfig, overrides: list[str], chosen_parts: tuple[str, ...] 
     cfg.ckpt_path = str(file)
     content = checkpoint.read(file)
     network = checkpoint.network_of(content, file).to(_device(cfg.trainer.accelerator))
+    other = None if cfg.against is None else checkpoint.load(cfg.against).to(_device(cfg.trainer.accelerator))
     if own is not None:
-        return _of_picture(network, file, own, cfg.image)
+        return _of_picture(network, file, own, cfg.image)._replace(other=other)
     _settle_data(cfg, overrides, file, content.get("datamodule_hyper_parameters", {}).get("dataset"))
-    if not set(chosen_parts) & set(OF_IMAGES):
+    if set(names) <= set(OF_THE_NETWORK):
         nothing = torch.empty(0, dtype=torch.long)
-        return Subject(network, file, cfg.data.dataset, torch.empty(0, 1, 28, 28), nothing, nothing, None)
+        return Subject(network, file, cfg.data.dataset, torch.empty(0, 1, 28, 28), nothing, nothing, None, other=other)
     data = DataModule(cfg.data.dataset, cfg.data.root, fallback=None)
     data.prepare_data()
     data.setup()
     indices = _indices(cfg.images, data.test)
     images, labels = data.test[indices]
-    return Subject(network, file, data.dataset, images, labels, indices, data.test)
+    return Subject(network, file, data.dataset, images, labels, indices, data.test, data.train, other)
 
 
 def _refuse_what_has_no_effect(overrides: list[str]) -> None:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnn_mnist.analysis.guard import untouched
+from cnn_mnist.guard import untouched
 from cnn_mnist.network import CNN
 
 BLURS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)  # standard deviations of a Gaussian, in pixels of the 28x28 image

@@ -1,16 +1,17 @@
 """Activation maximisation: the image that a class, a channel or a neuron answers to most."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnn_mnist.analysis.guard import untouched
+from cnn_mnist.ascent import Judged, Progress, ascend, to_grey_values, unit_inside
+from cnn_mnist.guard import untouched
 from cnn_mnist.network import CNN
 
-Objective = Callable[[Tensor], Tensor]  # images (B, 1, H, W) -> what is to grow, (B,)
+Unit = Callable[[Tensor, Tensor], Tensor]  # images (b, 1, H, W), their places int64 (b,) -> its answers, (b,)
 
 
 class ClassImages(NamedTuple):
@@ -20,30 +21,30 @@ class ClassImages(NamedTuple):
     cost: Tensor
 
 
-def class_logit(model: nn.Module, target: Tensor) -> Objective:
+def class_logit(model: nn.Module, target: Tensor) -> Unit:
     """The logit of a class, before the softmax: it cannot be raised by lowering the other classes.
 
     Args:
         model: Images to logits (B, C).
         target: Classes, int64 (B,).
     """
-    return lambda images: model(images).gather(1, target[:, None])[:, 0]
+    return lambda images, places: model(images).gather(1, target[places][:, None])[:, 0]
 
 
-def channel(network: CNN, layer: str, index: Tensor) -> Objective:
+def channel(network: CNN, layer: str, index: Tensor) -> Unit:
     """The mean over a channel of a layer, `conv1` or `conv2`; `index` int64 (B,).
 
     Before the ReLU: behind it, a blank image has no gradient in most channels.
     """
-    return lambda images: _maps(network, layer, images, index).mean((1, 2))
+    return lambda images, places: _maps(network, layer, images, index[places]).mean((1, 2))
 
 
-def neuron(network: CNN, layer: str, index: Tensor, place: tuple[int, int]) -> Objective:
+def neuron(network: CNN, layer: str, index: Tensor, place: tuple[int, int]) -> Unit:
     """One neuron of a channel, at (row, column) `place` of its map, before the ReLU; `index` int64 (B,)."""
     row, column = place
 
-    def value(images: Tensor) -> Tensor:
-        maps = _maps(network, layer, images, index)
+    def value(images: Tensor, places: Tensor) -> Tensor:
+        maps = _maps(network, layer, images, index[places])
         height, width = maps.shape[1:]
         if not (0 <= row < height and 0 <= column < width):
             limits = f"rows 0..{height - 1} and columns 0..{width - 1}"
@@ -55,21 +56,21 @@ def neuron(network: CNN, layer: str, index: Tensor, place: tuple[int, int]) -> O
 
 def maximise(
     model: nn.Module,
-    objective: Objective,
+    unit: Unit,
     start: Tensor,
     *,
     steps: int = 200,
     step_size: float = 0.1,
     penalty: float = 0.1,
-    progress: Callable[[range], Iterable[int]] = iter,
+    progress: Progress = iter,
 ) -> ClassImages:
-    """Gradient ascent on objective(I) - penalty * ||I||^2, held in [0, 1].
+    """Gradient ascent on unit(I) - penalty * ||I||^2, held in [0, 1].
 
     Every step has the L2 norm `step_size`, so that it suits a logit and a channel's mean alike.
 
     Args:
-        model: What the objective looks at; left as it was.
-        objective: What is to grow; one number per image, each of its own image alone.
+        model: What the unit is part of; left as it was.
+        unit: What is to answer; one number per image, each of its own image alone.
         start: Images (B, 1, H, W) in [0, 1] to start from; the lab's own are zero.
         steps: Number of steps.
         step_size: L2 norm of a step, in units of the grey value.
@@ -79,27 +80,21 @@ def maximise(
     Source: the lab's first optional part; Simonyan, Vedaldi and Zisserman 2013.
     """
 
-    def cost(x: Tensor) -> Tensor:
-        return objective(x) - penalty * x.square().sum((1, 2, 3))
+    def penalised(x: Tensor, places: Tensor) -> Judged:
+        cost = unit(x, places) - penalty * x.square().sum((1, 2, 3))
+        return Judged(cost, score=cost)
 
-    costs = []
-    with torch.enable_grad(), untouched(model):
-        images = x = start.detach()
-        best = torch.full((len(x),), -torch.inf, device=x.device)
-        for step in progress(range(steps + 1)):
-            x = x.detach().requires_grad_()
-            value = cost(x)
-            costs.append(value.detach())
-            images = images.where((value <= best).view(-1, 1, 1, 1), x.detach())
-            best = torch.maximum(best, value.detach())
-            if step == steps:
-                break
-            (gradient,) = torch.autograd.grad(value.sum(), x)  # the sum: images stay independent
-            is_stuck = ((x <= 0) & (gradient < 0)) | ((x >= 1) & (gradient > 0))
-            gradient = gradient.masked_fill(is_stuck, 0)  # else what is at its limit would use up the step
-            length = gradient.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
-            x = (x + step_size * gradient / length).clamp(0, 1)
-    return ClassImages(images, torch.stack(costs))
+    with untouched(model):
+        climbed = ascend(
+            penalised,
+            start,
+            steps=steps,
+            step_size=step_size,
+            direction=unit_inside,
+            project=to_grey_values,
+            progress=progress,
+        )
+    return ClassImages(climbed.images, climbed.trace)
 
 
 def _maps(network: CNN, layer: str, images: Tensor, index: Tensor) -> Tensor:

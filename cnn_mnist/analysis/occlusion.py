@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnn_mnist.analysis import reach
-from cnn_mnist.analysis.guard import untouched
+from cnn_mnist.guard import untouched
 from cnn_mnist.network import CNN
 
 OCCLUDED_AT_ONCE = 200  # occluded images, on the plain path: more of them would not stay in cache

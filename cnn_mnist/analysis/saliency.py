@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnn_mnist.analysis.guard import untouched
+from cnn_mnist.guard import untouched
 from cnn_mnist.network import CNN
 
 

@@ -1,7 +1,6 @@
 """The network taken apart, in pictures: filters, activations, saliency and class images."""
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -202,19 +201,3 @@ def class_images(found: ClassImages, names: list[str], title: str, probability: 
     scores = [""] * len(names) if probability is None else [f"\np {p:.2f}" for p in probability.tolist()]
     grid.caption([name + score for name, score in zip(names, scores, strict=True)], size=8)
     return grid.figure
-
-
-def cost_curves(cost: Tensor, names: list[str], label: str) -> Figure:
-    """Cost against iteration, a curve for each name; cost (steps + 1, B)."""
-    figure = Figure(figsize=(7, 4.2), layout="constrained", dpi=110)
-    axes = figure.add_subplot()
-    shades = colormaps[SEQUENTIAL](np.linspace(0, 0.92, len(names)))
-    markers = "os^vD<>phX"
-    every = max(1, len(cost) // 8)
-    for k, (curve, name) in enumerate(zip(cost.T.cpu().numpy(), names, strict=True)):
-        axes.plot(curve, color=shades[k], label=name, marker=markers[k % 10], markevery=every, markersize=4)
-    axes.set_xlabel("iteration")
-    axes.set_ylabel(label)
-    axes.legend(fontsize=8, ncols=2, frameon=False)
-    axes.grid(alpha=0.3)
-    return figure

@@ -119,3 +119,19 @@ def to_pixels(figure: Figure) -> NDArray[np.uint8]:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+
+
+def cost_curves(cost: Tensor, names: list[str], label: str) -> Figure:
+    """Cost against iteration, a curve for each name; cost (steps + 1, B)."""
+    figure = Figure(figsize=(7, 4.2), layout="constrained", dpi=110)
+    axes = figure.add_subplot()
+    shades = colormaps["viridis"](np.linspace(0, 0.92, len(names)))
+    markers = "os^vD<>phX"
+    every = max(1, len(cost) // 8)
+    for k, (curve, name) in enumerate(zip(cost.T.cpu().numpy(), names, strict=True)):
+        axes.plot(curve, color=shades[k], label=name, marker=markers[k % 10], markevery=every, markersize=4)
+    axes.set_xlabel("iteration")
+    axes.set_ylabel(label)
+    axes.legend(fontsize=8, ncols=2, frameon=False)
+    axes.grid(alpha=0.3)
+    return figure

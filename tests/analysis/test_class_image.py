@@ -63,10 +63,10 @@ def test_channels_and_neurons_grow_from_a_blank_image(layer: str, batchnorm: boo
 
 
 def test_what_does_not_exist_is_refused() -> None:
-    images = torch.zeros(1, 1, 28, 28)
+    images, places = torch.zeros(1, 1, 28, 28), torch.tensor([0])
     with pytest.raises(ValueError, match="layer must be conv1 or conv2, got conv3"):
-        channel(CNN(), "conv3", torch.tensor([0]))(images)
+        channel(CNN(), "conv3", torch.tensor([0]))(images, places)
     with pytest.raises(ValueError, match="conv2 has channels 0..31, got"):
-        channel(CNN(), "conv2", torch.tensor([32]))(images)
+        channel(CNN(), "conv2", torch.tensor([32]))(images, places)
     with pytest.raises(ValueError, match=r"a map of conv2 has rows 0..13 and columns 0..13, got \[3,14\]"):
-        neuron(CNN(), "conv2", torch.tensor([0]), (3, 14))(images)
+        neuron(CNN(), "conv2", torch.tensor([0]), (3, 14))(images, places)

@@ -1,0 +1,197 @@
+"""Gradient ascent on images, written once: every attack and every class image is this loop with other parts.
+
+    x <- project(x + step_size * direction(gradient of the objective at x))
+
+All images climb at once, each on its own cost, and each leaves the computation as soon as it is done.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Judged(NamedTuple):
+    """What an objective says about the images it is shown.
+
+    Attributes:
+        cost: What is to grow, (b,), each of its own image alone, with a gradient.
+        is_done: bool (b,): the image needs no further step. None: nothing ends early.
+        score: (b,): the image with the highest one is kept. None: the last one is.
+        shown: What the trace shows instead of the cost, (b,).
+    """
+
+    cost: Tensor
+    is_done: Tensor | None = None
+    score: Tensor | None = None
+    shown: Tensor | None = None
+
+
+class Ascent(NamedTuple):
+    """Where the images have come to.
+
+    Attributes:
+        images: (N, 1, H, W).
+        steps: Steps that each image took, int64 (N,).
+        trace: The cost before each step and after the last, (steps + 1, N); NaN once an image is done.
+        is_flat: bool (N,): the first gradient was zero everywhere, though the image was not done.
+    """
+
+    images: Tensor
+    steps: Tensor
+    trace: Tensor
+    is_flat: Tensor
+
+
+Objective = Callable[[Tensor, Tensor], Judged]  # images (b, 1, H, W), their places int64 (b,) among the N
+Direction = Callable[[Tensor, Tensor], Tensor]  # gradient and images -> the step, all (b, 1, H, W)
+Project = Callable[[Tensor, Tensor], Tensor]  # images and their places -> images that are allowed
+Progress = Callable[[range], Iterable[int]]  # goes through the steps, to show how far it is
+
+
+def ascend(
+    objective: Objective,
+    start: Tensor,
+    *,
+    steps: int,
+    step_size: float,
+    direction: Direction,
+    project: Project,
+    progress: Progress = iter,
+    look_back: bool = True,
+) -> Ascent:
+    """Climb from `start` (N, 1, H, W), at most `steps` steps.
+
+    The model behind the objective is the caller's to guard. The images go through it in batches of what suits the
+    device; that changes nothing but the time.
+
+    Args:
+        objective: What is to grow.
+        start: Images to start from.
+        steps: Most steps.
+        step_size: Factor of what `direction` returns.
+        direction: From the gradient to the step.
+        project: Back to what is allowed.
+        progress: Goes through the steps, to show how far it is.
+        look_back: Whether to look at the images once more after the last step. Otherwise the trace ends before it, and
+            no score sees it.
+    """
+    images, best = start.detach().clone(), torch.full((len(start),), -torch.inf, device=start.device)
+    kept = images.clone()
+    taken = torch.zeros(len(start), dtype=torch.long, device=start.device)
+    trace = torch.full((steps + look_back, len(start)), torch.nan, device=start.device)
+    is_flat = torch.zeros_like(taken, dtype=torch.bool)
+    active = torch.arange(len(start), device=start.device)
+    with torch.enable_grad():
+        for step in progress(range(steps + look_back)):
+            left = [active[:0]]
+            for part in active.split(batch_size(start.device)):
+                x = images[part].requires_grad_()
+                judged = objective(x, part)
+                trace[step, part] = (judged.cost if judged.shown is None else judged.shown).detach()
+                if judged.score is not None:
+                    is_better = judged.score > best[part]
+                    better = part[is_better]
+                    kept[better], best[better] = x.detach()[is_better], judged.score.detach()[is_better]
+                if step == steps:
+                    continue
+                if not judged.cost.requires_grad:
+                    raise ValueError("the model's answer has no gradient with respect to the images")
+                (gradient,) = torch.autograd.grad(judged.cost.sum(), x)  # the sum: images stay independent
+                x = x.detach()
+                if judged.is_done is not None:
+                    part, x, gradient = (t[~judged.is_done] for t in (part, x, gradient))
+                    if not len(part):
+                        continue
+                if step == 0:
+                    is_flat[part] = (gradient == 0).flatten(1).all(1)
+                images[part] = project(x + step_size * direction(gradient, x), part)
+                taken[part] += 1
+                left.append(part)
+            if step < steps:
+                active = torch.cat(left)
+            if not len(active):
+                break
+    return Ascent(images if judged.score is None else kept, taken, trace, is_flat)
+
+
+def batch_size(device: torch.device) -> int:
+    """Images in a batch: on a CPU as many as its caches like, elsewhere as many as fill the device."""
+    return 128 if device.type == "cpu" else 4096
+
+
+def inside(gradient: Tensor, images: Tensor) -> Tensor:
+    """The gradient among the pixels that are free to move: those at their limit would use up the step."""
+    return gradient.masked_fill(((images <= 0) & (gradient < 0)) | ((images >= 1) & (gradient > 0)), 0)
+
+
+def sign(gradient: Tensor, images: Tensor) -> Tensor:
+    """The steepest direction where the largest change of a pixel counts."""
+    return gradient.sign()
+
+
+def unit(gradient: Tensor, images: Tensor) -> Tensor:
+    """The steepest direction where the L2 norm counts, of norm 1."""
+    return gradient / l2(gradient).clamp_min(1e-12)
+
+
+def unit_inside(gradient: Tensor, images: Tensor) -> Tensor:
+    """Both: of norm 1, among the pixels that are free to move."""
+    return unit(inside(gradient, images), images)
+
+
+def standardised(gradient: Tensor, images: Tensor) -> Tensor:
+    """The gradient over the standard deviation of its pixels, as the lab asks for."""
+    return gradient / (gradient.std((1, 2, 3), keepdim=True) + 1e-8)
+
+
+def to_grey_values(images: Tensor, index: Tensor) -> Tensor:
+    """Only [0, 1] is allowed."""
+    return images.clamp(0, 1)
+
+
+def l2(images: Tensor) -> Tensor:
+    """The L2 norm of each image, (N, 1, 1, 1)."""
+    norm: Tensor = torch.linalg.vector_norm(images, dim=(1, 2, 3), keepdim=True)
+    return norm
+
+
+class Ball(NamedTuple):
+    """What the images within a distance of others are like to climb in: a direction, a random start, the way back."""
+
+    direction: Direction
+    random_start: Callable[[torch.Generator], Tensor]
+    project: Project
+
+
+def linf_ball(images: Tensor, epsilon: float) -> Ball:
+    """Every pixel within `epsilon` of its own in `images`; starts are even over the ball."""
+    low, high = (images - epsilon).clamp(0, 1), (images + epsilon).clamp(0, 1)
+
+    def project(x: Tensor, index: Tensor) -> Tensor:
+        return x.clamp(low[index], high[index])
+
+    def random_start(generator: torch.Generator) -> Tensor:
+        drawn = torch.rand(images.shape, generator=generator, device=generator.device).to(images)
+        return (images + epsilon * (2 * drawn - 1)).clamp(0, 1)
+
+    return Ball(sign, random_start, project)
+
+
+def l2_ball(images: Tensor, epsilon: float) -> Ball:
+    """An L2 distance of at most `epsilon`; starts have an even direction and distance."""
+
+    def project(x: Tensor, index: Tensor) -> Tensor:
+        moved = x - images[index]
+        return (images[index] + moved * (epsilon / l2(moved).clamp_min(1e-12)).clamp_max(1)).clamp(0, 1)
+
+    def random_start(generator: torch.Generator) -> Tensor:
+        drawn = torch.randn(images.shape, generator=generator, device=generator.device)
+        distance = torch.rand(len(images), 1, 1, 1, generator=generator, device=generator.device)
+        return (images + epsilon * (distance * drawn / l2(drawn)).to(images)).clamp(0, 1)
+
+    return Ball(unit, random_start, project)
+
+
+BALLS = {"linf": linf_ball, "l2": l2_ball}

@@ -1,0 +1,172 @@
+"""What every attack returns, and what is held against it before it starts."""
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from cnn_mnist.ascent import Ascent, batch_size
+from cnn_mnist.guard import untouched
+
+
+class AttackWarning(UserWarning):
+    """Something that makes an attack look weaker, or a model stronger, than it is."""
+
+
+class AttackResult(NamedTuple):
+    """N attacked images.
+
+    Attributes:
+        images: float32 (N, 1, H, W) in [0, 1].
+        perturbation: What was added to the images attacked, (N, 1, H, W).
+        target: The class aimed at, int64 (N,); -1 where any wrong class will do.
+        predicted: The class that the model sees now, int64 (N,).
+        confidence: The probability of the target, or of the predicted class where there is none, (N,).
+        success: bool (N,): the target was reached, or a wrong class where there is none. Whoever counts leaves out the
+            images that the model saw in the target class before.
+        steps: Steps that each image took, int64 (N,).
+        trace: The cost before each step and after the last, (iterations, N); NaN once an image is done.
+    """
+
+    images: Tensor
+    perturbation: Tensor
+    target: Tensor
+    predicted: Tensor
+    confidence: Tensor
+    success: Tensor
+    steps: Tensor
+    trace: Tensor
+
+    def cpu(self) -> "AttackResult":
+        """The same in main memory."""
+        return AttackResult(*(value.cpu() for value in self))
+
+    def rows(self, index: Tensor) -> "AttackResult":
+        """Those of some images, int64 (M,)."""
+        return AttackResult(*(value[..., index] if value is self.trace else value[index] for value in self))
+
+    def summary(self) -> dict[str, float]:
+        """Means over all N images, successes or not: norms of what was added, in units of the grey value."""
+        moved = self.perturbation.double()
+        means = {
+            "success_rate": self.success,
+            "mean_confidence": self.confidence,
+            "mean_linf": moved.abs().amax((1, 2, 3)),
+            "mean_l2": moved.square().sum((1, 2, 3)).sqrt(),
+            "mean_mse": moved.square().mean((1, 2, 3)),
+            "mean_steps": self.steps,
+        }
+        return {name: value.double().mean().item() for name, value in means.items()}
+
+
+@contextmanager
+def attacking(model: nn.Module, images: Tensor, classes: Tensor, *, name: str = "target") -> Iterator[None]:
+    """Hold an attack's inputs against what ruins attacks everywhere; meanwhile freeze the model, in eval mode.
+
+    Args:
+        model: Images to logits (B, C).
+        images: (N, 1, H, W), to be in [0, 1].
+        classes: int64 (N,), to be in 0..C-1.
+        name: What the classes are, for the error.
+
+    Raises:
+        ValueError: Images outside [0, 1] or not floating point, classes outside the model's, or a model that returns
+            probabilities or something that is not finite.
+    """
+    check_images(images)
+    if any(module.training for module in model.modules()):
+        message = "the model was in train mode: it is attacked in eval mode, in which it predicts"
+        warnings.warn(message, AttackWarning, stacklevel=4)
+    with untouched(model):
+        logits = predict(model, images[:32])
+        check_logits(logits)
+        if len(classes) != len(images):
+            raise ValueError(f"{len(images)} images need as many {name}s, got {len(classes)}")
+        num_classes = logits.shape[1]
+        outside = classes[(classes < 0) | (classes >= num_classes)]
+        if len(outside):
+            raise ValueError(f"{name} must be a class, 0..{num_classes - 1}, got {int(outside[0])}")
+        yield
+
+
+def check_images(images: Tensor) -> None:
+    """Raise ValueError for anything but floating-point images (N, C, H, W) in [0, 1]."""
+    if images.ndim != 4:
+        raise ValueError(f"images must have the shape (N, 1, H, W), got {tuple(images.shape)}")
+    if not images.is_floating_point():
+        raise ValueError(f"images must be floats in [0, 1], got {images.dtype}: divide grey values of 0..255 by 255")
+    if not len(images):
+        raise ValueError("there are no images to attack")
+    low, high = images.min().item(), images.max().item()
+    if not (low >= 0 and high <= 1):  # so that NaN fails too
+        hint = ": these are grey values of 0..255, divide them by 255" if low >= 0 and 2 < high <= 255 else ""
+        raise ValueError(f"images must lie in [0, 1], got {low:g}..{high:g}{hint}")
+
+
+def check_logits(logits: Tensor) -> None:
+    """Raise ValueError where a model returns something else than logits (B, C)."""
+    if logits.ndim != 2:
+        raise ValueError(f"the model must return logits (B, C), got {tuple(logits.shape)}")
+    if not logits.isfinite().all():
+        raise ValueError("the model returns values that are not finite")
+    sums = logits.sum(1)
+    if (logits >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
+        raise ValueError("the model returns probabilities, whose gradients vanish: take its softmax off")
+
+
+def check_number(name: str, value: float, low: float, high: float = math.inf) -> None:
+    """Raise ValueError for a number outside low..high."""
+    if not low <= value <= high:
+        limits = f"in {low:g}..{high:g}" if high < math.inf else f"at least {low:g}"
+        raise ValueError(f"{name} must be {limits}, got {value:g}: set attack.{name}")
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images: Tensor) -> Tensor:
+    """Logits (N, C), batch by batch."""
+    return torch.cat([model(part) for part in images.split(batch_size(images.device))])
+
+
+def conclude(
+    model: nn.Module,
+    original: Tensor,
+    climbed: Ascent,
+    classes: Tensor,
+    *,
+    targeted: bool = True,
+    confidence: float = 0.0,
+) -> AttackResult:
+    """Look once more at where the images have come to.
+
+    Args:
+        model: The model, guarded.
+        original: The images attacked, (N, 1, H, W).
+        climbed: The images now.
+        classes: Those to reach, int64 (N,), or those to get away from.
+        targeted: Which of the two.
+        confidence: The least probability of a target, once it is predicted, that is a success.
+    """
+    if climbed.is_flat.any():
+        message = (
+            f"the gradient is zero everywhere on {int(climbed.is_flat.sum())} of {len(original)} images: they cannot "
+            "be attacked by climbing, which does not make the model robust"
+        )
+        warnings.warn(message, AttackWarning, stacklevel=3)
+    probability = predict(model, climbed.images).softmax(1)
+    highest, predicted = probability.max(1)
+    if targeted:
+        target, highest = classes, probability.gather(1, classes[:, None])[:, 0]
+        success = (predicted == classes) & (highest >= confidence)
+    else:
+        target, success = torch.full_like(classes, -1), predicted != classes
+    perturbation = climbed.images - original
+    return AttackResult(climbed.images, perturbation, target, predicted, highest, success, climbed.steps, climbed.trace)
+
+
+def as_classes(target: Tensor | int, images: Tensor) -> Tensor:
+    """One class for each image, int64 (N,), on the images' device."""
+    return torch.as_tensor(target, dtype=torch.long, device=images.device).expand(len(images))

@@ -1,0 +1,123 @@
+"""How much of its accuracy a network keeps under attack, and whether to believe it."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from cnn_mnist.attacks.result import AttackResult, attacking, predict
+from cnn_mnist.attacks.standard import fgsm, pgd
+
+MARGIN = 0.01  # a difference of accuracies below this says nothing
+
+
+class RobustAccuracy(NamedTuple):
+    """Accuracy under attack against the attack's budget.
+
+    Attributes:
+        epsilon: The budgets, (E,).
+        accuracy: Share of the images that are right whatever the attack did, (E,).
+        by_class: The same for each true class, (E, C); NaN for a class without images.
+    """
+
+    epsilon: Tensor
+    accuracy: Tensor
+    by_class: Tensor
+
+
+def robust_accuracy(
+    attack: Callable[[float], AttackResult], labels: Tensor, epsilons: Sequence[float], *, num_classes: int = 10
+) -> RobustAccuracy:
+    """Attack with each budget; an image is robust where the attack failed, in every restart if it has several.
+
+    Args:
+        attack: From a budget to the result on the images of `labels`; any untargeted attack.
+        labels: True classes, int64 (N,).
+        epsilons: Budgets.
+        num_classes: Number of classes.
+    """
+    accuracy, by_class = [], []
+    for epsilon in epsilons:
+        is_right = ~attack(epsilon).success
+        accuracy.append(is_right.double().mean())
+        right = labels[is_right].bincount(minlength=num_classes)
+        by_class.append(right / labels.bincount(minlength=num_classes))
+    return RobustAccuracy(torch.tensor(epsilons), torch.stack(accuracy).cpu(), torch.stack(by_class).cpu())
+
+
+class Masking(NamedTuple):
+    """Accuracies whose order tells a robust model from one that hides its gradient, and what they tell.
+
+    Attributes:
+        one_step: Under FGSM.
+        many_steps: Under PGD with the same budget.
+        random: With every pixel moved by the whole budget, up or down at random.
+        huge: Under PGD with a budget of 1, in which every image can become any other.
+        flat: Share of the images on which the gradient is zero everywhere.
+        warnings: A sentence for each sign of a hidden gradient.
+    """
+
+    one_step: float
+    many_steps: float
+    random: float
+    huge: float
+    flat: float
+    warnings: list[str]
+
+
+def gradient_masking(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    epsilon: float,
+    step_size: float,
+    steps: int,
+    generator: torch.Generator,
+) -> Masking:
+    """Look for the signs that attacks fail because the gradient is hidden, and not because the model is robust.
+
+    Args:
+        model: Images to logits (B, C); left as it was.
+        images: (N, 1, H, W) in [0, 1].
+        labels: True classes, int64 (N,).
+        epsilon: Budget in every pixel.
+        step_size: Of PGD.
+        steps: Of PGD.
+        generator: Of starts and random noise.
+
+    Raises:
+        ValueError: As `attacking` says.
+
+    Source: Athalye, Carlini and Wagner 2018; Carlini et al. 2019, "On evaluating adversarial robustness".
+    """
+
+    def accuracy(result: AttackResult) -> float:
+        return 1 - result.success.double().mean().item()
+
+    first = fgsm(model, images, labels, epsilon=epsilon)
+    drawn = torch.rand(images.shape, generator=generator, device=generator.device).to(images)
+    with attacking(model, images, labels, name="label"):
+        moved = (images + epsilon * (drawn - 0.5).sign()).clamp(0, 1)
+        random = (predict(model, moved).argmax(1) == labels).double().mean().item()
+        chance = 1 / predict(model, images[:1]).shape[1]
+    many = pgd(model, images, labels, epsilon=epsilon, step_size=step_size, steps=steps, generator=generator)
+    huge = pgd(
+        model, images, labels, epsilon=1, step_size=max(step_size, 2.5 / steps), steps=steps, generator=generator
+    )
+    flat = (first.perturbation == 0).flatten(1).all(1).double().mean().item()
+    found = Masking(accuracy(first), accuracy(many), random, accuracy(huge), flat, [])
+    signs = {
+        f"one step fools more than {steps} (accuracy {found.one_step:.1%} against {found.many_steps:.1%})": (
+            found.one_step < found.many_steps - MARGIN
+        ),
+        f"random noise fools more than the attack (accuracy {random:.1%} against {found.many_steps:.1%})": (
+            random < found.many_steps - MARGIN
+        ),
+        f"with a budget of 1, in which any image is allowed, {found.huge:.1%} are still right (chance {chance:.0%})": (
+            found.huge > chance + MARGIN
+        ),
+        f"the gradient is zero everywhere on {flat:.1%} of the images": flat > 0,
+    }
+    return found._replace(warnings=[words for words, is_seen in signs.items() if is_seen])

@@ -1,0 +1,188 @@
+"""The field's standard attacks: one step, many steps within a budget, and the smallest step over the boundary."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cnn_mnist.ascent import (
+    BALLS,
+    Ascent,
+    Judged,
+    Objective,
+    ascend,
+    inside,
+    l2,
+    sign,
+    to_grey_values,
+)
+from cnn_mnist.attacks.result import AttackResult, as_classes, attacking, check_number, conclude, predict
+
+
+def fgsm(
+    model: nn.Module, images: Tensor, labels: Tensor | int, *, epsilon: float, targeted: bool = False
+) -> AttackResult:
+    """The fast gradient sign method: one step of `epsilon` in every pixel.
+
+    Args:
+        model: Images to logits (B, C); left as it was.
+        images: (N, 1, H, W) in [0, 1].
+        labels: The true classes, int64 (N,); with `targeted`, those to be seen instead.
+        epsilon: Largest change of a pixel, 0..1.
+        targeted: Whether to go towards `labels` instead of away from them.
+
+    Raises:
+        ValueError: As `attacking` says, or an epsilon out of range.
+
+    Source: Goodfellow, Shlens and Szegedy 2015.
+    """
+    check_number("epsilon", epsilon, 0, 1)
+    labels = as_classes(labels, images)
+    with attacking(model, images, labels, name="label"):
+        climbed = ascend(
+            _cross_entropy(model, labels, targeted, early_stop=False),
+            images,
+            steps=1,
+            step_size=epsilon,
+            direction=sign,
+            project=to_grey_values,
+        )
+        return conclude(model, images, climbed, labels, targeted=targeted)
+
+
+def pgd(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor | int,
+    *,
+    epsilon: float,
+    step_size: float,
+    steps: int,
+    restarts: int = 1,
+    norm: str = "linf",
+    targeted: bool = False,
+    early_stop: bool = True,
+    generator: torch.Generator,
+) -> AttackResult:
+    """Projected gradient descent: steps on the cross-entropy within a ball, from a random place in it.
+
+    An image that is wrong from the first is returned as it is, with 0 steps.
+
+    Args:
+        model: Images to logits (B, C); left as it was.
+        images: (N, 1, H, W) in [0, 1].
+        labels: The true classes, int64 (N,); with `targeted`, those to be seen instead.
+        epsilon: Radius of the ball: the largest change of a pixel (`linf`, 0..1), or of the L2 norm (`l2`).
+        step_size: Length of a step in the same norm.
+        steps: Steps from each start.
+        restarts: Starts. An image counts as robust only where every one of them failed.
+        norm: `linf` or `l2`.
+        targeted: Whether to go towards `labels` instead of away from them.
+        early_stop: Whether an image is done at its first success. Otherwise every step of every start is taken, and an
+            image is judged by its last step from each start, as other implementations do.
+        generator: Of the starts; the i-th image's do not depend on how many there are.
+
+    Raises:
+        ValueError: As `attacking` says, or an option out of range.
+
+    Source: Madry, Makelov, Schmidt, Tsipras and Vladu 2018.
+    """
+    if norm not in BALLS:
+        raise ValueError(f"norm must be linf or l2, got {norm}: set attack.norm")
+    check_number("epsilon", epsilon, 0, 1 if norm == "linf" else math.inf)
+    check_number("step_size", step_size, 0)
+    check_number("steps", steps, 1)
+    check_number("restarts", restarts, 1)
+    labels = as_classes(labels, images)
+    seeds = torch.randint(2**62, (restarts,), generator=generator, device=generator.device).tolist()
+    direction, random_start, project = BALLS[norm](images, epsilon)
+    with attacking(model, images, labels, name="label"):
+        found, taken, is_flat = images.clone(), torch.zeros_like(labels), torch.zeros_like(labels, dtype=torch.bool)
+        is_over = _is_over(predict(model, images), labels, targeted)
+        traces = []
+        for seed in seeds:
+            left = (~is_over).nonzero()[:, 0] if early_stop else torch.arange(len(images), device=images.device)
+            if not len(left):
+                break
+            climbed = ascend(
+                _cross_entropy(model, labels[left], targeted, early_stop=early_stop),
+                random_start(torch.Generator(generator.device).manual_seed(seed))[left],
+                steps=steps,
+                step_size=step_size,
+                direction=direction,
+                project=lambda moved, index, left=left: project(moved, left[index]),  # type: ignore[misc]
+            )
+            still = ~is_over[left]
+            found[left[still]] = climbed.images[still]
+            is_over[left] |= _is_over(predict(model, climbed.images), labels[left], targeted)
+            taken[left] += climbed.steps
+            is_flat[left] = climbed.is_flat
+            trace = torch.full((steps + 1, len(images)), torch.nan, device=images.device)
+            trace[:, left] = climbed.trace
+            traces.append(trace)
+        trace = torch.cat(traces) if traces else torch.empty(0, len(images), device=images.device)
+        climbed = Ascent(found, taken, trace, is_flat)
+        return conclude(model, images, climbed, labels, targeted=targeted)
+
+
+def deepfool(
+    model: nn.Module, images: Tensor, labels: Tensor | int, *, steps: int = 50, overshoot: float = 0.02
+) -> AttackResult:
+    """DeepFool: step after step to the nearest boundary of the model made linear, until the class changes.
+
+    Climbs half the negative square of the distance to that boundary, in which Newton's step and the gradient are one.
+
+    Args:
+        model: Images to logits (B, C); left as it was.
+        images: (N, 1, H, W) in [0, 1].
+        labels: The true classes, int64 (N,).
+        steps: Most steps.
+        overshoot: By how much each step is longer than the way to the boundary.
+
+    Raises:
+        ValueError: As `attacking` says, or an option out of range.
+
+    Source: Moosavi-Dezfooli, Fawzi and Frossard 2016.
+    """
+    check_number("steps", steps, 1)
+    check_number("overshoot", overshoot, 0)
+    labels = as_classes(labels, images)
+
+    def half_squared_distance(x: Tensor, index: Tensor) -> Judged:
+        logits = model(x)
+        label = labels[index][:, None]
+        margins = logits - logits.gather(1, label)  # (b, C), negative while the class is the label's
+        gradients = (torch.autograd.grad(margin.sum(), x, retain_graph=True)[0] for margin in margins.unbind(1))
+        slopes = torch.cat([l2(inside(gradient, x))[:, :, 0, 0] for gradient in gradients], 1).clamp_min(1e-12)
+        distance = (margins.detach().abs() / slopes).scatter(1, label, torch.inf)
+        nearest = distance.argmin(1, keepdim=True)
+        ahead = (margins.gather(1, nearest) / slopes.gather(1, nearest))[:, 0]
+        return Judged(-ahead.square() / 2, _is_over(logits, labels[index], targeted=False))
+
+    with attacking(model, images, labels, name="label"):
+        climbed = ascend(
+            half_squared_distance,
+            images,
+            steps=steps,
+            step_size=1 + overshoot,
+            direction=inside,
+            project=to_grey_values,
+        )
+        return conclude(model, images, climbed, labels, targeted=False)
+
+
+def _is_over(logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:
+    """Whether each image is where it should be, bool (B,)."""
+    return (logits.argmax(1) == labels) == targeted
+
+
+def _cross_entropy(model: nn.Module, labels: Tensor, targeted: bool, *, early_stop: bool) -> Objective:
+    """The cross-entropy with the label, to grow; or with the target, to shrink."""
+
+    def judge(x: Tensor, index: Tensor) -> Judged:
+        logits = model(x)
+        cost = F.cross_entropy(logits, labels[index], reduction="none")
+        return Judged(-cost if targeted else cost, _is_over(logits, labels[index], targeted) if early_stop else None)
+
+    return judge

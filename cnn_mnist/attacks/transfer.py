@@ -1,0 +1,66 @@
+"""Does noise that was learnt on one image, or one network, fool others?"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from cnn_mnist.ascent import l2
+from cnn_mnist.attacks.result import attacking, predict
+
+
+class Transfer(NamedTuple):
+    """What T noise matrices do to N images they were not made for.
+
+    Attributes:
+        clean: The class predicted without noise, int64 (N,).
+        predicted: The class predicted with each noise, int64 (T, N).
+        fooling_rate: Share of the images whose predicted class changes, (T,).
+        success_rate: Share that is taken for the noise's target, of those that were not before, (T,).
+        random_fooling_rate: The same as `fooling_rate` for Gaussian noise of the same L2 norm, (T,).
+        random_success_rate: The same as `success_rate`, for that noise, (T,).
+    """
+
+    clean: Tensor
+    predicted: Tensor
+    fooling_rate: Tensor
+    success_rate: Tensor
+    random_fooling_rate: Tensor
+    random_success_rate: Tensor
+
+    def cpu(self) -> "Transfer":
+        """The same in main memory."""
+        return Transfer(*(value.cpu() for value in self))
+
+
+def transfer(
+    model: nn.Module, noises: Tensor, target: Tensor, images: Tensor, *, generator: torch.Generator
+) -> Transfer:
+    """Add every noise to every image, clip to [0, 1] and predict.
+
+    Args:
+        model: Images to logits (B, C); left as it was.
+        noises: (T, 1, H, W).
+        target: The class that each was made for, int64 (T,).
+        images: (N, 1, H, W) in [0, 1].
+        generator: Of the random noise.
+
+    Raises:
+        ValueError: As `attacking` says.
+
+    Source: lab report 3.3.3, figure 11.
+    """
+    drawn = torch.randn(noises.shape, generator=generator, device=generator.device).to(noises)
+    with attacking(model, images, target[:1].expand(len(images))):
+        clean = predict(model, images).argmax(1)
+        learnt, random = (
+            torch.stack([predict(model, (images + matrix).clamp(0, 1)).argmax(1) for matrix in matrices])
+            for matrices in (noises, drawn * l2(noises) / l2(drawn))
+        )
+
+    def rates(predicted: Tensor) -> tuple[Tensor, Tensor]:
+        is_open = clean != target[:, None]
+        reached = (predicted == target[:, None]) & is_open
+        return (predicted != clean).double().mean(1), reached.sum(1) / is_open.sum(1)
+
+    return Transfer(clean, learnt, *rates(learnt), *rates(random))

@@ -1,0 +1,169 @@
+"""How much of its accuracy the network keeps under the field's standard attacks, over the test set."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cnn_mnist import attacks, console
+from cnn_mnist.adversary import NUM_SHOWN, attackable, targets
+from cnn_mnist.ascent import l2
+from cnn_mnist.attacks.result import AttackResult
+from cnn_mnist.attacks.robustness import gradient_masking, robust_accuracy
+from cnn_mnist.figures import adversarial as draw
+from cnn_mnist.findings import Part, of_attack
+from cnn_mnist.subject import Subject
+
+EPSILONS = {"linf": (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4), "l2": (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0)}
+NUM_PROBED = 200  # images on which signs of a hidden gradient are looked for
+
+Attack = Callable[[Tensor, Tensor, float], AttackResult]  # images, classes, epsilon
+
+
+def fgsm(
+    subject: Subject, *, epsilon: float, target: int | None, num_images: int, epsilons: list[float] | None
+) -> Part:
+    """How far does a single step go?"""
+
+    def attack(images: Tensor, classes: Tensor, budget: float) -> AttackResult:
+        return attacks.fgsm(subject.network, images, classes, epsilon=budget, targeted=target is not None)
+
+    how = {"restarts": 1, "steps": 1}
+    return _over_test_set("fgsm", subject, attack, epsilon, target, num_images, epsilons, "linf", how)
+
+
+def pgd(
+    subject: Subject,
+    *,
+    epsilon: float,
+    step_size: float,
+    steps: int,
+    restarts: int,
+    norm: str,
+    early_stop: bool,
+    target: int | None,
+    num_images: int,
+    epsilons: list[float] | None,
+    seed: int,
+) -> Part:
+    """How far do many steps go, from several starts?"""
+
+    def attack(images: Tensor, classes: Tensor, budget: float) -> AttackResult:
+        return attacks.pgd(
+            subject.network,
+            images,
+            classes,
+            epsilon=budget,
+            step_size=step_size,
+            steps=steps,
+            restarts=restarts,
+            norm=norm,
+            targeted=target is not None,
+            early_stop=early_stop,
+            generator=torch.Generator().manual_seed(seed),
+        )
+
+    how = {"restarts": restarts, "steps": steps, "step_size": step_size}
+    return _over_test_set("pgd", subject, attack, epsilon, target, num_images, epsilons, norm, how)
+
+
+def deepfool(subject: Subject, *, steps: int, overshoot: float, num_images: int, epsilons: list[float] | None) -> Part:
+    """How near is the nearest wrong class?"""
+    found: list[AttackResult] = []  # the attack has no budget: the smallest change answers for every one
+
+    def attack(images: Tensor, classes: Tensor, budget: float) -> AttackResult:
+        if not found:
+            found.append(attacks.deepfool(subject.network, images, classes, steps=steps, overshoot=overshoot))
+        return found[0]._replace(success=found[0].success & (l2(found[0].perturbation)[:, 0, 0, 0] <= budget))
+
+    how = {"restarts": 1, "steps": steps}
+    return _over_test_set("deepfool", subject, attack, float("inf"), None, num_images, epsilons, "l2", how)
+
+
+def _over_test_set(
+    name: str,
+    subject: Subject,
+    attack: Attack,
+    epsilon: float,
+    target: int | None,
+    num_images: int,
+    epsilons: list[float] | None,
+    norm: str,
+    how: dict[str, Any],
+) -> Part:
+    """Attack so many test images with one budget, then, where any wrong class will do, with a range of them."""
+    assert subject.test is not None
+    index = subject.test.spread(num_images)
+    images, labels = subject.test[index]
+    said: list[str] = []
+    if target is not None:
+        aim = targets(target).expand(len(images))
+        kept, _, said = attackable(subject, images, labels, torch.arange(len(images)), aim)
+        images, labels = images[kept], labels[kept]
+    there, classes = images.to(subject.device), (labels if target is None else aim[: len(labels)]).to(subject.device)
+    clock = time.perf_counter()
+    result = attack(there, classes, epsilon).cpu()
+    seconds = time.perf_counter() - clock
+
+    part = Part({}, said, {}, {})
+    first = torch.stack([(labels == c).nonzero()[0, 0] for c in labels.unique()])[:NUM_SHOWN]
+    part.figures[f"{name}/images"] = draw.sums(
+        images[first], labels[first], few, f"A digit, what {name} adds, and their sum"
+    )
+    words = f"{name}, epsilon {epsilon:g}" if epsilon < float("inf") else name
+    goal = "another class" if target is None else f"a {target}"
+    part.sentences.append(f"{words}: {result.success.double().mean():.1%} of {len(images):,} images become {goal}.")
+    if target is None:
+        _add_curve(part, name, subject, lambda budget: attack(there, classes, budget), labels, epsilons, norm, how)
+        if norm == "linf":
+            _add_signs(part, subject, there[:NUM_PROBED], classes[:NUM_PROBED], epsilon, how)
+    return of_attack(name, subject, images, labels, result, seconds, part)
+
+
+def _add_curve(
+    part: Part,
+    name: str,
+    subject: Subject,
+    attack: Callable[[float], AttackResult],
+    labels: Tensor,
+    epsilons: list[float] | None,
+    norm: str,
+    how: dict[str, Any],
+) -> None:
+    """Add the robust accuracy against the budget."""
+    budgets = sorted(EPSILONS[norm] if epsilons is None else epsilons)
+    if not budgets:
+        return
+    tracked = console.track(budgets, f"{name} against epsilon")
+    found = robust_accuracy(lambda budget: attack(budget).cpu(), labels, list(tracked))
+    part.figures[f"{name}/robustness"] = draw.robustness(found, attack=name, norm=norm, num_images=len(labels))
+    part.findings["robust_accuracy"] = {
+        "epsilon": found.epsilon.tolist(),
+        "robust_acc": found.accuracy.tolist(),
+        "robust_acc_by_class": found.by_class.tolist(),
+        "norm": norm,
+        "num_images": len(labels),
+        **how,
+    }
+    curve = ", ".join(f"{a:.1%} at {e:g}" for e, a in zip(budgets, found.accuracy.tolist(), strict=True))
+    part.sentences.append(f"Accuracy under attack, by epsilon ({norm}): {curve}.")
+
+
+def _add_signs(
+    part: Part, subject: Subject, images: Tensor, labels: Tensor, epsilon: float, how: dict[str, Any]
+) -> None:
+    """Add what speaks for a hidden gradient."""
+    steps, step_size = (how["steps"], how["step_size"]) if "step_size" in how else (40, max(0.01, epsilon / 30))
+    signs = gradient_masking(
+        subject.network,
+        images,
+        labels,
+        epsilon=epsilon,
+        step_size=step_size,
+        steps=steps,
+        generator=torch.Generator().manual_seed(0),
+    )
+    part.findings["gradient_masking"] = signs._asdict() | {"num_images": len(images)}
+    part.sentences.extend(f"Smells of gradient masking: {words}." for words in signs.warnings)

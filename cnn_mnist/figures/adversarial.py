@@ -1,0 +1,202 @@
+"""Attacks in pictures: what the images look like, what the network sees, and what is left of its accuracy."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from cnn_mnist.attacks.result import AttackResult
+from cnn_mnist.attacks.robustness import RobustAccuracy
+from cnn_mnist.attacks.transfer import Transfer
+from cnn_mnist.figures.canvas import DARK, INK, RIGHT, WRONG, Colours, Mosaic, mosaic
+
+
+class Published(NamedTuple):
+    """A robust accuracy that others report, on MNIST, with every pixel changed by at most 0.3."""
+
+    source: str
+    accuracy: float
+
+
+PUBLISHED = (
+    Published("Gowal et al. 2020, AutoAttack", 0.9634),
+    Published("TRADES 2019, AutoAttack", 0.9281),
+    Published("Madry et al. 2018, PGD-100 x 50", 0.8962),
+    Published("Wong et al. 2020, PGD-50 x 10", 0.8877),
+)
+PUBLISHED_EPSILON = 0.3
+
+
+def fooling_images(result: AttackResult) -> Figure:
+    """Images made from noise, each under the class it was made for and the network's probability of it."""
+    grid = mosaic(INK.of(result.images[:, 0]), min(10, len(result.images)), above=15, top=9)
+    answers = _rows(result.target, result.confidence, result.success)
+    for place, (target, p, ok) in zip(grid.captions, answers, strict=True):
+        _write(grid, place, f"as {target}\np {p:.3f}", ok)
+    grid.title("Noise climbed until the network is sure of a class")
+    return grid.figure
+
+
+def grid_of_targets(
+    images: Tensor, labels: Tensor, result: AttackResult, source: Tensor, *, num_classes: int = 10
+) -> Figure:
+    """What looks like one digit and is taken for another: a row per image, a column per class; its own is untouched.
+
+    Args:
+        images: The images attacked, (R, 1, 28, 28).
+        labels: What they look like, int64 (R,).
+        result: The N attacks on them.
+        source: The row of each attack, int64 (N,).
+        num_classes: Number of columns.
+    """
+    tiles = INK.of(images[:, 0].repeat_interleave(num_classes, 0))
+    captions = [""] * len(tiles)
+    failed = [True] * len(tiles)
+    drawn = INK.of(result.images[:, 0])
+    for k, (row, target, p, ok) in enumerate(_rows(source, result.target, result.confidence, result.success)):
+        place = row * num_classes + target
+        tiles[place], captions[place], failed[place] = drawn[k], f"as {target}, p {p:.2f}", not ok
+    for row, label in enumerate(labels.tolist()):
+        captions[row * num_classes + label] = f"the {label} itself"
+    grid = mosaic(tiles, num_classes, gap=8, above=8, top=9)
+    for k, (place, text) in enumerate(zip(grid.captions, captions, strict=True)):
+        own = k % num_classes == int(labels[k // num_classes])
+        grid.axes.text(
+            *place,
+            text or "not attacked",
+            ha="center",
+            va="bottom",
+            fontsize=7,
+            color="black" if own else WRONG if failed[k] else RIGHT,
+            fontweight="bold" if own else "normal",
+        )
+    mse = result.perturbation.square().mean((1, 2, 3))[result.success]
+    median = f"median MSE of the successes {mse.median():.4f}" if len(mse) else "no success"
+    grid.title(f"A row looks like one digit, a column is taken for one; {median}")
+    return grid.figure
+
+
+def sums(images: Tensor, labels: Tensor, result: AttackResult, title: str) -> Figure:
+    """Image, noise and their sum, a column for each; images (N, 1, 28, 28), labels their classes, int64 (N,)."""
+    limit = max(result.perturbation.abs().max().item(), 1e-6)
+    colours = Colours("RdBu_r", -limit, limit, "added grey value")
+    tiles = [INK.of(images[:, 0]), colours.of(result.perturbation[:, 0]), INK.of(result.images[:, 0])]
+    grid = mosaic(np.concatenate(tiles), len(images), gap=10, above=10, top=9, right=36)
+    n = len(images)
+    for place, label in zip(grid.captions[:n], labels.tolist(), strict=True):
+        _write(grid, place, f"{label}", None)
+    for place in grid.captions[n : 2 * n]:
+        _write(grid, place, "+", None)
+    seen = _rows(result.predicted, result.target, result.confidence, result.success)
+    for place, (predicted, target, p, ok) in zip(grid.captions[2 * n :], seen, strict=True):
+        text = f"= {predicted}, p {p:.2f}" if target in (-1, predicted) else f"= {predicted}, not {target}"
+        _write(grid, place, text, ok)
+    grid.title(title)
+    grid.bar(colours)
+    return grid.figure
+
+
+def noises(values: Tensor, names: list[str]) -> Figure:
+    """Noise matrices (T, 1, 28, 28), each under its name."""
+    limit = max(values.abs().max().item(), 1e-6)
+    colours = Colours("RdBu_r", -limit, limit, "added grey value")
+    grid = mosaic(colours.of(values[:, 0]), len(names), gap=10, top=9, right=36)
+    grid.caption(names)
+    grid.title("One noise for all digits")
+    grid.bar(colours)
+    return grid.figure
+
+
+def transfer_grid(images: Tensor, labels: Tensor, noises: Tensor, target: Tensor, predicted: Tensor) -> Figure:
+    """The report's figure 11: every noise (a row) on every example (a column), with the class predicted then.
+
+    Args:
+        images: (N, 1, 28, 28) in [0, 1].
+        labels: Their classes, int64 (N,).
+        noises: (T, 1, 28, 28).
+        target: What each noise was made for, int64 (T,).
+        predicted: int64 (T, N).
+    """
+    tiles = INK.of((images[:, 0] + noises).clamp(0, 1).flatten(0, 1))
+    grid = mosaic(tiles, len(images), gap=8, above=8, top=18)
+    for k, place in enumerate(grid.captions):
+        row, column = divmod(k, len(images))
+        label, seen, aim = int(labels[column]), int(predicted[row, column]), int(target[row])
+        grid.axes.text(
+            *place,
+            f"{label}: seen as {seen}",
+            ha="center",
+            va="bottom",
+            fontsize=7,
+            color="black" if seen == label else WRONG if seen == aim else DARK,
+            fontweight="bold" if seen == aim != label else "normal",
+        )
+    grid.title(
+        f"Noise made for {', '.join(map(str, target.tolist()))} (a row each) added to other digits; "
+        "orange: seen as the noise's class, blue: as a third one"
+    )
+    return grid.figure
+
+
+def transfer_rates(found: Transfer, target: Tensor, learnt: str) -> Figure:
+    """How many images each noise fools, beside random noise of the same norm."""
+    figure = Figure(figsize=(9, 3.8), layout="constrained", dpi=110)
+    axes = figure.add_subplot()
+    place = np.arange(len(target))
+    for k, (values, label, colour) in enumerate(
+        (
+            (found.fooling_rate, f"another class: noise {learnt}", DARK),
+            (found.success_rate, f"the noise's class: noise {learnt}", WRONG),
+            (found.random_fooling_rate, "another class: random noise of the same norm", "#a9c6da"),
+            (found.random_success_rate, "the noise's class: random noise of the same norm", "#edb89f"),
+        )
+    ):
+        axes.bar(place + (k - 1.5) * 0.2, values.cpu().numpy(), 0.2, label=label, color=colour)
+    axes.set_xticks(place, [str(t) for t in target.tolist()])
+    axes.set_xlabel("class that the noise was made for")
+    axes.set_ylabel(f"share of {len(found.clean):,} images")
+    axes.set_ylim(0, 1.35)
+    axes.set_yticks(np.linspace(0, 1, 6))
+    axes.legend(fontsize=7, ncols=2, frameon=False, loc="upper left")
+    axes.set_title("Predicted with the noise added", fontsize=10)
+    return figure
+
+
+def robustness(found: RobustAccuracy, *, attack: str, norm: str, num_images: int) -> Figure:
+    """Accuracy under attack against its budget, with what others report, and of each class."""
+    figure = Figure(figsize=(11, 4.2), layout="constrained", dpi=110)
+    left, right = figure.subplots(1, 2, width_ratios=[1.1, 1])
+    epsilon = found.epsilon.numpy()
+    left.plot(epsilon, found.accuracy.numpy(), "o-", color=DARK, label=f"this network, {attack}")
+    if norm == "linf":
+        for (source, accuracy), marker in zip(PUBLISHED, "D^sv", strict=True):
+            left.plot(PUBLISHED_EPSILON, accuracy, marker, color=WRONG, markersize=6, fillstyle="none", label=source)
+    left.axhline(0.1, color="black", linestyle=":", linewidth=1, label="chance")
+    left.set_ylim(-0.03, 1.03)
+    unit = "largest change of a pixel" if norm == "linf" else "L2 norm of the change"
+    left.set_xlabel(f"epsilon: {unit}")
+    left.set_ylabel(f"accuracy under attack, {num_images:,} images")
+    left.grid(alpha=0.3)
+    left.legend(fontsize=7, frameon=False, loc="best")
+    shades = colormaps["viridis"](np.linspace(0, 0.92, found.by_class.shape[1]))
+    for label, curve in enumerate(found.by_class.T.numpy()):
+        marker = "os^vD<>phX"[label]
+        right.plot(epsilon, curve, color=shades[label], marker=marker, markersize=4, label=f"{label}")
+    right.set_ylim(-0.03, 1.03)
+    right.set_xlabel(f"epsilon: {unit}")
+    right.set_title("of each class", fontsize=10)
+    right.grid(alpha=0.3)
+    right.legend(fontsize=7, ncols=2, frameon=False)
+    return figure
+
+
+def _rows(*columns: Tensor) -> list[tuple[Any, ...]]:
+    return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+def _write(grid: Mosaic, place: tuple[float, float], text: str, is_success: bool | None) -> None:
+    """A caption: black where there is nothing to judge."""
+    colour = "black" if is_success is None else RIGHT if is_success else WRONG
+    grid.axes.text(*place, text, ha="center", va="bottom", fontsize=8, color=colour)
