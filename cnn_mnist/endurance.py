@@ -110,7 +110,7 @@ def _over_test_set(
     part = Part({}, said, {}, {})
     first = torch.stack([(labels == c).nonzero()[0, 0] for c in labels.unique()])[:NUM_SHOWN]
     part.figures[f"{name}/images"] = draw.sums(
-        images[first], labels[first], few, f"A digit, what {name} adds, and their sum"
+        images[first], labels[first], result.rows(first), f"A digit, what {name} adds, and their sum"
     )
     words = f"{name}, epsilon {epsilon:g}" if epsilon < float("inf") else name
     goal = "another class" if target is None else f"a {target}"
