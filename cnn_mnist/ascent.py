@@ -180,7 +180,7 @@ def linf_ball(images: Tensor, epsilon: float) -> Ball:
 
 
 def l2_ball(images: Tensor, epsilon: float) -> Ball:
-    """An L2 distance of at most `epsilon`; starts have an even direction and distance."""
+    """An L2 distance of at most `epsilon`; starts are on the rim, where nearly all of a ball of 784 dimensions is."""
 
     def project(x: Tensor, index: Tensor) -> Tensor:
         moved = x - images[index]
@@ -188,8 +188,7 @@ def l2_ball(images: Tensor, epsilon: float) -> Ball:
 
     def random_start(generator: torch.Generator) -> Tensor:
         drawn = torch.randn(images.shape, generator=generator, device=generator.device)
-        distance = torch.rand(len(images), 1, 1, 1, generator=generator, device=generator.device)
-        return (images + epsilon * (distance * drawn / l2(drawn)).to(images)).clamp(0, 1)
+        return (images + epsilon * (drawn / l2(drawn)).to(images)).clamp(0, 1)
 
     return Ball(unit, random_start, project)
 

@@ -1,5 +1,6 @@
-"""What the tests share: real commands in folders of their own, and the real MNIST files where they are."""
+"""What the tests share: real commands in folders of their own, the MNIST files where they are, trained networks."""
 
+import functools
 import json
 import os
 import subprocess
@@ -10,6 +11,10 @@ from typing import Any, NamedTuple, Protocol
 
 import pytest
 import torch
+import torch.nn.functional as F
+
+from cnn_mnist.data import Batch, DataModule
+from cnn_mnist.network import CNN
 
 ROOT = Path(__file__).parents[1]
 MNIST_ROOT = Path(os.environ.get("CNN_MNIST_DATA", ROOT / "data"))
@@ -126,3 +131,28 @@ def interrupt() -> Interrupt:
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     """Whether two state dicts are equal bit for bit."""
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.fixture(scope="session")
+def digits() -> Batch:
+    """All test images of the digits."""
+    data = DataModule("digits")
+    data.setup()
+    return data.test[torch.arange(len(data.test))]
+
+
+@functools.cache
+def trained(batchnorm: bool, kernel_size: int = 3) -> CNN:
+    """A network after 40 steps on the digits: some 90 % right."""
+    data = DataModule("digits")
+    data.setup()
+    torch.manual_seed(0)
+    network = CNN(batchnorm, kernel_size)
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    for step in range(40):
+        images, labels = data.train[torch.arange(step * 37, step * 37 + 100) % len(data.train)]
+        loss = F.cross_entropy(network(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return network.eval()

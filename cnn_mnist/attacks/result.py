@@ -84,8 +84,6 @@ def attacking(model: nn.Module, images: Tensor, classes: Tensor, *, name: str = 
     with untouched(model):
         logits = predict(model, images[:32])
         check_logits(logits)
-        if len(classes) != len(images):
-            raise ValueError(f"{len(images)} images need as many {name}s, got {len(classes)}")
         num_classes = logits.shape[1]
         outside = classes[(classes < 0) | (classes >= num_classes)]
         if len(outside):
@@ -168,5 +166,13 @@ def conclude(
 
 
 def as_classes(target: Tensor | int, images: Tensor) -> Tensor:
-    """One class for each image, int64 (N,), on the images' device."""
-    return torch.as_tensor(target, dtype=torch.long, device=images.device).expand(len(images))
+    """One class for each image, int64 (N,), on the images' device.
+
+    Raises:
+        ValueError: They are no images, or not as many as the classes.
+    """
+    check_images(images)
+    classes = torch.as_tensor(target, dtype=torch.long, device=images.device)
+    if classes.ndim and classes.shape != images.shape[:1]:
+        raise ValueError(f"{len(images)} images need as many classes, got the shape {tuple(classes.shape)}")
+    return classes.expand(len(images))

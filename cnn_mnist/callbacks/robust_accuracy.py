@@ -41,7 +41,8 @@ class RobustAccuracy(Callback):
         )
         fgsm_acc, robust_acc = (1 - result.success.double().mean().item() for result in (one_step, several))
         metrics = {f"{name}/fgsm_acc": round(fgsm_acc, 7), f"{name}/robust_acc": round(robust_acc, 7)}
-        if getattr(pl_module, "epsilon", 0) and fgsm_acc - robust_acc > COLLAPSE:
+        is_warm = trainer.current_epoch + 1 > getattr(pl_module, "warmup_epochs", 0)
+        if getattr(pl_module, "epsilon", 0) and is_warm and fgsm_acc - robust_acc > COLLAPSE:
             message = (
                 f"adversarial training has collapsed: accuracy {fgsm_acc:.1%} under one step, {robust_acc:.1%} under "
                 f"{self.steps}: raise model.attack_steps or model.warmup_epochs"

@@ -91,7 +91,7 @@ def sums(images: Tensor, labels: Tensor, result: AttackResult, title: str) -> Fi
         _write(grid, place, "+", None)
     seen = _rows(result.predicted, result.target, result.confidence, result.success)
     for place, (predicted, target, p, ok) in zip(grid.captions[2 * n :], seen, strict=True):
-        text = f"= {predicted}, p {p:.2f}" if target in (-1, predicted) else f"= {predicted}, not {target}"
+        text = f"= {predicted}, p {p:.3f}" if target in (-1, predicted) else f"= {predicted}, not {target}"
         _write(grid, place, text, ok)
     grid.title(title)
     grid.bar(colours)
@@ -120,7 +120,7 @@ def transfer_grid(images: Tensor, labels: Tensor, noises: Tensor, target: Tensor
         predicted: int64 (T, N).
     """
     tiles = INK.of((images[:, 0] + noises).clamp(0, 1).flatten(0, 1))
-    grid = mosaic(tiles, len(images), gap=8, above=8, top=18)
+    grid = mosaic(tiles, len(images), gap=8, above=8, top=9, right=44)
     for k, place in enumerate(grid.captions):
         row, column = divmod(k, len(images))
         label, seen, aim = int(labels[column]), int(predicted[row, column]), int(target[row])
@@ -133,10 +133,10 @@ def transfer_grid(images: Tensor, labels: Tensor, noises: Tensor, target: Tensor
             color="black" if seen == label else WRONG if seen == aim else DARK,
             fontweight="bold" if seen == aim != label else "normal",
         )
-    grid.title(
-        f"Noise made for {', '.join(map(str, target.tolist()))} (a row each) added to other digits; "
-        "orange: seen as the noise's class, blue: as a third one"
-    )
+    for row, aim in enumerate(target.tolist()):
+        x, y = grid.corners[(row + 1) * len(images) - 1]
+        grid.axes.text(x + 34, y + 14, f"noise made\nfor the {aim}", ha="left", va="center", fontsize=8)
+    grid.title("Noise added to digits it was not made for; orange: seen as the noise's class, blue: as a third one")
     return grid.figure
 
 
@@ -157,8 +157,7 @@ def transfer_rates(found: Transfer, target: Tensor, learnt: str) -> Figure:
     axes.set_xticks(place, [str(t) for t in target.tolist()])
     axes.set_xlabel("class that the noise was made for")
     axes.set_ylabel(f"share of {len(found.clean):,} images")
-    axes.set_ylim(0, 1.35)
-    axes.set_yticks(np.linspace(0, 1, 6))
+    axes.set_ylim(0, 1.35 * max(0.1, found.fooling_rate.max().item(), found.random_fooling_rate.max().item()))
     axes.legend(fontsize=7, ncols=2, frameon=False, loc="upper left")
     axes.set_title("Predicted with the noise added", fontsize=10)
     return figure

@@ -8,7 +8,7 @@ from torch.nn.functional import conv2d
 from cnn_mnist.analysis.activations import BLURS, statistics
 from cnn_mnist.data import Batch
 from cnn_mnist.network import CNN
-from tests.analysis.conftest import trained
+from tests.conftest import trained
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from torch import nn
 
 from cnn_mnist.analysis.class_image import channel, class_logit, maximise, neuron
 from cnn_mnist.network import CNN
-from tests.analysis.conftest import trained
+from tests.conftest import trained
 
 
 def test_a_linear_models_best_image_is_found() -> None:

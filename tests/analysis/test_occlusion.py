@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cnn_mnist.analysis import occlusion
 from cnn_mnist.analysis.occlusion import OcclusionMap, class_probabilities, mean_drop, occlusion_map, resistance
 from cnn_mnist.data import Batch
-from tests.analysis.conftest import trained
+from tests.conftest import trained
 
 
 class Ink(nn.Module):

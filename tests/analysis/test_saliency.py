@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from cnn_mnist.analysis.saliency import saliency
 from cnn_mnist.data import Batch
-from tests.analysis.conftest import trained
+from tests.conftest import trained
 
 
 @pytest.mark.parametrize("batchnorm", [False, True])

@@ -1,0 +1,151 @@
+"""What holds for every attack: one kind of record, honest and in bounds, of a model that is left as it was."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cnn_mnist.attacks import AttackResult, AttackWarning
+from cnn_mnist.data import Batch
+from tests.attacks.conftest import ALL, TARGETED
+from tests.conftest import trained
+
+N = 8
+
+
+@pytest.fixture(scope="module")
+def images(digits: Batch) -> Tensor:
+    return digits.images[:N]
+
+
+@pytest.fixture
+def classes(name: str, digits: Batch) -> Tensor:
+    """Labels, or targets that are not the label."""
+    labels = digits.labels[:N]
+    return (labels + 1) % 10 if name in TARGETED else labels
+
+
+def run(name: str, images: Tensor, classes: Tensor, model: nn.Module | None = None) -> AttackResult:
+    return ALL[name](model or trained(False), images, classes)
+
+
+def test_the_record_is_what_the_model_says(name: str, images: Tensor, classes: Tensor) -> None:
+    result = run(name, images, classes)
+    assert result.images.shape == result.perturbation.shape == images.shape
+    assert result.images.dtype == torch.float32
+    assert result.images.min() >= 0
+    assert result.images.max() <= 1
+    with torch.no_grad():
+        probability = trained(False)(result.images).softmax(1)
+    assert torch.equal(result.predicted, probability.argmax(1))
+    if name in TARGETED:
+        expected = classes if name != "universal" else classes[:1].expand(N)
+        assert torch.equal(result.target, expected)
+        torch.testing.assert_close(result.confidence, probability.gather(1, expected[:, None])[:, 0])
+        assert not (result.success & (result.predicted != expected)).any()
+    else:
+        assert (result.target == -1).all()
+        torch.testing.assert_close(result.confidence, probability.amax(1))
+        assert torch.equal(result.success, result.predicted != classes)
+    assert result.success.any()
+    if name not in ("non_targeted", "universal"):
+        torch.testing.assert_close(result.images, images + result.perturbation)
+    if name == "universal":
+        assert (result.perturbation == result.perturbation[:1]).all()
+        torch.testing.assert_close(result.images, (images + result.perturbation).clamp(0, 1))
+
+
+def test_the_trace_is_as_long_as_the_steps(name: str, images: Tensor, classes: Tensor) -> None:
+    result = run(name, images, classes)
+    assert result.trace.shape[1] == N
+    looks = (~result.trace.isnan()).sum(0)
+    restarts = {"pgd": 2, "pgd_to_the_end": 2}.get(name, 1)
+    if restarts == 1:
+        assert torch.equal(looks[result.steps > 0], result.steps[result.steps > 0] + 1)
+    else:  # one look more than steps from each start
+        assert ((looks - result.steps >= 0) & (looks - result.steps <= restarts)).all()
+
+
+def test_the_model_is_left_as_it_was(name: str, images: Tensor, classes: Tensor) -> None:
+    model = trained(True)
+    model.fc1.weight.requires_grad_(False)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    model.train()
+    model.norm2.eval()
+    try:
+        with pytest.warns(AttackWarning, match="in train mode"):
+            run(name, images, classes, model)
+        assert model.training
+        assert not model.norm2.training
+        assert not model.fc1.weight.requires_grad
+        assert model.fc2.weight.requires_grad
+        assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+        assert all(parameter.grad is None for parameter in model.parameters()) or model.fc2.weight.grad is not None
+    finally:
+        model.eval()
+        model.fc1.weight.requires_grad_(True)
+
+
+def test_an_image_does_not_mind_its_batch(name: str, images: Tensor, classes: Tensor) -> None:
+    if name == "universal":
+        pytest.skip("its one noise is fitted on the whole batch")
+    whole = run(name, images, classes)
+    part = run(name, images[:5], classes[:5])
+    assert torch.equal(part.success, whole.success[:5])
+    assert torch.equal(part.steps, whole.steps[:5])
+    far = (part.images - whole.images[:5]).abs()
+    assert (far > 1e-5).double().mean() < 0.001  # a sign may differ where a gradient is at rounding level
+
+
+def test_it_repeats_itself_and_leaves_the_global_generator_alone(name: str, images: Tensor, classes: Tensor) -> None:
+    state = torch.get_rng_state()
+    one = run(name, images, classes)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(
+        torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(one, run(name, images, classes), strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("spoil", "line"),
+    [
+        (lambda x: (x * 255).byte(), "images must be floats in .0, 1., got torch.uint8: divide"),
+        (lambda x: x * 255, r"images must lie in \[0, 1\], got 0..255: these are grey values of 0..255, divide them"),
+        (lambda x: x - 0.1, r"images must lie in \[0, 1\], got -0.1..0.9"),
+        (lambda x: x / 0, r"images must lie in \[0, 1\], got"),
+        (lambda x: x[0, 0], r"images must have the shape \(N, 1, H, W\), got \(28, 28\)"),
+        (lambda x: x[:0], "there are no images to attack"),
+    ],
+)
+def test_wrong_images_are_named(spoil: object, line: str, name: str, images: Tensor, classes: Tensor) -> None:
+    if name == "non_targeted":
+        pytest.skip("it makes its own images")
+    wrong = spoil(images)
+    with pytest.raises(ValueError, match=line):
+        run(name, wrong, classes[: len(wrong)] if len(wrong) else classes)
+
+
+def test_a_model_of_probabilities_is_refused(name: str, images: Tensor, classes: Tensor) -> None:
+    model = nn.Sequential(trained(False), nn.Softmax(1)).eval()
+    with pytest.raises(ValueError, match="returns probabilities, whose gradients vanish: take its softmax off"):
+        run(name, images, classes, model)
+
+
+def test_a_model_without_a_gradient_is_pointed_out(name: str, images: Tensor, classes: Tensor) -> None:
+    class Steep(nn.Module):
+        """Sees black and white alone: a step function, flat everywhere."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            seen = (x - 0.5).sign().clamp(0, 1) + 0 * x
+            return seen.flatten(1) @ torch.randn(784, 10, generator=torch.Generator().manual_seed(0))
+
+    if name == "universal":
+        pytest.skip("its cost is a mean over the batch")
+    with pytest.warns(AttackWarning, match="the gradient is zero everywhere on"):
+        run(name, images, classes, Steep().eval())
+
+
+def test_classes_that_are_not_the_models_are_refused(name: str, images: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"(target|label) must be a class, 0..9, got 10"):
+        run(name, images, torch.full((N,), 10))
+    with pytest.raises(ValueError, match=r"(target|label) must be a class, 0..9, got -1"):
+        run(name, images, torch.full((N,), -1))
