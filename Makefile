@@ -26,9 +26,10 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY) ## speed beside the peers: training and a plain loop, occlusion and captum, about 8 minutes; needs MNIST
+bench: $(READY) ## speed beside the peers: a plain loop, captum, foolbox, about 15 minutes; needs MNIST and a trained run
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.occlusion
+	$(BIN)/python -m benchmarks.attacks --cw
 
 tensorboard: $(READY) ## open TensorBoard on outputs/ and multirun/, on the next free port
 	$(BIN)/tensorboard --logdir_spec outputs:outputs,multirun:multirun

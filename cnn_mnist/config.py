@@ -115,7 +115,9 @@ def _one_line(error: Exception, config_dir: str, config_name: str) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, option = error.missing_cfg_file.rpartition("/")
-        return f"{group}={option} does not exist{nearest(option, error.options)}"
+        hint = nearest(option, error.options)
+        others = f" There are {', '.join(sorted(error.options))}" if hint.endswith("?") else ""
+        return f"{group}={option} does not exist{hint}{others}"
     if isinstance(error, ConfigCompositionException):
         unknown = next(_unknown_keys(config_dir, config_name), None)
         return unknown or text
@@ -126,13 +128,19 @@ def _one_line(error: Exception, config_dir: str, config_name: str) -> str:
 
 def _unknown_keys(config_dir: str, config_name: str) -> Iterator[str]:
     """A line for every override on the command line whose key the configuration does not have."""
+    groups = {entry.name for entry in os.scandir(config_dir) if entry.is_dir()}
+    words = [word for word in sys.argv[1:] if ("=" in word or word.startswith("~")) and not word.startswith("-")]
+    given = OverridesParser.create().parse_overrides(words)
+    chosen = [
+        override.input_line
+        for override in given
+        if override.key_or_group in groups and not override.is_sweep_override()
+    ]
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir, version_base="1.3"):
-        cfg = compose(config_name)
-    groups = {entry.name for entry in os.scandir(config_dir) if entry.is_dir()}
+        cfg = compose(config_name, [line for line in chosen if line])
     known = groups | set(_keys(cfg))
-    words = [word for word in sys.argv[1:] if ("=" in word or word.startswith("~")) and not word.startswith("-")]
-    for override in OverridesParser.create().parse_overrides(words):
+    for override in given:
         key = override.key_or_group
         if not override.is_add() and key not in known and not key.startswith("hydra"):
             yield f"unknown key {key}{nearest(key, known)}"

@@ -16,7 +16,7 @@ from cnn_mnist.figures import adversarial as draw
 from cnn_mnist.findings import Part, of_attack
 from cnn_mnist.subject import Subject
 
-EPSILONS = {"linf": (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4), "l2": (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0)}
+EPSILONS = {"linf": (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4), "l2": (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0)}
 NUM_PROBED = 200  # images on which signs of a hidden gradient are looked for
 
 Attack = Callable[[Tensor, Tensor, float], AttackResult]  # images, classes, epsilon

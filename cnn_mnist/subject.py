@@ -95,6 +95,8 @@ def tasks(cfg: DictConfig, overrides: list[str]) -> list[Task]:
             raise ValueError(f"analysis=saliency cannot be had: {NEEDS_CAPTUM}")
         print(f"saliency is left out: {NEEDS_CAPTUM}")
         found = [task for task in found if task[1] != "saliency"]
+    if not found:
+        raise ValueError("nothing is left to do: every part was left out")
     if cfg.image is not None:
         kind, name = ("attack" if found[0][0] == "attacks" else "analysis"), found[0][1]
         if is_alone and name not in OF_A_PICTURE:

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,14 @@ def tensors(path: Path) -> dict[str, np.ndarray]:
         return dict(file)
 
 
-SMALL = ("activations.num_images=60", "occlusion.num_images=40", "class_image.num_images=2", "class_image.steps=20")
+SMALL = (
+    "attack.targeted.steps=40",
+    "attack.noise.num_images=50",
+    "activations.num_images=60",
+    "occlusion.num_images=40",
+    "class_image.num_images=2",
+    "class_image.steps=20",
+)
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +143,7 @@ def test_a_picture_of_ones_own_is_predicted_and_explained(run: Done, analyze: Co
     assert done.results["labels"] == [predicted]
     assert done.results["dataset"] == "picture"
     assert {entry.name for entry in (done.folder / "analysis").iterdir()} == {"activations", "occlusion", "saliency"}
+    assert {entry.name for entry in (done.folder / "attacks").iterdir()} == {"targeted", "noise"}
 
 
 def test_a_sweep_keeps_its_jobs_apart(run: Done, analyze: Command) -> None:
@@ -145,6 +154,111 @@ def test_a_sweep_keeps_its_jobs_apart(run: Done, analyze: Command) -> None:
     found = list((run.cwd / "multirun").glob("*/*/results.json"))
     assert len(found) == 2
     assert {json.loads(path.read_text())["checkpoint"] for path in found} == {str(paths[1])}
+
+
+ATTACK_KEYS = {
+    "attack",
+    "checkpoint",
+    "dataset",
+    "num_images",
+    "success_rate",
+    "mean_confidence",
+    "mean_linf",
+    "mean_l2",
+    "mean_mse",
+    "mean_steps",
+    "seconds",
+    "tensors",
+}
+TENSORS = {"original", "images", "target", "label", "predicted", "confidence", "success", "steps", "trace"}
+
+
+def test_everything_includes_the_reports_attacks(whole: Done) -> None:
+    for name in ("non_targeted", "targeted", "noise"):
+        place = whole.folder / "attacks" / name
+        assert json.loads((place / "findings.json").read_text()) == whole.results[name]
+        assert set(tensors(place / f"{name}.npz")) == TENSORS
+        assert list(place.glob("*.png"))
+    found = EventAccumulator(str(whole.folder), size_guidance={"images": 0})
+    found.Reload()
+    assert {f"adversarial/{name}/images" for name in ("non_targeted", "targeted", "noise")} <= set(
+        found.Tags()["images"]
+    )
+
+
+def test_one_attack_with_its_options_seen_by_another_network(run: Done, analyze: Command) -> None:
+    options = ("attack=targeted", "attack.beta=20", "attack.steps=80", "attack.target=7", "images=[3,14,15,9]")
+    done = analyze(*options, f"against={run.folder}", cwd=run.cwd)
+    assert done.status == 0, done.err
+    assert [entry.name for entry in done.folder.iterdir() if entry.is_dir()] == ["attacks"]
+    results = done.results
+    assert results.keys() >= ATTACK_KEYS
+    assert (results["attack"], results["beta"], results["steps"], results["target"]) == ("targeted", 20, 80, 7)
+    assert results["against"] == {"success_rate": 1.0, "num_images": results["num_images"]}  # the same network
+    saved = tensors(Path(results["tensors"]))
+    assert set(saved) == TENSORS
+    assert set(saved["target"]) == {7}
+    assert 7 not in saved["label"]
+    network = plain(run.weights)
+    with torch.no_grad():
+        probability = network(torch.from_numpy(saved["images"])).softmax(1)
+    assert np.array_equal(probability.argmax(1), saved["predicted"])
+    np.testing.assert_allclose(probability[:, 7], saved["confidence"], atol=1e-5)
+    assert results["success_rate"] == pytest.approx((probability[:, 7] >= 0.5).double().mean().item(), abs=1e-6)
+    moved = saved["images"] - saved["original"]
+    assert results["mean_mse"] == pytest.approx((moved**2).mean((1, 2, 3)).mean(), abs=1e-6)
+    assert results["mean_linf"] == pytest.approx(np.abs(moved).max((1, 2, 3)).mean(), abs=1e-6)
+
+
+def plain(weights: dict[str, torch.Tensor]) -> torch.nn.Module:
+    """The network as anybody would write it, with the weights of a run with batch normalisation."""
+    nn = torch.nn
+    model = nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(1, 32, 3, padding=1),
+            norm1=nn.BatchNorm2d(32),
+            relu1=nn.ReLU(),
+            pool1=nn.MaxPool2d(2),
+            conv2=nn.Conv2d(32, 32, 3, padding=1),
+            norm2=nn.BatchNorm2d(32),
+            relu2=nn.ReLU(),
+            pool2=nn.MaxPool2d(2),
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(1568, 500),
+            norm3=nn.BatchNorm1d(500),
+            relu3=nn.ReLU(),
+            fc2=nn.Linear(500, 10),
+        )
+    )
+    model.load_state_dict({key.removeprefix("network."): value for key, value in weights.items()})
+    return model.eval()
+
+
+def test_a_sweep_over_attacks_and_budgets(run: Done, analyze: Command) -> None:
+    before = set((run.cwd / "multirun").glob("*/*"))
+    sweep = ("attack=fgsm,pgd", "attack.epsilon=0.05,0.1", "attack.num_images=50", "attack.epsilons=[0.02,0.2]")
+    done = analyze("-m", *sweep, cwd=run.cwd)
+    assert done.status == 0, done.err
+    jobs = [json.loads((job / "results.json").read_text()) for job in set((run.cwd / "multirun").glob("*/*")) - before]
+    rates = {(job["attack"], job["epsilon"]): job["success_rate"] for job in jobs}
+    assert rates.keys() == {("fgsm", 0.05), ("fgsm", 0.1), ("pgd", 0.05), ("pgd", 0.1)}
+    for epsilon in (0.05, 0.1):
+        assert rates["fgsm", epsilon] <= rates["pgd", epsilon]
+    for job in jobs:
+        curve = job["robust_accuracy"]
+        assert curve["epsilon"] == [0.02, 0.2]
+        assert curve["robust_acc"][0] >= 1 - job["success_rate"] >= curve["robust_acc"][1]
+        assert len(curve["robust_acc_by_class"][0]) == 10
+        assert {"restarts", "steps", "num_images"} <= curve.keys()
+
+
+@pytest.mark.parametrize("attack", ["universal", "deepfool"])
+def test_the_other_attacks_leave_the_same_record(attack: str, run: Done, analyze: Command) -> None:
+    small = {"universal": ("attack.steps=5", "attack.num_train_images=50"), "deepfool": ("attack.num_images=20",)}
+    done = analyze(f"attack={attack}", *small[attack], cwd=run.cwd)
+    assert done.status == 0, done.err
+    assert done.results.keys() >= ATTACK_KEYS
+    assert set(tensors(Path(done.results["tensors"]))) == TENSORS
 
 
 @pytest.mark.parametrize(
@@ -167,7 +281,14 @@ def test_a_sweep_keeps_its_jobs_apart(run: Done, analyze: Command) -> None:
         (["saliency.window=29"], "saliency.window must be a whole number from 1 to 28, got 29"),
         (["data.val_size=5"], "data.val_size has no effect on an analysis: leave it out"),
         (["image=outputs.txt"], "outputs.txt cannot be read as a picture"),
-        (["image=outputs.txt", "analysis=filters"], "analysis=filters looks at no image: leave out image="),
+        (["image=outputs.txt", "analysis=filters"], "analysis=filters cannot do with one picture: leave out image="),
+        (
+            ["attack=hopskipjump"],
+            "attack=hopskipjump does not exist: choose from all, deepfool, fgsm, noise, non_targeted",
+        ),
+        (["attack=pdg"], "attack=pdg does not exist: did you mean pgd? There are all, deepfool, fgsm, noise,"),
+        (["attack=targeted", "against=nowhere"], "there is no checkpoint at nowhere: set"),
+        (["attack=targeted", "attack.target=3", "images=[3]"], "every image is of the target's class already"),
         (["ckpt_path=foreign.ckpt"], "foreign.ckpt is a checkpoint of another kind of network"),
     ],
 )

@@ -15,7 +15,8 @@ from cnn_mnist import config, rules
 from tests.conftest import ROOT, Command
 
 CONF = ROOT / "conf"
-OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if path.parent.name not in ("logger",))
+NOT_TRAINS = ("logger", "attack")
+OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if path.parent.name not in NOT_TRAINS)
 
 
 def composed(*overrides: str, script: str = "train") -> DictConfig:
@@ -73,6 +74,57 @@ def test_an_analysis_composes_and_fits_its_signatures(overrides: tuple[str, ...]
     for part in rules.PARTS:  # every argument can be set on the command line
         parameters = inspect.signature(get_object(cfg[part]._target_)).parameters.keys() - {"subject"}
         assert parameters == {str(key) for key in cfg[part]} - {"_target_", "_partial_"}
+
+
+ATTACKS = sorted(path.stem for path in (CONF / "attack").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_every_attack_composes_and_fits_its_signature(attack: str) -> None:
+    cfg = composed(
+        f"attack={attack}", "attack.seed=3" if attack in ("pgd", "universal") else "seed=3", script="analyze"
+    )
+    rules.check(cfg, rules.ANALYZE)
+    check_targets(cfg)
+    for name, node in rules.attacks_of(cfg).items():
+        parameters = inspect.signature(get_object(node._target_)).parameters.keys() - {"subject"}
+        assert parameters == {str(key) for key in node} - {"_target_", "_partial_"}
+        assert parameters <= rules.ATTACK.keys(), f"{name} has options without a rule"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (("attack=targeted", "attack.target=10"), "attack.target must be null or a class from 0 to 9, got 10: set att"),
+        (("attack=targeted", "attack.target=-1"), "attack.target must be null or a class from 0 to 9, got -1"),
+        (("attack=targeted", "attack.beta=-1"), "attack.beta must be a number of at least 0, got -1"),
+        (("attack=targeted", "attack.steps=0"), "attack.steps must be a whole number of at least 1, got 0"),
+        (("attack=targeted", "attack.steps=-5"), "attack.steps must be a whole number of at least 1, got -5"),
+        (("attack=targeted", "attack.steps=2.5"), "got 2.5"),
+        (("attack=pgd", "attack.epsilon=-0.1"), "attack.epsilon must be a number from 0 to 1, got -0.1"),
+        (("attack=pgd", "attack.epsilon=1.5"), "attack.epsilon must be a number from 0 to 1, got 1.5"),
+        (("attack=fgsm", "attack.epsilon=2"), "attack.epsilon must be a number from 0 to 1, got 2"),
+        (("attack=pgd", "attack.norm=l1"), "attack.norm must be linf or l2, got l1"),
+        (("attack=pgd", "attack.epsilons=[0.1,-1]"), "attack.epsilons must be null or a list of numbers of at least 0"),
+        (("attack=noise", "attack.budget=2"), "attack.budget must be null or a number from 0 to 1, got 2"),
+        (("attack=all", "attack.targeted.beta=-1"), "attack.targeted.beta must be a number of at least 0, got -1"),
+    ],
+)
+def test_attacks_out_of_range_are_named(overrides: tuple[str, ...], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        rules.check(composed(*overrides, script="analyze"), rules.ANALYZE)
+
+
+def test_an_l2_ball_may_be_large() -> None:
+    rules.check(composed("attack=pgd", "attack.norm=l2", "attack.epsilon=3", script="analyze"), rules.ANALYZE)
+
+
+def test_robust_training_watches_over_itself() -> None:
+    cfg = composed("experiment=robust")
+    assert cfg.model.epsilon > 0.3
+    assert cfg.callbacks.robust_accuracy.epsilon == 0.3
+    assert "occlusion" in cfg.callbacks
+    assert "callbacks" not in {str(key) for key in composed("experiment=robust", "callbacks=none").callbacks}
 
 
 def test_the_defaults_are_the_reports_recipe() -> None:

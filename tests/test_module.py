@@ -80,7 +80,8 @@ def test_equals_a_plain_loop(batchnorm: bool, schedule: str | None, data: DataMo
 
 def test_hyperparameters_are_plain_scalars() -> None:
     kept = {"batchnorm": True, "lr": 0.5, "schedule": "one_cycle", "kernel_size": 5}
-    assert dict(Classifier(True, 0.5, "one_cycle", 5).hparams) == kept
+    defence = {"epsilon": 0.1, "attack_steps": 2, "warmup_epochs": 0.5}
+    assert dict(Classifier(True, 0.5, "one_cycle", 5, **defence).hparams) == kept | defence
 
 
 def test_the_optimiser_is_fused_adam() -> None:

@@ -1,7 +1,6 @@
 """`python train.py` as a person runs it: real processes, on the digits that need no download."""
 
 import csv
-import os
 import signal
 import socket
 from importlib.metadata import version
@@ -24,6 +23,13 @@ EVERY_OTHER_EPOCH = (
     "activations/conv2/overview",
     "occlusion/probability",
     "occlusion/predicted",
+)
+ADVERSARIAL = (
+    "adversarial/non_targeted",
+    "adversarial/non_targeted/cost",
+    "adversarial/targeted",
+    "adversarial/noise",
+    "adversarial/noise/cost",
 )
 
 
@@ -81,7 +87,9 @@ def test_tensorboard_holds_curves_and_pictures(run: Done) -> None:
     every_epoch = {"samples": 1, "predictions": 3, "confusion_matrix": 3}
     pictures = {tag: [picture.step for picture in found.Images(tag)] for tag in found.Tags()["images"]}
     assert {tag: len(steps) for tag, steps in pictures.items() if tag in every_epoch} == every_epoch
-    others = {tag: steps for tag, steps in pictures.items() if tag not in every_epoch}
+    once = {tag: steps for tag, steps in pictures.items() if tag.startswith("adversarial/")}
+    assert once == {tag: [45] for tag in ADVERSARIAL}
+    others = {tag: steps for tag, steps in pictures.items() if tag not in every_epoch and tag not in once}
     assert others == {tag: [30, 45] for tag in EVERY_OTHER_EPOCH}  # the second epoch, and the last
     plugin = found.SummaryMetadata("_hparams_/session_start_info").plugin_data
     assert plugin.plugin_name == "hparams"
@@ -224,13 +232,3 @@ def test_one_epoch_on_mnist(batchnorm: str, bound: float, train: Command, mnist_
     assert done.status == 0, done.err
     assert done.results["num_train"] == 60_000
     assert done.results["test/acc"] >= bound
-
-
-@pytest.mark.slow
-@pytest.mark.mnist
-@pytest.mark.parametrize("batchnorm", ["false", "true"])
-def test_the_reports_recipe_on_mnist(batchnorm: str, train: Command, mnist_root: Path) -> None:
-    done = train(f"model.batchnorm={batchnorm}", f"data.root={mnist_root}", "trainer=cpu", timeout=1200)
-    assert done.status == 0, done.err
-    assert done.results["test/acc"] >= 0.985
-    assert os.fspath(done.folder.parent.name) == "mnist-paper"

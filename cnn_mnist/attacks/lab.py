@@ -15,7 +15,7 @@ from cnn_mnist.ascent import (
 )
 from cnn_mnist.attacks.result import AttackResult, as_classes, attacking, check_number, conclude
 
-GROWTH = 1.1  # of beta in a step, once the target is reached
+GROWTH = 1.2  # of beta in a step, once the target is reached
 
 
 def non_targeted(

@@ -95,7 +95,8 @@ def pgd(
     check_number("steps", steps, 1)
     check_number("restarts", restarts, 1)
     labels = as_classes(labels, images)
-    seeds = torch.randint(2**62, (restarts,), generator=generator, device=generator.device).tolist()
+    num_starts = restarts if epsilon > 0 else 0  # without room to move, an image is what it is
+    seeds = torch.randint(2**62, (num_starts,), generator=generator, device=generator.device).tolist()
     direction, random_start, project = BALLS[norm](images, epsilon)
     with attacking(model, images, labels, name="label"):
         found, taken, is_flat = images.clone(), torch.zeros_like(labels), torch.zeros_like(labels, dtype=torch.bool)

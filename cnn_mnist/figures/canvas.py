@@ -122,7 +122,8 @@ def to_pixels(figure: Figure) -> NDArray[np.uint8]:
 
 
 def cost_curves(cost: Tensor, names: list[str], label: str) -> Figure:
-    """Cost against iteration, a curve for each name; cost (steps + 1, B)."""
+    """Cost against iteration, a curve for each name; cost (steps + 1, B), NaN where a curve has ended."""
+    cost = cost[cost.isfinite().any(1)]
     figure = Figure(figsize=(7, 4.2), layout="constrained", dpi=110)
     axes = figure.add_subplot()
     shades = colormaps["viridis"](np.linspace(0, 0.92, len(names)))

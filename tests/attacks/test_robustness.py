@@ -1,0 +1,96 @@
+"""Accuracy under attack counted by hand, and models that hide their gradient found out."""
+
+import functools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cnn_mnist import attacks
+from cnn_mnist.attacks import AttackWarning
+from cnn_mnist.attacks.robustness import Masking, gradient_masking, robust_accuracy
+from cnn_mnist.data import Batch
+from tests.attacks.conftest import linear
+from tests.conftest import trained
+
+
+def test_accuracy_falls_where_the_budget_reaches_the_boundary() -> None:
+    model = linear(torch.eye(2, 4))  # the brighter of the first two pixels; a gap of g falls to a budget above g / 2
+    images = torch.tensor([[0.6, 0.5], [0.7, 0.5], [0.5, 0.7], [0.4, 0.8]]).repeat_interleave(2, 1)[:, [0, 2, 1, 3]]
+    labels = torch.tensor([0, 0, 1, 0])  # the last one is wrong without any attack
+    attack = functools.partial(attacks.fgsm, model, images.view(4, 1, 2, 2), labels)
+    found = robust_accuracy(lambda epsilon: attack(epsilon=epsilon), labels, [0.0, 0.06, 0.11], num_classes=3)
+    assert found.epsilon.tolist() == pytest.approx([0, 0.06, 0.11])
+    assert found.accuracy.tolist() == [3 / 4, 2 / 4, 0]
+    assert found.by_class[:, 0].tolist() == pytest.approx([2 / 3, 1 / 3, 0])
+    assert found.by_class[:, 1].tolist() == [1, 1, 0]
+    assert found.by_class[:, 2].isnan().all()
+
+
+def look(model: nn.Module, digits: Batch, epsilon: float = 0.1) -> Masking:
+    return gradient_masking(
+        model.eval(),
+        digits.images[:60],
+        digits.labels[:60],
+        epsilon=epsilon,
+        step_size=0.02,
+        steps=10,
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def test_an_honest_network_smells_of_nothing(digits: Batch) -> None:
+    found = look(trained(False), digits)
+    assert found.warnings == []
+    assert found.many_steps <= found.one_step <= found.random
+    assert found.huge == 0
+    assert found.flat == 0
+
+
+class Rounded(nn.Module):
+    """Sees black and white alone: no gradient, and no protection from more than half a step of grey."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen: Tensor = trained(False)((x + 0 * x).round() + 0 * x)
+        return seen
+
+
+class Saturated(nn.Module):
+    """Logits so large that the cross-entropy of what is right is exactly zero, and so is its gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = trained(False)(x)
+        return 1e4 * logits
+
+
+class Wavy(nn.Module):
+    """A ripple on every pixel leads small steps astray; a step over the ripples goes where it should."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rippled = x - 0.03 * torch.sin(x * 2 * torch.pi / 0.02)
+        seen: Tensor = trained(False)(rippled)
+        return seen
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [(Rounded(), "the gradient is zero everywhere on"), (Saturated(), "with a budget of 1, in which any image is")],
+)
+def test_a_hidden_gradient_is_smelt(model: nn.Module, words: str, digits: Batch) -> None:
+    with pytest.warns(AttackWarning, match="the gradient is zero everywhere on"):
+        found = look(model, digits)
+    assert any(words in warning for warning in found.warnings), found
+
+
+def test_random_noise_that_beats_the_attack_is_smelt(digits: Batch) -> None:
+    found = look(Wavy(), digits, epsilon=0.3)
+    assert any(
+        words in warning for warning in found.warnings for words in ("random noise fools more", "one step fools")
+    )
+
+
+def test_cross_entropy_of_the_saturated_model_is_flat(digits: Batch) -> None:
+    x = digits.images[:5].clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(F.cross_entropy(Saturated().eval()(x), trained(False)(x).argmax(1)), x)
+    assert gradient.abs().max() == 0

@@ -1,0 +1,73 @@
+"""The report's recipe and its attacks on the real MNIST, as a person runs them: the long tests."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cnn_mnist import attacks, checkpoint
+from cnn_mnist.data import DataModule
+from tests.conftest import Command, Done
+from tests.test_analyze import tensors
+
+pytestmark = [pytest.mark.slow, pytest.mark.mnist]
+
+
+@pytest.fixture(scope="module", params=["false", "true"], ids=["baseline", "batchnorm"])
+def run(request: pytest.FixtureRequest, train: Command, mnist_root: Path) -> Done:
+    """Six epochs, without and with batch normalisation."""
+    done = train(f"model.batchnorm={request.param}", f"data.root={mnist_root}", "trainer=cpu", timeout=1200)
+    assert done.status == 0, done.err
+    return done
+
+
+def test_the_reports_recipe(run: Done) -> None:
+    assert run.results["test/acc"] >= 0.985
+    assert run.folder.parent.name == "mnist-paper"
+
+
+def test_non_targeted_reaches_every_class_from_ten_seeds(run: Done) -> None:
+    network = checkpoint.load(run.folder)
+    for seed in range(10):
+        result = attacks.non_targeted(
+            network, torch.arange(10), steps=500, step_size=0.1, generator=torch.Generator().manual_seed(seed)
+        )
+        assert result.success.all()
+        assert (result.confidence >= 0.999).all()
+        assert (result.trace.gather(0, result.steps[None])[0] > result.trace[0]).all()
+
+
+def test_the_reports_attacks(run: Done, analyze: Command) -> None:
+    done = analyze("attack=all", "attack.noise.num_images=500", cwd=run.cwd)
+    assert done.status == 0, done.err
+    targeted, noise = done.results["targeted"], done.results["noise"]
+    assert targeted["num_images"] == 90
+    assert targeted["success_rate"] >= 89 / 90
+    assert targeted["median_mse"] <= 0.008
+    assert targeted["p90_mse"] <= 0.02
+    assert (noise["num_images"], noise["success_rate"]) == (10, 1.0)
+    network = checkpoint.load(run.folder)
+    for name in ("targeted", "noise"):
+        saved = tensors(Path(done.results[name]["tensors"]))
+        with torch.no_grad():
+            predicted = network(torch.from_numpy(saved["images"])).argmax(1).numpy()
+        assert np.array_equal(predicted, saved["predicted"])
+        assert (saved["label"] != saved["target"]).all()
+
+
+def test_adversarial_training_withstands(train: Command, mnist_root: Path) -> None:
+    short = ("experiment=robust", "trainer.max_epochs=3", "model.warmup_epochs=1.5")
+    done = train(*short, "trainer=cpu", f"data.root={mnist_root}", timeout=1200)
+    assert done.status == 0, done.err
+    network = checkpoint.load(done.folder)
+    metrics = (done.folder / "metrics.csv").read_text()
+    assert "test/robust_acc" in metrics.splitlines()[0]
+    data = DataModule(root=str(mnist_root), fallback=None)
+    data.prepare_data()
+    data.setup()
+    images, labels = data.test[data.test.spread(300)]
+    result = attacks.pgd(
+        network, images, labels, epsilon=0.3, step_size=0.01, steps=50, generator=torch.Generator().manual_seed(0)
+    )
+    assert 1 - result.success.double().mean() >= 0.8
