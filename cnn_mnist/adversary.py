@@ -201,8 +201,8 @@ def attackable(
 ) -> tuple[Tensor, Tensor, list[str]]:
     """Attacks, each an image's place and a target, without those that have nothing to do.
 
-    Left out in silence: images of the target's own class. Left out, and said in the sentences that are returned as
-    well: images of another class that the network takes for the target without any attack.
+    Left out are images of the target's own class, and others that the network takes for it without any attack. The
+    sentences that are returned say so, except for a digit in its own column of the report's grid.
 
     Raises:
         ValueError: None are left.
@@ -210,11 +210,14 @@ def attackable(
     predicted = predict(subject.network, images.to(subject.device)).argmax(1).cpu()[row]
     is_own = labels[row] == target
     is_seen = (predicted == target) & ~is_own
-    said = [f"Not counted: {int(is_seen.sum())} images of another class, seen as the target without an attack."]
+    counts = {"seen as the target without an attack": is_seen, "of the target's own class": is_own}
+    if len(target.unique()) > 1:
+        del counts["of the target's own class"]
+    said = [f"Not counted: {int(left.sum())} {words}." for words, left in counts.items() if left.any()]
     kept = ~is_own & ~is_seen
     if not kept.any():
         raise ValueError("every image is of the target's class already: set attack.target or images=...")
-    return row[kept], target[kept], said if is_seen.any() else []
+    return row[kept], target[kept], said
 
 
 def _transfer(

@@ -105,7 +105,7 @@ class Findings:
             found = {"attack": task.name, **task.options, **found, "tensors": str(path)}
         found = _plain(found)
         (place / "findings.json").write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
-        self.record |= found if task.is_alone else {task.name: found}
+        self.record |= found if task.kind == "attacks" and task.is_alone else {task.name: found}
         for sentence in part.sentences:
             print(f"  {sentence}")
 

@@ -199,6 +199,8 @@ def test_one_attack_with_its_options_seen_by_another_network(run: Done, analyze:
     assert set(saved) == TENSORS
     assert set(saved["target"]) == {7}
     assert 7 not in saved["label"]
+    own = 4 - results["num_images"]
+    assert own == 0 or "Not counted: " in done.out
     network = plain(run.weights)
     with torch.no_grad():
         probability = network(torch.from_numpy(saved["images"])).softmax(1)

@@ -13,6 +13,7 @@ from cnn_mnist.data import Batch, DataModule
 from cnn_mnist.defence import turned_against, warmed_up
 from cnn_mnist.module import Classifier
 from tests.conftest import same, trained
+from tests.test_module import trainer
 
 
 def test_epsilon_grows_evenly_and_stays() -> None:
@@ -46,19 +47,9 @@ def fit(
     data.setup()
     torch.manual_seed(0)
     model = Classifier(lr=3e-3, **options)  # type: ignore[arg-type]
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        callbacks=callbacks,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        default_root_dir=folder,
-    )
-    trainer.fit(model, data, ckpt_path=resume, weights_only=True)
-    return trainer, model
+    fitted = trainer(folder, epochs, callbacks=callbacks)
+    fitted.fit(model, data, ckpt_path=resume, weights_only=True)
+    return fitted, model
 
 
 QUIET = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore::FutureWarning:pytorch_lightning")
@@ -68,8 +59,8 @@ QUIET = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignor
 def test_it_goes_on_bit_for_bit(tmp_path: Path) -> None:
     defence = {"epsilon": 0.1, "attack_steps": 2, "warmup_epochs": 1.5}
     _, whole = fit(tmp_path, 2, **defence)
-    trainer, _ = fit(tmp_path, 1, **defence)
-    trainer.save_checkpoint(tmp_path / "half.ckpt")
+    half, _ = fit(tmp_path, 1, **defence)
+    half.save_checkpoint(tmp_path / "half.ckpt")
     _, resumed = fit(tmp_path, 2, resume=tmp_path / "half.ckpt", **defence)
     assert same(whole.state_dict(), resumed.state_dict())
 
@@ -83,14 +74,14 @@ def test_it_helps_and_is_measured_every_epoch(tmp_path: Path, digits: Batch) -> 
         return 1 - result.success.double().mean().item()
 
     watch = RobustAccuracy(epsilon=0.1, steps=10, num_images=1000)
-    trainer, defended = fit(tmp_path, 5, epsilon=0.1, attack_steps=3, warmup_epochs=1.0, callbacks=[watch])
+    run, defended = fit(tmp_path, 5, epsilon=0.1, attack_steps=3, warmup_epochs=1.0, callbacks=[watch])
     _, plain = fit(tmp_path, 3)
     defended.eval()
     plain.eval()
     assert robust(defended) > robust(plain) + 0.2
-    assert trainer.callback_metrics["test/robust_acc"].item() == pytest.approx(robust(defended), abs=1e-6)
+    assert run.callback_metrics["test/robust_acc"].item() == pytest.approx(robust(defended), abs=1e-6)
     one_step = attacks.fgsm(defended, *digits, epsilon=0.1)
-    assert trainer.callback_metrics["test/fgsm_acc"].item() == pytest.approx(
+    assert run.callback_metrics["test/fgsm_acc"].item() == pytest.approx(
         1 - one_step.success.double().mean().item(), abs=1e-6
     )
 

@@ -22,9 +22,9 @@ def data() -> DataModule:
     return data
 
 
-def trainer(folder: Path, **options: object) -> pl.Trainer:
+def trainer(folder: Path, epochs: int = EPOCHS, **options: object) -> pl.Trainer:
     return pl.Trainer(
-        max_epochs=EPOCHS,
+        max_epochs=epochs,
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from cnn_mnist.ascent import (
+    Direction,
     Judged,
-    Objective,
+    Project,
     ascend,
     linf_ball,
     sign,
@@ -52,16 +53,7 @@ def non_targeted(
     drawn = torch.randn(len(target), *shape, generator=generator, device=generator.device)
     device = next(model.parameters(), drawn).device
     start, target = (0.5 + 0.1 * drawn).clamp(0, 1).to(device), target.to(device)
-    with attacking(model, start, target):
-        climbed = ascend(
-            _logit(model, target, confidence),
-            start,
-            steps=steps,
-            step_size=step_size,
-            direction=unit_inside,
-            project=to_grey_values,
-        )
-        return conclude(model, start, climbed, target, confidence=confidence)
+    return _climb_logit(model, start, target, steps, step_size, confidence, unit_inside, to_grey_values)
 
 
 def noise(
@@ -96,16 +88,7 @@ def noise(
     _check(steps, step_size, confidence)
     target = as_classes(target, images)
     project = to_grey_values if epsilon is None else linf_ball(images, epsilon).project
-    with attacking(model, images, target):
-        climbed = ascend(
-            _logit(model, target, confidence),
-            images,
-            steps=steps,
-            step_size=step_size,
-            direction=standardised,
-            project=project,
-        )
-        return conclude(model, images, climbed, target, confidence=confidence)
+    return _climb_logit(model, images, target, steps, step_size, confidence, standardised, project)
 
 
 def targeted(
@@ -227,15 +210,26 @@ def universal(
         return conclude(model, images, shared, classes)._replace(perturbation=matrix)
 
 
-def _logit(model: nn.Module, target: Tensor, confidence: float) -> Objective:
-    """The logit of the target; an image is done when its probability is high enough."""
+def _climb_logit(
+    model: nn.Module,
+    start: Tensor,
+    target: Tensor,
+    steps: int,
+    step_size: float,
+    confidence: float,
+    direction: Direction,
+    project: Project,
+) -> AttackResult:
+    """Raise the logit of the target until its probability is high enough."""
 
     def judge(x: Tensor, index: Tensor) -> Judged:
         logits, aim = model(x), target[index][:, None]
         reached = logits.softmax(1).gather(1, aim)[:, 0] >= confidence
         return Judged(logits.gather(1, aim)[:, 0], reached)
 
-    return judge
+    with attacking(model, start, target):
+        climbed = ascend(judge, start, steps=steps, step_size=step_size, direction=direction, project=project)
+        return conclude(model, start, climbed, target, confidence=confidence)
 
 
 def _check(steps: int, step_size: float, confidence: float) -> None:

@@ -1,5 +1,7 @@
 """What holds for every attack: one kind of record, honest and in bounds, of a model that is left as it was."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -149,3 +151,13 @@ def test_classes_that_are_not_the_models_are_refused(name: str, images: Tensor) 
         run(name, images, torch.full((N,), 10))
     with pytest.raises(ValueError, match=r"(target|label) must be a class, 0..9, got -1"):
         run(name, images, torch.full((N,), -1))
+
+
+@pytest.mark.gpu
+def test_a_gpu_does_the_same(name: str, images: Tensor, classes: Tensor) -> None:
+    here = run(name, images, classes)
+    model = copy.deepcopy(trained(False)).cuda()
+    there = run(name, images.cuda(), classes.cuda(), model)
+    assert all(value.is_cuda for value in there)
+    assert (there.cpu().success == here.success).double().mean() >= 0.75
+    assert (there.cpu().images - here.images).abs().mean() < 0.02
