@@ -11,7 +11,7 @@ from cnn_mnist import attacks, console
 from cnn_mnist.adversary import NUM_SHOWN, attackable, targets
 from cnn_mnist.ascent import l2
 from cnn_mnist.attacks.result import AttackResult
-from cnn_mnist.attacks.robustness import gradient_masking, robust_accuracy
+from cnn_mnist.attacks.robustness import RobustAccuracy, gradient_masking, robust_accuracy
 from cnn_mnist.figures import adversarial as draw
 from cnn_mnist.findings import Part, of_attack
 from cnn_mnist.subject import Subject
@@ -116,38 +116,31 @@ def _over_test_set(
     goal = "another class" if target is None else f"a {target}"
     part.sentences.append(f"{words}: {result.success.double().mean():.1%} of {len(images):,} images become {goal}.")
     if target is None:
-        _add_curve(part, name, subject, lambda budget: attack(there, classes, budget), labels, epsilons, norm, how)
+        known = {epsilon: result}  # not to be computed again for the curve
+        budgets = sorted(EPSILONS[norm] if epsilons is None else epsilons)
+        if budgets:
+            found = robust_accuracy(
+                lambda budget: known.get(budget) or attack(there, classes, budget).cpu(),
+                labels,
+                console.track(budgets, f"{name} against epsilon"),
+            )
+            _add_curve(part, name, found, norm, how | {"num_images": len(labels)})
         if norm == "linf":
             _add_signs(part, subject, there[:NUM_PROBED], classes[:NUM_PROBED], epsilon, how)
     return of_attack(name, subject, images, labels, result, seconds, part)
 
 
-def _add_curve(
-    part: Part,
-    name: str,
-    subject: Subject,
-    attack: Callable[[float], AttackResult],
-    labels: Tensor,
-    epsilons: list[float] | None,
-    norm: str,
-    how: dict[str, Any],
-) -> None:
+def _add_curve(part: Part, name: str, found: RobustAccuracy, norm: str, how: dict[str, Any]) -> None:
     """Add the robust accuracy against the budget."""
-    budgets = sorted(EPSILONS[norm] if epsilons is None else epsilons)
-    if not budgets:
-        return
-    tracked = console.track(budgets, f"{name} against epsilon")
-    found = robust_accuracy(lambda budget: attack(budget).cpu(), labels, list(tracked))
-    part.figures[f"{name}/robustness"] = draw.robustness(found, attack=name, norm=norm, num_images=len(labels))
+    part.figures[f"{name}/robustness"] = draw.robustness(found, attack=name, norm=norm, num_images=how["num_images"])
     part.findings["robust_accuracy"] = {
         "epsilon": found.epsilon.tolist(),
         "robust_acc": found.accuracy.tolist(),
         "robust_acc_by_class": found.by_class.tolist(),
         "norm": norm,
-        "num_images": len(labels),
         **how,
     }
-    curve = ", ".join(f"{a:.1%} at {e:g}" for e, a in zip(budgets, found.accuracy.tolist(), strict=True))
+    curve = ", ".join(f"{a:.1%} at {e:g}" for e, a in zip(found.epsilon.tolist(), found.accuracy.tolist(), strict=True))
     part.sentences.append(f"Accuracy under attack, by epsilon ({norm}): {curve}.")
 
 

@@ -102,6 +102,13 @@ TRAIN = Rules(
         "trainer.max_epochs": number(int, 1),
     }
     | {f"callbacks.{name}.every_n_epochs": number(int, 1) for name in ("filters", "activations", "occlusion")}
+    | {
+        "callbacks.adversarial.steps": number(int, 1),
+        "callbacks.adversarial.seed": _SEED,
+        "callbacks.robust_accuracy.epsilon": number(float, 0, 1),
+        "callbacks.robust_accuracy.steps": number(int, 1),
+        "callbacks.robust_accuracy.num_images": number(int, 1),
+    }
     | {f"callbacks.occlusion.{key}": rule for key, rule in _PATCH.items()},
 )
 _TARGET = Rule("null or a class from 0 to 9", lambda value: value is None or number(int, 0, 9).holds(value))

@@ -1,6 +1,6 @@
 """How much of its accuracy a network keeps under attack, and whether to believe it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -27,7 +27,7 @@ class RobustAccuracy(NamedTuple):
 
 
 def robust_accuracy(
-    attack: Callable[[float], AttackResult], labels: Tensor, epsilons: Sequence[float], *, num_classes: int = 10
+    attack: Callable[[float], AttackResult], labels: Tensor, epsilons: Iterable[float], *, num_classes: int = 10
 ) -> RobustAccuracy:
     """Attack with each budget; an image is robust where the attack failed, in every restart if it has several.
 
@@ -37,13 +37,16 @@ def robust_accuracy(
         epsilons: Budgets.
         num_classes: Number of classes.
     """
-    accuracy, by_class = [], []
+    budgets, accuracy, by_class = [], [], []
     for epsilon in epsilons:
+        budgets.append(epsilon)
         is_right = ~attack(epsilon).success
         accuracy.append(is_right.double().mean())
         right = labels[is_right].bincount(minlength=num_classes)
         by_class.append(right / labels.bincount(minlength=num_classes))
-    return RobustAccuracy(torch.tensor(epsilons), torch.stack(accuracy).cpu(), torch.stack(by_class).cpu())
+    return RobustAccuracy(
+        torch.tensor(budgets, dtype=torch.float64), torch.stack(accuracy).cpu(), torch.stack(by_class).cpu()
+    )
 
 
 class Masking(NamedTuple):

@@ -42,7 +42,7 @@ def test_pgd_ends_in_the_best_corner_of_its_ball(norm: str) -> None:
         two_classes(direction, -9), GREY, 0, epsilon=0.2, step_size=0.1, steps=20, norm=norm, generator=generator()
     )
     best = 0.2 * (direction.sign() if norm == "linf" else direction / direction.norm())
-    torch.testing.assert_close(result.perturbation.flatten(), best, atol=1e-4, rtol=0)
+    torch.testing.assert_close(result.perturbation.flatten(), best, atol=5e-4, rtol=0)
     assert not result.success.any()
 
 
@@ -76,7 +76,7 @@ def test_pgd_takes_the_shortest_way_out_when_it_stops_early() -> None:
 
 def test_restarts_find_what_one_start_misses() -> None:
     class Well(nn.Module):
-        """Wrong where the first pixel is far from grey; flat in between, so that the start decides."""
+        """Wrong where the first pixel is far from grey, so that the start decides."""
 
         def forward(self, x: Tensor) -> Tensor:
             far = (x[:, 0, 0, 0] - 0.5).abs() - 0.09
@@ -86,7 +86,7 @@ def test_restarts_find_what_one_start_misses() -> None:
     counts = [
         int(
             attacks.pgd(
-                Well(), x, 0, epsilon=0.1, step_size=1e-4, steps=1, restarts=n, generator=generator()
+                Well().eval(), x, 0, epsilon=0.1, step_size=1e-4, steps=1, restarts=n, generator=generator()
             ).success.sum()
         )
         for n in (1, 5, 40)

@@ -98,7 +98,7 @@ def test_the_matrix_of_hidden_digits_says_the_shares() -> None:
 
 def test_curves_are_the_costs() -> None:
     cost = torch.rand(30, 10)
-    figure = anatomy.cost_curves(cost, [f"class {n}" for n in range(10)], "logit")
+    figure = canvas.cost_curves(cost, [f"class {n}" for n in range(10)], "logit")
     for line, expected in zip(figure.axes[0].lines, cost.T, strict=True):
         np.testing.assert_allclose(line.get_ydata(), expected)
     images = anatomy.class_images(
