@@ -91,7 +91,7 @@ def noise(
     steps: int,
     step_size: float,
     confidence: float,
-    budget: float | None,
+    epsilon: float | None,
     num_images: int,
     seed: int,
 ) -> Part:
@@ -108,7 +108,7 @@ def noise(
         steps=steps,
         step_size=step_size,
         confidence=confidence,
-        epsilon=budget,
+        epsilon=epsilon,
     ).cpu()
     seconds = time.perf_counter() - clock
     names = [f"{label} as {c}" for label, c in zip(labels.tolist(), aim.tolist(), strict=True)]

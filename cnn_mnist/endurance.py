@@ -63,6 +63,7 @@ def pgd(
             targeted=target is not None,
             early_stop=early_stop,
             generator=torch.Generator().manual_seed(seed),
+            progress=lambda taken: console.track(taken, f"pgd, epsilon {budget:g}"),
         )
 
     how = {"restarts": restarts, "steps": steps, "step_size": step_size}

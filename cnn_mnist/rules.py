@@ -112,11 +112,13 @@ TRAIN = Rules(
     | {f"callbacks.occlusion.{key}": rule for key, rule in _PATCH.items()},
 )
 _TARGET = Rule("null or a class from 0 to 9", lambda value: value is None or number(int, 0, 9).holds(value))
-ATTACK = {  # options by name: they mean the same in every attack
+ATTACK = {  # options by name; they mean the same in every attack, or are named with theirs
     "target": _TARGET,
     "beta": number(float, 0),
     "epsilon": number(float, 0, 1),
-    "budget": Rule("null or a number from 0 to 1", lambda value: value is None or number(float, 0, 1).holds(value)),
+    "noise.epsilon": Rule(
+        "null or a number from 0 to 1", lambda value: value is None or number(float, 0, 1).holds(value)
+    ),
     "epsilons": Rule(
         "null or a list of numbers of at least 0",
         lambda value: (
@@ -176,7 +178,7 @@ def check(cfg: DictConfig, rules: Rules) -> None:
         prefix = "attack." if "_target_" in cfg.attack else f"attack.{name}."
         for key, value in node.items():
             if key in ATTACK:
-                rule = ATTACK[str(key)]
+                rule = ATTACK.get(f"{name}.{key}", ATTACK[str(key)])
                 if key == "epsilon" and "norm" in node and node.norm == "l2":
                     rule = number(float, 0)
                 _hold(f"{prefix}{key}", value, rule)

@@ -11,6 +11,7 @@ from cnn_mnist.ascent import (
     Ascent,
     Judged,
     Objective,
+    Progress,
     ascend,
     inside,
     l2,
@@ -64,6 +65,7 @@ def pgd(
     targeted: bool = False,
     early_stop: bool = True,
     generator: torch.Generator,
+    progress: Progress = iter,
 ) -> AttackResult:
     """Projected gradient descent: steps on the cross-entropy within a ball, from a random place in it.
 
@@ -82,6 +84,7 @@ def pgd(
         early_stop: Whether an image is done at its first success. Otherwise every step of every start is taken, and an
             image is judged by its last step from each start, as other implementations do.
         generator: Of the starts; the i-th image's do not depend on how many there are.
+        progress: Goes through the steps of each start, to show how far it is.
 
     Raises:
         ValueError: As `attacking` says, or an option out of range.
@@ -113,6 +116,7 @@ def pgd(
                 step_size=step_size,
                 direction=direction,
                 project=lambda moved, index, left=left: project(moved, left[index]),  # type: ignore[misc]
+                progress=progress,
             )
             still = ~is_over[left]
             found[left[still]] = climbed.images[still]
