@@ -73,12 +73,9 @@ def targeted(
         f"{int(result.success.sum())} of {len(aim)} attacks succeed (p >= {confidence:g}); their mean squared "
         f"difference: median {median:.4f}, 90th percentile {tail:.4f}.",
     ]
-    mean_cost = torch.stack([result.trace[:, aim == c].nanmean(1) for c in aim.unique()], 1)
     figures = {
         "targeted/images": draw.grid_of_targets(images, labels, result, row),
-        "targeted/cost": cost_curves(
-            mean_cost, [f"as {c}" for c in aim.unique().tolist()], "logit - beta * MSE, mean over the images"
-        ),
+        "targeted/cost": draw.mean_costs(result),
     }
     part = Part({"median_mse": median, "p90_mse": tail}, sentences, {}, figures)
     return of_attack("targeted", subject, images[row], labels[row], result, seconds, part)

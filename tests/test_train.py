@@ -28,6 +28,7 @@ ADVERSARIAL = (
     "adversarial/non_targeted",
     "adversarial/non_targeted/cost",
     "adversarial/targeted",
+    "adversarial/targeted/cost",
     "adversarial/noise",
     "adversarial/noise/cost",
 )

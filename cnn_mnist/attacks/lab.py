@@ -1,6 +1,7 @@
 """The lab report's attacks: an image from noise, a digit seen as another, learnt noise, one noise for all digits."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnn_mnist.ascent import (
@@ -154,13 +155,13 @@ def targeted(
 def universal(
     model: nn.Module,
     images: Tensor,
-    target: int,
+    target: Tensor | int,
     *,
     epsilon: float,
     step_size: float = 0.01,
     steps: int = 100,
     batch_size: int = 100,
-    generator: torch.Generator,
+    generator: torch.Generator | None = None,
 ) -> AttackResult:
     """One noise matrix that, added to whatever image, makes it the target; fitted on many.
 
@@ -170,12 +171,12 @@ def universal(
     Args:
         model: Images to logits (B, C); left as it was.
         images: The set fitted on, (N, 1, H, W) in [0, 1].
-        target: The class aimed at.
+        target: The class aimed at; or one for each image, int64 (N,).
         epsilon: Largest change of a pixel, 0..1.
         step_size: Change of every pixel in a step.
         steps: Number of steps.
         batch_size: Images drawn for a step.
-        generator: Draws them.
+        generator: Draws them; None: one with seed 0.
 
     Raises:
         ValueError: As `attacking` says, or an option out of range.
@@ -185,11 +186,14 @@ def universal(
     _check(steps, step_size, 1)
     check_number("epsilon", epsilon, 0, 1)
     classes = as_classes(target, images)
+    if generator is None:
+        generator = torch.Generator().manual_seed(0)
 
     def mean_log_probability(matrix: Tensor, index: Tensor) -> Judged:
-        chosen = torch.randint(len(images), (batch_size,), generator=generator, device=generator.device)
-        logits = model((images[chosen.to(images.device)] + matrix).clamp(0, 1))
-        return Judged(logits.log_softmax(1)[:, target].mean()[None])
+        drawn = torch.randint(len(images), (batch_size,), generator=generator, device=generator.device)
+        chosen = drawn.to(images.device)
+        logits = model((images[chosen] + matrix).clamp(0, 1))
+        return Judged(-F.cross_entropy(logits, classes[chosen])[None])
 
     with attacking(model, images, classes):
         climbed = ascend(

@@ -38,6 +38,7 @@ class Adversarial(Callback):
             network, images[row].to(device), aim.to(device), beta=6.5, steps=self.steps, step_size=0.1
         ).cpu()
         show(trainer, "adversarial/targeted", draw.grid_of_targets(images, labels, turned, row))
+        show(trainer, "adversarial/targeted/cost", draw.mean_costs(turned))
 
         source = labels.roll(-1)  # the next class's image for each target
         learnt = attacks.noise(network, images[source].to(device), target.to(device), steps=self.steps).cpu()

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from cnn_mnist.attacks.result import AttackResult
 from cnn_mnist.attacks.robustness import RobustAccuracy
 from cnn_mnist.attacks.transfer import Transfer
-from cnn_mnist.figures.canvas import DARK, INK, RIGHT, WRONG, Colours, Mosaic, mosaic
+from cnn_mnist.figures.canvas import DARK, INK, RIGHT, WRONG, Colours, Mosaic, cost_curves, mosaic
 
 
 class Published(NamedTuple):
@@ -76,6 +77,13 @@ def grid_of_targets(
     median = f"median MSE of the successes {mse.median():.4f}" if len(mse) else "no success"
     grid.title(f"A row looks like one digit, a column is taken for one; {median}")
     return grid.figure
+
+
+def mean_costs(result: AttackResult) -> Figure:
+    """The report's cost against iteration, for each class aimed at the mean over its attacks."""
+    aims = result.target.unique()
+    means = torch.stack([result.trace[:, result.target == aim].nanmean(1) for aim in aims], 1)
+    return cost_curves(means, [f"as {aim}" for aim in aims.tolist()], "logit - beta * MSE, mean over the images")
 
 
 def sums(images: Tensor, labels: Tensor, result: AttackResult, title: str) -> Figure:
