@@ -68,11 +68,9 @@ def targeted(
     seconds = time.perf_counter() - clock
     mse = result.perturbation.square().mean((1, 2, 3))[result.success].double()
     median, tail = (mse.quantile(q).item() if len(mse) else math.nan for q in (0.5, 0.9))
-    sentences = [
-        *said,
-        f"{int(result.success.sum())} of {len(aim)} attacks succeed (p >= {confidence:g}); their mean squared "
-        f"difference: median {median:.4f}, 90th percentile {tail:.4f}.",
-    ]
+    means = f"; their mean squared difference: median {median:.4f}, 90th percentile {tail:.4f}" if len(mse) else ""
+    counts = f"{int(result.success.sum())} of {len(aim)} attacks succeed (p >= {confidence:g}){means}."
+    sentences = [*said, counts]
     figures = {
         "targeted/images": draw.grid_of_targets(images, labels, result, row),
         "targeted/cost": draw.mean_costs(result),
@@ -89,7 +87,7 @@ def noise(
     step_size: float,
     confidence: float,
     epsilon: float | None,
-    num_images: int,
+    num_test_images: int,
     seed: int,
 ) -> Part:
     """Which noise makes one digit another, and what does it do to digits that it was not made for?"""
@@ -121,8 +119,14 @@ def noise(
     if subject.test is not None:
         few = _transfer(subject, subject.network, result.perturbation, aim, shown, seed)
         figures["noise/ten_examples"] = draw.transfer_grid(shown, classes, result.perturbation, aim, few.predicted)
-        part.findings["ten_examples_changed"] = int((few.predicted != few.clean).sum())
-        _spread(part, "noise", subject, result.perturbation, aim, num_images, seed)
+        changed = int((few.predicted != few.clean).sum())
+        part.tensors["ten_examples"] = {"target": aim, "label": classes, **few._asdict()}
+        part.findings["ten_examples_changed"] = changed
+        part.sentences.append(
+            f"Added to {len(shown)} digits, the {len(aim)} noises change {changed} of {few.predicted.numel()} answers, "
+            "those on the digits they were made for included."
+        )
+        _spread(part, "noise", subject, result.perturbation, aim, num_test_images, seed)
     return of_attack("noise", subject, images, labels, result, seconds, part)
 
 
@@ -135,7 +139,7 @@ def universal(
     steps: int,
     batch_size: int,
     num_train_images: int,
-    num_images: int,
+    num_test_images: int,
     seed: int,
 ) -> Part:
     """Is there one noise that makes every digit the same? Fitted on training images, judged on test images."""
@@ -143,6 +147,8 @@ def universal(
     assert subject.test is not None
     fitted = subject.train[subject.train.spread(num_train_images)].images.to(subject.device)
     aims = targets(target)
+    shown, classes = subject.images[:NUM_SHOWN], subject.labels[:NUM_SHOWN]
+    row, aim, said = attackable(subject, shown, classes, *pairs(len(shown), aims))
     clock = time.perf_counter()
     fits = [
         attacks.universal(
@@ -160,8 +166,6 @@ def universal(
     seconds = time.perf_counter() - clock
     noises, trace = torch.stack([f.perturbation[0] for f in fits]).cpu(), torch.stack([f.trace[:, 0] for f in fits], 1)
 
-    shown, classes = subject.images[:NUM_SHOWN], subject.labels[:NUM_SHOWN]
-    row, aim, said = attackable(subject, shown, classes, *pairs(len(shown), aims))
     images, labels, which = shown[row], classes[row], torch.searchsorted(aims, aim)
     summed = (images + noises[which]).clamp(0, 1)
     probability = predict(subject.network, summed.to(subject.device)).softmax(1).cpu()
@@ -178,7 +182,7 @@ def universal(
         "universal/cost": cost_curves(trace.cpu(), names, "mean log probability of the target"),
     }
     part = Part({}, said, {}, figures)
-    _spread(part, "universal", subject, noises, aims, num_images, seed)
+    _spread(part, "universal", subject, noises, aims, num_test_images, seed)
     return of_attack("universal", subject, images, labels, result, seconds, part)
 
 
@@ -213,7 +217,9 @@ def attackable(
     said = [f"Not counted: {int(left.sum())} {words}." for words, left in counts.items() if left.any()]
     kept = ~is_own & ~is_seen
     if not kept.any():
-        raise ValueError("every image is of the target's class already: set attack.target or images=...")
+        raise ValueError(
+            "every image is of the target's class, or seen as it, already: set attack.target or images=..."
+        )
     return row[kept], target[kept], said
 
 

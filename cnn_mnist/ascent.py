@@ -34,7 +34,7 @@ class Ascent(NamedTuple):
     Attributes:
         images: (N, 1, H, W).
         steps: Steps that each image took, int64 (N,).
-        trace: The cost before each step and after the last, (steps + 1, N); NaN once an image is done.
+        trace: The cost before each step and, looking back, after the last, (steps + 1, N); NaN once an image is done.
         is_flat: bool (N,): the first gradient was zero everywhere, though the image was not done.
     """
 
@@ -43,6 +43,8 @@ class Ascent(NamedTuple):
     trace: Tensor
     is_flat: Tensor
 
+
+NO_GRADIENT = "the model's answer has no gradient with respect to the images"
 
 Objective = Callable[[Tensor, Tensor], Judged]  # images (b, 1, H, W), their places int64 (b,) among the N
 Direction = Callable[[Tensor, Tensor], Tensor]  # gradient and images -> the step, all (b, 1, H, W)
@@ -77,10 +79,12 @@ def ascend(
         look_back: Whether to look at the images once more after the last step. Otherwise the trace ends before it, and
             no score sees it.
     """
-    images, best = start.detach().clone(), torch.full((len(start),), -torch.inf, device=start.device)
+    if torch.is_inference_mode_enabled():
+        raise ValueError("there are no gradients to climb in torch.inference_mode()")
+    images, best = start.detach().clone(), start.new_full((len(start),), -torch.inf)
     kept = images.clone()
     taken = torch.zeros(len(start), dtype=torch.long, device=start.device)
-    trace = torch.full((steps + look_back, len(start)), torch.nan, device=start.device)
+    trace = start.new_full((steps + look_back, len(start)), torch.nan)
     is_flat = torch.zeros_like(taken, dtype=torch.bool)
     active = torch.arange(len(start), device=start.device)
     with torch.enable_grad():
@@ -97,7 +101,7 @@ def ascend(
                 if step == steps:
                     continue
                 if not judged.cost.requires_grad:
-                    raise ValueError("the model's answer has no gradient with respect to the images")
+                    raise ValueError(NO_GRADIENT)
                 (gradient,) = torch.autograd.grad(judged.cost.sum(), x)  # the sum: images stay independent
                 x = x.detach()
                 if judged.is_done is not None:
@@ -133,7 +137,9 @@ def sign(gradient: Tensor, images: Tensor) -> Tensor:
 
 def unit(gradient: Tensor, images: Tensor) -> Tensor:
     """The steepest direction where the L2 norm counts, of norm 1."""
-    return gradient / l2(gradient).clamp_min(1e-12)
+    tiny = torch.finfo(gradient.dtype).tiny
+    gradient = gradient / gradient.abs().amax((1, 2, 3), keepdim=True).clamp_min(tiny)  # squares of 1e-20 would vanish
+    return gradient / l2(gradient).clamp_min(tiny)
 
 
 def unit_inside(gradient: Tensor, images: Tensor) -> Tensor:
@@ -158,7 +164,7 @@ def l2(images: Tensor) -> Tensor:
 
 
 class Ball(NamedTuple):
-    """What the images within a distance of others are like to climb in: a direction, a random start, the way back."""
+    """The images within a distance of others: the steepest direction among them, a random start, and the way back."""
 
     direction: Direction
     random_start: Callable[[torch.Generator], Tensor]

@@ -15,7 +15,7 @@ from cnn_mnist.guard import untouched
 REACH = 5 / 3  # the steps together may go so many times the radius of the ball
 
 
-def turned_against(
+def adversarial_examples(
     model: nn.Module, images: Tensor, labels: Tensor, *, epsilon: float, steps: int, generator: torch.Generator
 ) -> Tensor:
     """Images (B, 1, H, W) near others that the model finds harder: a few steps of PGD, with the model in eval mode.

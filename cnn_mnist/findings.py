@@ -45,14 +45,24 @@ def of_attack(
     """
     findings = {"num_images": len(labels), **result.summary(), "seconds": round(seconds, 3), **part.findings}
     sentences = list(part.sentences)
-    if subject.other is not None and result.success.any():
-        predicted = predict(subject.other, result.images[result.success].to(subject.device)).argmax(1).cpu()
-        target = result.target[result.success]
-        is_fooled = torch.where(target == -1, predicted != labels[result.success], predicted == target)
-        findings["against"] = {"success_rate": is_fooled.double().mean().item(), "num_images": len(is_fooled)}
-        sentences.append(
-            f"Of the {len(is_fooled):,} successes, {is_fooled.double().mean():.1%} fool the other network."
+    if subject.other is not None:
+        own, clean, seen = (
+            predict(network, images.to(subject.device)).argmax(1).cpu()
+            for network, images in (
+                (subject.network, original),
+                (subject.other, original),
+                (subject.other, result.images),
+            )
         )
+        is_aimed = result.target >= 0
+        was_right = torch.where(is_aimed, clean != result.target, (clean == labels) & (own == labels))
+        is_fooled = torch.where(is_aimed, seen == result.target, seen != labels)[result.success & was_right]
+        rate = is_fooled.double().mean().item()
+        findings["against"] = {"success_rate": rate, "num_images": len(is_fooled)}
+        if len(is_fooled):
+            sentences.append(
+                f"Of {len(is_fooled):,} successes, {rate:.1%} fool the other network, which was right before."
+            )
     saved = {"original": original, "label": labels, **result._asdict()}
     del saved["perturbation"]
     return Part(findings, sentences, {name: saved, **part.tensors}, part.figures)
@@ -94,7 +104,7 @@ class Findings:
             path = base / f"{tag}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(path)
-            writer.add_image(tag if task.kind == "analysis" else f"adversarial/{tag}", pixels, 0, dataformats="HWC")
+            writer.add_image(_tag(task, tag), pixels, 0, dataformats="HWC")
         writer.close()
         for stem, tensors in part.tensors.items():
             arrays: dict[str, Any] = {key: value.detach().cpu().numpy() for key, value in tensors.items()}
@@ -113,6 +123,11 @@ class Findings:
         """Write the record; returns the path of results.json."""
         results.write_config(self.folder, self.cfg)
         return results.write(self.folder, self.record | {"command_seconds": round(time.perf_counter() - self.start, 2)})
+
+
+def _tag(task: Task, name: str) -> str:
+    """A figure's name in TensorBoard: an attack's main one is the attack's."""
+    return name if task.kind == "analysis" else f"adversarial/{name.removesuffix('/images')}"
 
 
 def _plain(value: Any) -> Any:

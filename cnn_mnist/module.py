@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from cnn_mnist.allocator import keep_freed_memory
 from cnn_mnist.data import NUM_CLASSES, Batch, Shuffled
-from cnn_mnist.defence import turned_against, warmed_up
+from cnn_mnist.defence import adversarial_examples, warmed_up
 from cnn_mnist.network import CNN
 
 LOSS_EVERY = 50  # steps between two points of the training loss, each the mean over those steps
@@ -94,7 +94,7 @@ class Classifier(pl.LightningModule):
         epoch = self.global_step / self.trainer.num_training_batches
         # one stream of starts for each (seed, step): a resumed run goes on bit for bit
         seed = int(np.random.SeedSequence((self.trainer.datamodule.seed, self.global_step)).generate_state(1)[0])  # type: ignore[attr-defined]
-        return turned_against(
+        return adversarial_examples(
             self.network,
             images,
             labels,

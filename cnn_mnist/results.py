@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from cnn_mnist.analysis.architecture import architecture, total
+from cnn_mnist.callbacks.robust_accuracy import RobustAccuracy
 from cnn_mnist.callbacks.throughput import Timing
 from cnn_mnist.data import DataModule
 from cnn_mnist.module import Classifier
@@ -60,12 +61,19 @@ def of_training(
         "num_parameters": sums.num_parameters,
         "num_neurons": sums.num_neurons,
         **measured,
+        **_watched(trainer),
         **({"val/acc": round(score.item(), 7)} if (score := chosen.best_model_score) is not None else {}),
         **timing._asdict(),
         "checkpoint": str(Path(chosen.best_model_path).resolve()),
         **surroundings(trainer.strategy.root_device),
         "architecture": [layer._asdict() for layer in layers],
     }
+
+
+def _watched(trainer: pl.Trainer) -> dict[str, float]:
+    """The accuracy under attack after the last epoch, where it was asked for; the test has forgotten it."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return next((callback.last for callback in callbacks if isinstance(callback, RobustAccuracy)), {})
 
 
 def surroundings(device: torch.device) -> dict[str, Any]:

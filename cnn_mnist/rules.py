@@ -56,10 +56,6 @@ def _selects(value: object) -> bool:
     return number(int, 1, 100).holds(value)
 
 
-def _are_budgets(value: object) -> bool:
-    return value is None or (isinstance(value, ListConfig) and all(number(float, 0).holds(one) for one in value))
-
-
 PATH = Rule("a path or null", lambda value: value is None or (isinstance(value, str) and value != ""))
 SELECTION = Rule("a count from 1 to 100 or as many indices such as [3,14,15]", _selects)
 
@@ -112,6 +108,15 @@ TRAIN = Rules(
     | {f"callbacks.occlusion.{key}": rule for key, rule in _PATCH.items()},
 )
 _TARGET = Rule("null or a class from 0 to 9", lambda value: value is None or number(int, 0, 9).holds(value))
+
+
+def _budgets(each: Rule) -> Rule:
+    def holds(value: object) -> bool:
+        return value is None or (isinstance(value, ListConfig) and all(each.holds(one) for one in value))
+
+    return Rule(f"null or a list such as [0.1,0.2], each {each.words}", holds)
+
+
 ATTACK = {  # options by name; they mean the same in every attack, or are named with theirs
     "target": _TARGET,
     "beta": number(float, 0),
@@ -119,14 +124,13 @@ ATTACK = {  # options by name; they mean the same in every attack, or are named 
     "noise.epsilon": Rule(
         "null or a number from 0 to 1", lambda value: value is None or number(float, 0, 1).holds(value)
     ),
-    "epsilons": Rule(
-        "null or a list of numbers of at least 0",
-        lambda value: (
-            value is None or (isinstance(value, ListConfig) and all(number(float, 0).holds(e) for e in value))
-        ),
-    ),
+    "epsilons": _budgets(number(float, 0, 1)),
+    "deepfool.epsilons": _budgets(number(float, 0)),
     "steps": number(int, 1),
     "step_size": number(float, 0, above=True),
+    "pgd.step_size": Rule(
+        "null or a number above 0", lambda value: value is None or number(float, 0, above=True).holds(value)
+    ),
     "confidence": number(float, 0, 1),
     "restarts": number(int, 1),
     "norm": one_of("linf", "l2"),
@@ -134,6 +138,7 @@ ATTACK = {  # options by name; they mean the same in every attack, or are named 
     "overshoot": number(float, 0),
     "batch_size": number(int, 1),
     "num_images": number(int, 1),
+    "num_test_images": number(int, 1),
     "num_train_images": number(int, 1),
     "seed": _SEED,
 }
@@ -179,17 +184,17 @@ def check(cfg: DictConfig, rules: Rules) -> None:
         for key, value in node.items():
             if key in ATTACK:
                 rule = ATTACK.get(f"{name}.{key}", ATTACK[str(key)])
-                if key == "epsilon" and "norm" in node and node.norm == "l2":
-                    rule = number(float, 0)
+                if "norm" in node and node.norm == "l2":  # larger than any change of a single pixel
+                    rule = {"epsilon": number(float, 0), "epsilons": ATTACK["deepfool.epsilons"]}.get(str(key), rule)
                 _hold(f"{prefix}{key}", value, rule)
 
 
 def attacks_of(cfg: DictConfig) -> dict[str, DictConfig]:
     """The attacks that a configuration holds, by name: one, or several below `attack`."""
-    if "attack" not in cfg:
+    if "attack" not in cfg or cfg.attack is None:
         return {}
     nodes = [cfg.attack] if "_target_" in cfg.attack else [node for node in cfg.attack.values()]
-    return {node._target_.rpartition(".")[2]: node for node in nodes}
+    return {node._target_.rpartition(".")[2]: node for node in nodes if node is not None}
 
 
 def _hold(key: str, value: object, rule: Rule) -> None:

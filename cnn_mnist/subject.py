@@ -125,7 +125,7 @@ def choose(cfg: DictConfig, overrides: list[str], names: Sequence[str] = OF_A_PI
     cfg.ckpt_path = str(file)
     content = checkpoint.read(file)
     network = checkpoint.network_of(content, file).to(_device(cfg.trainer.accelerator))
-    other = None if cfg.against is None else checkpoint.load(cfg.against).to(_device(cfg.trainer.accelerator))
+    other = None if cfg.against is None else _other(cfg.against).to(network.fc1.weight.device)
     if own is not None:
         return _of_picture(network, file, own, cfg.image)._replace(other=other)
     _settle_data(cfg, overrides, file, content.get("datamodule_hyper_parameters", {}).get("dataset"))
@@ -155,6 +155,14 @@ def _of_picture(network: CNN, file: Path, own: picture.Picture, name: str) -> Su
     print(*(f"{name}: {note}" for note in own.notes), sep="\n")
     print(f"predicted {first} (p {probability[first]:.3f}), then {second} (p {probability[second]:.3f})")
     return Subject(network, file, "picture", own.image, torch.tensor([first]), torch.tensor([-1]), None)
+
+
+def _other(path: str) -> CNN:
+    """The network that looks on."""
+    try:
+        return checkpoint.load(path)
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(str(error).replace("ckpt_path", "against")) from error
 
 
 def _device(accelerator: str) -> torch.device:

@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from cnn_mnist import attacks
 from cnn_mnist.callbacks.robust_accuracy import RobustAccuracy
 from cnn_mnist.data import Batch, DataModule
-from cnn_mnist.defence import turned_against, warmed_up
+from cnn_mnist.defence import adversarial_examples, warmed_up
 from cnn_mnist.module import Classifier
 from tests.conftest import same, trained
 from tests.test_module import trainer
@@ -25,7 +26,9 @@ def test_epsilon_grows_evenly_and_stays() -> None:
 def test_images_stay_within_reach_and_are_harder(digits: Batch) -> None:
     network = trained(True)
     images, labels = digits.images[:50], digits.labels[:50]
-    turned = turned_against(network, images, labels, epsilon=0.1, steps=4, generator=torch.Generator().manual_seed(0))
+    turned = adversarial_examples(
+        network, images, labels, epsilon=0.1, steps=4, generator=torch.Generator().manual_seed(0)
+    )
     assert (turned - images).abs().max() <= 0.1 + 1e-6
     assert turned.min() >= 0
     assert turned.max() <= 1
@@ -88,11 +91,31 @@ def test_it_helps_and_is_measured_every_epoch(tmp_path: Path, digits: Batch) -> 
 
 
 @QUIET
-def test_a_collapse_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cnn_mnist.callbacks.robust_accuracy.COLLAPSE", -1.0)  # any gap is one
+@pytest.mark.parametrize(
+    ("one_step", "several", "warmup_epochs", "is_said"),
+    [(0.9, 0.1, 0.0, True), (0.9, 0.8, 0.0, False), (0.1, 0.9, 0.0, False), (0.9, 0.1, 1.0, False)],
+)
+def test_a_collapse_is_said_once_epsilon_is_warm(
+    one_step: float,
+    several: float,
+    warmup_epochs: float,
+    is_said: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def leaving(accuracy: float) -> object:
+        success = torch.arange(10) >= round(10 * accuracy)
+        return lambda model, images, labels, **options: SimpleNamespace(success=success)
+
+    monkeypatch.setattr(attacks, "fgsm", leaving(one_step))
+    monkeypatch.setattr(attacks, "pgd", leaving(several))
+    watch = RobustAccuracy()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        fit(tmp_path, 1, epsilon=0.1, attack_steps=1, warmup_epochs=0.0, callbacks=[RobustAccuracy(steps=3)])
+        fit(tmp_path, 1, epsilon=0.1, attack_steps=1, warmup_epochs=warmup_epochs, callbacks=[watch])
     said = [str(warning.message) for warning in caught if warning.category is attacks.AttackWarning]
-    assert len(said) == 1
-    assert said[0].startswith("adversarial training has collapsed: accuracy ")
+    assert len(said) == is_said
+    assert all(
+        text.startswith("adversarial training has collapsed: accuracy 90.0% under one step, 10.0%") for text in said
+    )
+    assert watch.last == pytest.approx({"test/fgsm_acc": one_step, "test/robust_acc": several})

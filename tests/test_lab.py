@@ -39,7 +39,7 @@ def test_non_targeted_reaches_every_class_from_ten_seeds(run: Done) -> None:
 
 
 def test_the_reports_attacks(run: Done, analyze: Command) -> None:
-    done = analyze("attack=all", "attack.noise.num_images=500", cwd=run.cwd)
+    done = analyze("attack=all", "attack.noise.num_test_images=500", cwd=run.cwd)
     assert done.status == 0, done.err
     targeted, noise = done.results["targeted"], done.results["noise"]
     assert targeted["num_images"] == 90

@@ -87,6 +87,7 @@ def noise(
     Source: lab report 3.3.3.
     """
     _check(steps, step_size, confidence)
+    check_number("epsilon", 1 if epsilon is None else epsilon, 0, 1)
     target = as_classes(target, images)
     project = to_grey_values if epsilon is None else linf_ball(images, epsilon).project
     return _climb_logit(model, images, target, steps, step_size, confidence, standardised, project)
@@ -106,9 +107,9 @@ def targeted(
 
     Climbs logit[target] - beta * MSE from the image itself, as the report does, until the target is reached. From then
     on it looks for a nearer image: the logit gives way to its lead over the runner-up's, since it also grows where all
-    logits do, and each image has a beta of its own, which grows while the target holds and shrinks while it does not.
-    The success with the lowest MSE is kept; without one, the image with the highest probability of the target. The
-    trace shows the report's cost throughout.
+    logits do, and each image has a beta of its own, which grows from the given one while the target holds and shrinks
+    while it does not. The success with the lowest MSE is kept; without one, the image with the highest probability of
+    the target. The trace shows the report's cost throughout.
 
     Args:
         model: Images to logits (B, C); left as it was.
@@ -127,7 +128,7 @@ def targeted(
     _check(steps, step_size, confidence)
     check_number("beta", beta, 0)
     target = as_classes(target, images)
-    weight = torch.full((len(images),), float(beta), device=images.device)
+    weight = torch.full((len(images),), max(1.0, beta), device=images.device)  # of the search: 0 could not grow
     was_reached = torch.zeros(len(images), dtype=torch.bool, device=images.device)
 
     def judge(x: Tensor, index: Tensor) -> Judged:
@@ -141,9 +142,9 @@ def targeted(
         searches = was_reached[index]
         weight[index] *= torch.where(searches, torch.where(holds, GROWTH, 1 / GROWTH), 1)
         return Judged(
-            cost=logit - runner_up.where(searches, 0) - weight[index] * mse,
+            cost=torch.where(searches, logit - runner_up - weight[index] * mse, logit - beta * mse),
             is_done=holds & (mse == 0),  # it was seen as the target from the first
-            score=torch.where(holds, 1 - mse, probability - 1),
+            score=torch.where(holds, 1 - mse, logits.log_softmax(1).gather(1, aim)[:, 0]),
             shown=logit - beta * mse,
         )
 
@@ -185,6 +186,7 @@ def universal(
     """
     _check(steps, step_size, 1)
     check_number("epsilon", epsilon, 0, 1)
+    check_number("batch_size", batch_size, 1)
     classes = as_classes(target, images)
     if generator is None:
         generator = torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""What every attack returns, and what is held against it before it starts."""
+"""What every attack returns, and the checks of what it is given."""
 
 import math
 import warnings
@@ -26,8 +26,8 @@ class AttackResult(NamedTuple):
         target: The class aimed at, int64 (N,); -1 where any wrong class will do.
         predicted: The class that the model sees now, int64 (N,).
         confidence: The probability of the target, or of the predicted class where there is none, (N,).
-        success: bool (N,): the target was reached, or a wrong class where there is none. Whoever counts leaves out the
-            images that the model saw in the target class before.
+        success: bool (N,): the target was reached, or a wrong class where there is none. Rates leave out the images
+            that the model saw in the target class before.
         steps: Steps that each image took, int64 (N,).
         trace: The cost before each step and after the last, (iterations, N); NaN once an image is done.
     """
@@ -65,7 +65,7 @@ class AttackResult(NamedTuple):
 
 @contextmanager
 def attacking(model: nn.Module, images: Tensor, classes: Tensor, *, name: str = "target") -> Iterator[None]:
-    """Hold an attack's inputs against what ruins attacks everywhere; meanwhile freeze the model, in eval mode.
+    """Check an attack's inputs, and freeze the model in eval mode while it runs.
 
     Args:
         model: Images to logits (B, C).
@@ -118,7 +118,7 @@ def check_logits(logits: Tensor) -> None:
 
 def check_number(name: str, value: float, low: float, high: float = math.inf) -> None:
     """Raise ValueError for a number outside low..high."""
-    if not low <= value <= high:
+    if not (low <= value <= high and math.isfinite(value)):
         limits = f"in {low:g}..{high:g}" if high < math.inf else f"at least {low:g}"
         raise ValueError(f"{name} must be {limits}, got {value:g}: set attack.{name}")
 
@@ -154,7 +154,9 @@ def conclude(
             "be attacked by climbing, which does not make the model robust"
         )
         warnings.warn(message, AttackWarning, stacklevel=3)
-    probability = predict(model, climbed.images).softmax(1)
+    logits = predict(model, climbed.images)
+    check_logits(logits)
+    probability = logits.softmax(1)
     highest, predicted = probability.max(1)
     if targeted:
         target, highest = classes, probability.gather(1, classes[:, None])[:, 0]

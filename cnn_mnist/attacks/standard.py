@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from cnn_mnist.ascent import (
     BALLS,
+    NO_GRADIENT,
     Ascent,
     Judged,
     Objective,
@@ -69,7 +70,7 @@ def pgd(
 ) -> AttackResult:
     """Projected gradient descent: steps on the cross-entropy within a ball, from a random place in it.
 
-    An image that is wrong from the first is returned as it is, with 0 steps.
+    An image that is wrong from the first is returned as it is; with `early_stop` no step is taken on it.
 
     Args:
         model: Images to logits (B, C); left as it was.
@@ -83,7 +84,7 @@ def pgd(
         targeted: Whether to go towards `labels` instead of away from them.
         early_stop: Whether an image is done at its first success. Otherwise every step of every start is taken, and an
             image is judged by its last step from each start, as other implementations do.
-        generator: Of the starts; the i-th image's do not depend on how many there are.
+        generator: Of the starts, on the CPU; the i-th image's do not depend on how many there are.
         progress: Goes through the steps of each start, to show how far it is.
 
     Raises:
@@ -122,7 +123,7 @@ def pgd(
             found[left[still]] = climbed.images[still]
             is_over[left] |= _is_over(predict(model, climbed.images), labels[left], targeted)
             taken[left] += climbed.steps
-            is_flat[left] = climbed.is_flat
+            is_flat[left] |= climbed.is_flat
             trace = torch.full((steps + 1, len(images)), torch.nan, device=images.device)
             trace[:, left] = climbed.trace
             traces.append(trace)
@@ -156,6 +157,8 @@ def deepfool(
 
     def half_squared_distance(x: Tensor, index: Tensor) -> Judged:
         logits = model(x)
+        if not logits.requires_grad:
+            raise ValueError(NO_GRADIENT)
         label = labels[index][:, None]
         margins = logits - logits.gather(1, label)  # (b, C), negative while the class is the label's
         gradients = (torch.autograd.grad(margin.sum(), x, retain_graph=True)[0] for margin in margins.unbind(1))

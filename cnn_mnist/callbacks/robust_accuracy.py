@@ -15,13 +15,17 @@ COLLAPSE = 0.3  # by how much accuracy under one step may be above that under se
 class RobustAccuracy(Callback):
     """Accuracy under PGD, and under one step of the same size, on a few images of `val` after every epoch.
 
-    Under one step and not under several: the network has learnt to hide its gradient, and is not robust at all.
+    Where many images withstand one step and few several, the network has learnt to hide its gradient and is not robust.
+
+    Attributes:
+        last: What was measured last, by name.
     """
 
     def __init__(self, epsilon: float = 0.3, steps: int = 20, num_images: int = 500) -> None:
         self.epsilon = epsilon
         self.steps = steps
         self.num_images = num_images
+        self.last: dict[str, float] = {}
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Attack, log, and warn of a collapse."""
@@ -48,6 +52,7 @@ class RobustAccuracy(Callback):
                 f"{self.steps}: raise model.attack_steps or model.warmup_epochs"
             )
             warnings.warn(message, AttackWarning, stacklevel=2)
+        self.last = metrics
         for key, value in metrics.items():
             trainer.callback_metrics[key] = torch.tensor(value)
         for logger in trainer.loggers:

@@ -70,7 +70,7 @@ def grid_of_targets(
             ha="center",
             va="bottom",
             fontsize=7,
-            color="black" if own else WRONG if failed[k] else RIGHT,
+            color="black" if own else "grey" if not text else WRONG if failed[k] else RIGHT,
             fontweight="bold" if own else "normal",
         )
     mse = result.perturbation.square().mean((1, 2, 3))[result.success]
@@ -171,13 +171,13 @@ def transfer_rates(found: Transfer, target: Tensor, learnt: str) -> Figure:
     return figure
 
 
-def robustness(found: RobustAccuracy, *, attack: str, norm: str, num_images: int) -> Figure:
+def robustness(found: RobustAccuracy, *, attack: str, norm: str, num_images: int, dataset: str) -> Figure:
     """Accuracy under attack against its budget, with what others report, and of each class."""
     figure = Figure(figsize=(11, 4.2), layout="constrained", dpi=110)
     left, right = figure.subplots(1, 2, width_ratios=[1.1, 1])
     epsilon = found.epsilon.numpy()
     left.plot(epsilon, found.accuracy.numpy(), "o-", color=DARK, label=f"this network, {attack}")
-    if norm == "linf":
+    if norm == "linf" and dataset == "mnist":
         for (source, accuracy), marker in zip(PUBLISHED, "D^sv", strict=True):
             left.plot(PUBLISHED_EPSILON, accuracy, marker, color=WRONG, markersize=6, fillstyle="none", label=source)
     left.axhline(0.1, color="black", linestyle=":", linewidth=1, label="chance")

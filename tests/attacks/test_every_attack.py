@@ -70,6 +70,7 @@ def test_the_trace_is_as_long_as_the_steps(name: str, images: Tensor, classes: T
 def test_the_model_is_left_as_it_was(name: str, images: Tensor, classes: Tensor) -> None:
     model = trained(True)
     model.fc1.weight.requires_grad_(False)
+    model.zero_grad(set_to_none=True)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     model.train()
     model.norm2.eval()
@@ -81,17 +82,20 @@ def test_the_model_is_left_as_it_was(name: str, images: Tensor, classes: Tensor)
         assert not model.fc1.weight.requires_grad
         assert model.fc2.weight.requires_grad
         assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-        assert all(parameter.grad is None for parameter in model.parameters()) or model.fc2.weight.grad is not None
+        assert all(parameter.grad is None for parameter in model.parameters())
     finally:
         model.eval()
         model.fc1.weight.requires_grad_(True)
 
 
-def test_an_image_does_not_mind_its_batch(name: str, images: Tensor, classes: Tensor) -> None:
+def test_an_image_does_not_mind_its_batch(
+    name: str, images: Tensor, classes: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if name == "universal":
         pytest.skip("its one noise is fitted on the whole batch")
     whole = run(name, images, classes)
-    part = run(name, images[:5], classes[:5])
+    monkeypatch.setattr("cnn_mnist.ascent.batch_size", lambda device: 3)
+    part = run(name, images[:5], classes[:5])  # in other company, and three at a time
     assert torch.equal(part.success, whole.success[:5])
     assert torch.equal(part.steps, whole.steps[:5])
     far = (part.images - whole.images[:5]).abs()
@@ -160,5 +164,5 @@ def test_a_gpu_does_the_same(name: str, images: Tensor, classes: Tensor) -> None
     model = copy.deepcopy(trained(False)).cuda()
     there = run(name, images.cuda(), classes.cuda(), model)
     assert all(value.is_cuda for value in there)
-    assert (there.cpu().success == here.success).double().mean() >= 0.75
-    assert (there.cpu().images - here.images).abs().mean() < 0.02
+    assert torch.equal(there.cpu().success, here.success)
+    assert ((there.cpu().images - here.images).abs() > 1e-3).double().mean() < 0.01

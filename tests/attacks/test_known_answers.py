@@ -1,5 +1,7 @@
 """Attacks on linear models, whose best answers are known, and foolbox's on a trained network."""
 
+import copy
+
 import foolbox
 import pytest
 import torch
@@ -238,3 +240,53 @@ def test_classes_must_be_as_many_as_images() -> None:
         attacks.fgsm(linear(), GREY, torch.tensor([0, 1]), epsilon=0.1)
     with pytest.raises(ValueError, match="beta must be at least 0, got -1"):
         attacks.targeted(linear(), GREY, 1, beta=-1, steps=1, step_size=0.1)
+
+
+def test_what_would_spoil_an_answer_is_refused() -> None:
+    class Nan(nn.Module):
+        """Not a number where it is bright."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            height = x.mean((1, 2, 3))
+            return torch.stack([height, 1 - height], 1) / (height < 0.55)[:, None]
+
+    with pytest.raises(ValueError, match="the model returns values that are not finite"):
+        attacks.fgsm(Nan().eval(), GREY, 1, epsilon=0.2)
+    with pytest.raises(ValueError, match="epsilon must be in 0..1, got -0.1"):
+        attacks.noise(linear(), GREY, 1, steps=1, epsilon=-0.1)
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        attacks.universal(linear(), GREY, 1, epsilon=0.1, batch_size=0)
+    with pytest.raises(ValueError, match="epsilon must be at least 0, got inf"):
+        attacks.pgd(linear(), GREY, 1, epsilon=torch.inf, step_size=1, steps=1, norm="l2", generator=generator())
+
+    class Cut(nn.Module):
+        """Without a way back to the image."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return linear()(x.detach()).detach()
+
+    for attack in (attacks.deepfool, lambda *given: attacks.fgsm(*given, epsilon=0.1)):
+        with pytest.raises(ValueError, match="the model's answer has no gradient with respect to the images"):
+            attack(Cut().eval(), GREY, 0)
+    with torch.inference_mode(), pytest.raises(ValueError, match=r"no gradients to climb in torch.inference_mode\(\)"):
+        attacks.fgsm(linear(), GREY, 0, epsilon=0.1)
+
+
+def test_twice_the_numbers_will_do(digits: Batch) -> None:
+    network = copy.deepcopy(trained(False)).double()
+    result = attacks.pgd(
+        network,
+        digits.images[:4].double(),
+        digits.labels[:4],
+        epsilon=0.1,
+        step_size=0.02,
+        steps=5,
+        generator=generator(),
+    )
+    assert result.images.dtype == torch.float64
+
+
+def test_a_gradient_however_small_is_followed_in_full() -> None:
+    model = two_classes(torch.tensor([3e-30, 4e-30, 0.0, 0.0]), -1)
+    result = attacks.pgd(model, GREY, 0, epsilon=0.4, step_size=0.4, steps=1, norm="l2", generator=generator())
+    assert l2(result.perturbation).item() == pytest.approx(0.4, rel=0.01)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnn_mnist import attacks
-from cnn_mnist.attacks import AttackWarning
+from cnn_mnist.attacks import AttackWarning, robustness
 from cnn_mnist.attacks.robustness import Masking, gradient_masking, robust_accuracy
 from cnn_mnist.data import Batch
 from tests.attacks.conftest import linear
@@ -64,15 +64,6 @@ class Saturated(nn.Module):
         return 1e4 * logits
 
 
-class Wavy(nn.Module):
-    """A ripple on every pixel leads small steps astray; a step over the ripples goes where it should."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        rippled = x - 0.03 * torch.sin(x * 2 * torch.pi / 0.02)
-        seen: Tensor = trained(False)(rippled)
-        return seen
-
-
 @pytest.mark.parametrize(
     ("model", "words"),
     [(Rounded(), "the gradient is zero everywhere on"), (Saturated(), "with a budget of 1, in which any image is")],
@@ -83,11 +74,22 @@ def test_a_hidden_gradient_is_smelt(model: nn.Module, words: str, digits: Batch)
     assert any(words in warning for warning in found.warnings), found
 
 
-def test_random_noise_that_beats_the_attack_is_smelt(digits: Batch) -> None:
-    found = look(Wavy(), digits, epsilon=0.3)
-    assert any(
-        words in warning for warning in found.warnings for words in ("random noise fools more", "one step fools")
-    )
+@pytest.mark.parametrize(
+    ("weak", "words"),
+    [("pgd", "one step fools more than 10 (accuracy"), ("both", "random noise fools more than the att")],
+)
+def test_an_attack_that_does_worse_than_a_simpler_one_is_smelt(
+    weak: str, words: str, digits: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(model: nn.Module, images: Tensor, labels: Tensor, **options: object) -> attacks.AttackResult:
+        return attacks.fgsm(model, images, labels, epsilon=1e-6)
+
+    monkeypatch.setattr(robustness, "pgd", nothing)
+    if weak == "both":
+        monkeypatch.setattr(robustness, "fgsm", nothing)
+    found = look(trained(False), digits, epsilon=0.5)
+    assert any(warning.startswith(words) for warning in found.warnings), found
+    assert any(warning.startswith("one step") for warning in found.warnings) == (weak == "pgd")
 
 
 def test_cross_entropy_of_the_saturated_model_is_flat(digits: Batch) -> None:

@@ -30,7 +30,7 @@ def fgsm(
     def attack(images: Tensor, classes: Tensor, budget: float) -> AttackResult:
         return attacks.fgsm(subject.network, images, classes, epsilon=budget, targeted=target is not None)
 
-    how = {"restarts": 1, "steps": 1}
+    how = {"restarts": 1, "steps": 1, "step_size": None}  # its one step is epsilon
     return _over_test_set("fgsm", subject, attack, epsilon, target, num_images, epsilons, "linf", how)
 
 
@@ -38,7 +38,7 @@ def pgd(
     subject: Subject,
     *,
     epsilon: float,
-    step_size: float,
+    step_size: float | None,
     steps: int,
     restarts: int,
     norm: str,
@@ -56,7 +56,7 @@ def pgd(
             images,
             classes,
             epsilon=budget,
-            step_size=step_size,
+            step_size=_step_size(step_size, budget, steps),
             steps=steps,
             restarts=restarts,
             norm=norm,
@@ -66,8 +66,15 @@ def pgd(
             progress=lambda taken: console.track(taken, f"pgd, epsilon {budget:g}"),
         )
 
+    own_step = _step_size(step_size, epsilon, steps)
     how = {"restarts": restarts, "steps": steps, "step_size": step_size}
-    return _over_test_set("pgd", subject, attack, epsilon, target, num_images, epsilons, norm, how)
+    part = _over_test_set("pgd", subject, attack, epsilon, target, num_images, epsilons, norm, how)
+    if own_step * steps < epsilon:
+        part.sentences.append(
+            f"{steps} steps of {own_step:g} do not reach the rim of a ball of {epsilon:g}: raise attack.step_size "
+            "or attack.steps, or this result means little."
+        )
+    return part._replace(findings=part.findings | {"step_size_used": own_step})
 
 
 def deepfool(subject: Subject, *, steps: int, overshoot: float, num_images: int, epsilons: list[float] | None) -> Part:
@@ -79,8 +86,13 @@ def deepfool(subject: Subject, *, steps: int, overshoot: float, num_images: int,
             found.append(attacks.deepfool(subject.network, images, classes, steps=steps, overshoot=overshoot))
         return found[0]._replace(success=found[0].success & (l2(found[0].perturbation)[:, 0, 0, 0] <= budget))
 
-    how = {"restarts": 1, "steps": steps}
+    how = {"restarts": 1, "steps": steps, "step_size": None}  # as far as the boundary
     return _over_test_set("deepfool", subject, attack, float("inf"), None, num_images, epsilons, "l2", how)
+
+
+def _step_size(step_size: float | None, epsilon: float, steps: int) -> float:
+    """The one that is given, or one with which the steps together go two and a half times the radius."""
+    return 2.5 * epsilon / steps if step_size is None else step_size
 
 
 def _over_test_set(
@@ -123,17 +135,19 @@ def _over_test_set(
             found = robust_accuracy(
                 lambda budget: known.get(budget) or attack(there, classes, budget).cpu(),
                 labels,
-                console.track(budgets, f"{name} against epsilon"),
+                budgets,
             )
-            _add_curve(part, name, found, norm, how | {"num_images": len(labels)})
-        if norm == "linf":
+            _add_curve(part, name, found, norm, subject.dataset, how | {"num_images": len(labels)})
+        if norm == "linf" and epsilon > 0:
             _add_signs(part, subject, there[:NUM_PROBED], classes[:NUM_PROBED], epsilon, how)
     return of_attack(name, subject, images, labels, result, seconds, part)
 
 
-def _add_curve(part: Part, name: str, found: RobustAccuracy, norm: str, how: dict[str, Any]) -> None:
+def _add_curve(part: Part, name: str, found: RobustAccuracy, norm: str, dataset: str, how: dict[str, Any]) -> None:
     """Add the robust accuracy against the budget."""
-    part.figures[f"{name}/robustness"] = draw.robustness(found, attack=name, norm=norm, num_images=how["num_images"])
+    part.figures[f"{name}/robustness"] = draw.robustness(
+        found, attack=name, norm=norm, num_images=how["num_images"], dataset=dataset
+    )
     part.findings["robust_accuracy"] = {
         "epsilon": found.epsilon.tolist(),
         "robust_acc": found.accuracy.tolist(),
@@ -149,7 +163,8 @@ def _add_signs(
     part: Part, subject: Subject, images: Tensor, labels: Tensor, epsilon: float, how: dict[str, Any]
 ) -> None:
     """Add what speaks for a hidden gradient."""
-    steps, step_size = (how["steps"], how["step_size"]) if "step_size" in how else (40, max(0.01, epsilon / 30))
+    steps = max(40, how["steps"])  # as many for a single step's sake
+    step_size = _step_size(how["step_size"], epsilon, steps)
     signs = gradient_masking(
         subject.network,
         images,
@@ -160,4 +175,4 @@ def _add_signs(
         generator=torch.Generator().manual_seed(0),
     )
     part.findings["gradient_masking"] = signs._asdict() | {"num_images": len(images)}
-    part.sentences.extend(f"Smells of gradient masking: {words}." for words in signs.warnings)
+    part.sentences.extend(f"A sign of gradient masking: {words}." for words in signs.warnings)
