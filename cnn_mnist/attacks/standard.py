@@ -124,10 +124,10 @@ def pgd(
             is_over[left] |= _is_over(predict(model, climbed.images), labels[left], targeted)
             taken[left] += climbed.steps
             is_flat[left] |= climbed.is_flat
-            trace = torch.full((steps + 1, len(images)), torch.nan, device=images.device)
+            trace = images.new_full((steps + 1, len(images)), torch.nan)
             trace[:, left] = climbed.trace
             traces.append(trace)
-        trace = torch.cat(traces) if traces else torch.empty(0, len(images), device=images.device)
+        trace = torch.cat(traces) if traces else images.new_empty(0, len(images))
         climbed = Ascent(found, taken, trace, is_flat)
         return conclude(model, images, climbed, labels, targeted=targeted)
 

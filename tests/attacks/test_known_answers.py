@@ -248,7 +248,7 @@ def test_what_would_spoil_an_answer_is_refused() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             height = x.mean((1, 2, 3))
-            return torch.stack([height, 1 - height], 1) / (height < 0.55)[:, None]
+            return torch.stack([height, 2 - height], 1) / (height < 0.55)[:, None]
 
     with pytest.raises(ValueError, match="the model returns values that are not finite"):
         attacks.fgsm(Nan().eval(), GREY, 1, epsilon=0.2)
