@@ -74,6 +74,7 @@ def run(main: Callable[[DictConfig], None], script: str) -> None:
         script: The entry point's file; its configuration is conf/<its name>.yaml beside it.
     """
     config_dir, config_name = str(Path(script).resolve().with_name("conf")), Path(script).stem
+    sys.argv[1:] = _with_swept_groups(sys.argv[1:])
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     full_error = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
@@ -104,6 +105,26 @@ def run(main: Callable[[DictConfig], None], script: str) -> None:
         hydra.main(version_base="1.3", config_path=config_dir, config_name=config_name)(job)()
     except Exception as error:
         say(error)
+
+
+def _with_swept_groups(words: list[str]) -> list[str]:
+    """The command line with `attack.steps=9` as a sweep of one value, where `attack=` itself is swept.
+
+    Hydra composes a configuration without what is swept first, in which the options of those choices do not exist.
+    """
+    parser = OverridesParser.create()
+    given = {}
+    for word in words:
+        if "=" in word and not word.startswith("-"):
+            with suppress(HydraException):  # a mistake, which Hydra will say
+                given[word] = parser.parse_override(word)
+    swept = tuple(f"{one.key_or_group}." for one in given.values() if one.is_sweep_override())
+    return [
+        f"{one.key_or_group}=choice({word.partition('=')[2]})"
+        if (one := given.get(word)) and one.key_or_group.startswith(swept) and not one.is_sweep_override()
+        else word
+        for word in words
+    ]
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:

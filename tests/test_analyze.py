@@ -80,7 +80,7 @@ def test_tensorboard_shows_the_same_pictures(whole: Done) -> None:
     found.Reload()
     place = whole.folder / "analysis"
     tags = {str(path.relative_to(place).with_suffix("")) for path in place.rglob("*.png")}
-    assert set(found.Tags()["images"]) == tags
+    assert {tag for tag in found.Tags()["images"] if not tag.startswith("adversarial/")} == tags
     assert {"filters/conv1", "filters/conv2", "activations/conv1/overview", "occlusion/probability"} <= tags
 
 
@@ -235,11 +235,12 @@ def plain(weights: dict[str, torch.Tensor]) -> torch.nn.Module:
 
 
 def test_a_sweep_over_attacks_and_budgets(run: Done, analyze: Command) -> None:
-    before = set((run.cwd / "multirun").glob("*/*"))
+    before = set((run.cwd / "multirun").glob("*/*/results.json"))
     sweep = ("attack=fgsm,pgd", "attack.epsilon=0.05,0.1", "attack.num_images=50", "attack.epsilons=[0.02,0.2]")
     done = analyze("-m", *sweep, cwd=run.cwd)
     assert done.status == 0, done.err
-    jobs = [json.loads((job / "results.json").read_text()) for job in set((run.cwd / "multirun").glob("*/*")) - before]
+    found = set((run.cwd / "multirun").glob("*/*/results.json")) - before
+    jobs = [json.loads(path.read_text()) for path in found]
     rates = {(job["attack"], job["epsilon"]): job["success_rate"] for job in jobs}
     assert rates.keys() == {("fgsm", 0.05), ("fgsm", 0.1), ("pgd", 0.05), ("pgd", 0.1)}
     for epsilon in (0.05, 0.1):
@@ -275,19 +276,15 @@ def test_the_other_attacks_leave_the_same_record(attack: str, run: Done, analyze
         ),
         (["images=[3,-1]"], "images must be a count from 1 to 100 or as many indices such as [3,14,15], got [3, -1]"),
         (["images=0"], "images must be a count from 1 to 100"),
-        (["images=[3,297]"], "test images have the indices 0..296, got 297: set images="),
         (["oclusion.window=4"], "unknown key oclusion.window: did you mean occlusion.window?"),
         (["class_image.neuron=[3,4]", "analysis=class_image"], "class_image.neuron=[3, 4] needs a layer"),
         (["saliency.window=29"], "saliency.window must be a whole number from 1 to 28, got 29"),
         (["data.val_size=5"], "data.val_size has no effect on an analysis: leave it out"),
-        (["image=outputs.txt"], "outputs.txt cannot be read as a picture"),
-        (["image=outputs.txt", "analysis=filters"], "analysis=filters cannot do with one picture: leave out image="),
         (
             ["attack=hopskipjump"],
             "attack=hopskipjump does not exist: choose from all, deepfool, fgsm, noise, non_targeted",
         ),
         (["attack=pdg"], "attack=pdg does not exist: did you mean pgd? There are all, deepfool, fgsm, noise,"),
-        (["attack=targeted", "against=nowhere"], "there is no checkpoint at nowhere: set against="),
         (
             ["attack=targeted", "attack.target=3", "images=[3]"],
             "every image is of the target's class, or seen as it, already",

@@ -72,6 +72,7 @@ def test_another_network_may_look_on(folder: Path) -> None:
         ({"images": 298}, "there are 297 test images, not 298: set images="),
         ({"images": [3, 297]}, "test images have the indices 0..296, got 297"),
         ({"ckpt_path": "nowhere"}, "there is no checkpoint at nowhere: set ckpt_path="),
+        ({"against": "nowhere"}, "there is no checkpoint at nowhere: set against="),
         ({"ckpt_path": "text.ckpt"}, "text.ckpt is not a whole checkpoint"),
         ({"image": "nowhere.png"}, "there is no picture at nowhere.png: set image="),
         ({"image": "text.ckpt"}, "text.ckpt cannot be read as a picture"),

@@ -128,7 +128,7 @@ def targeted(
     _check(steps, step_size, confidence)
     check_number("beta", beta, 0)
     target = as_classes(target, images)
-    weight = torch.full((len(images),), max(1.0, beta), device=images.device)  # of the search: 0 could not grow
+    weight = torch.full((len(images),), float(max(1, beta)), device=images.device)  # of the search: 0 could not grow
     was_reached = torch.zeros(len(images), dtype=torch.bool, device=images.device)
 
     def judge(x: Tensor, index: Tensor) -> Judged:
