@@ -91,7 +91,7 @@ def ascend(
         for step in progress(range(steps + look_back)):
             left = [active[:0]]
             for part in active.split(batch_size(start.device)):
-                x = images[part].requires_grad_()
+                x = images.index_select(0, part).requires_grad_()  # whole rows: images[part] goes pixel by pixel
                 judged = objective(x, part)
                 trace[step, part] = (judged.cost if judged.shown is None else judged.shown).detach()
                 if judged.score is not None:
@@ -110,7 +110,7 @@ def ascend(
                         continue
                 if step == 0:
                     is_flat[part] = (gradient == 0).flatten(1).all(1)
-                images[part] = project(x + step_size * direction(gradient, x), part)
+                images.index_copy_(0, part, project(x + step_size * direction(gradient, x), part))
                 taken[part] += 1
                 left.append(part)
             if step < steps:
@@ -122,7 +122,7 @@ def ascend(
 
 def batch_size(device: torch.device) -> int:
     """Images in a batch: on a CPU as many as its caches like, elsewhere as many as fill the device."""
-    return 128 if device.type == "cpu" else 4096
+    return 256 if device.type == "cpu" else 4096
 
 
 def inside(gradient: Tensor, images: Tensor) -> Tensor:
@@ -176,7 +176,7 @@ def linf_ball(images: Tensor, epsilon: float) -> Ball:
     low, high = (images - epsilon).clamp(0, 1), (images + epsilon).clamp(0, 1)
 
     def project(x: Tensor, index: Tensor) -> Tensor:
-        return x.clamp(low[index], high[index])
+        return x.clamp(low.index_select(0, index), high.index_select(0, index))
 
     def random_start(generator: torch.Generator) -> Tensor:
         drawn = torch.rand(images.shape, generator=generator, device=generator.device).to(images)
@@ -189,8 +189,9 @@ def l2_ball(images: Tensor, epsilon: float) -> Ball:
     """An L2 distance of at most `epsilon`; starts are on the rim, where nearly all of a ball of 784 dimensions is."""
 
     def project(x: Tensor, index: Tensor) -> Tensor:
-        moved = x - images[index]
-        return (images[index] + moved * (epsilon / l2(moved).clamp_min(1e-12)).clamp_max(1)).clamp(0, 1)
+        centre = images.index_select(0, index)
+        moved = x - centre
+        return (centre + moved * (epsilon / l2(moved).clamp_min(1e-12)).clamp_max(1)).clamp(0, 1)
 
     def random_start(generator: torch.Generator) -> Tensor:
         drawn = torch.randn(images.shape, generator=generator, device=generator.device)

@@ -29,7 +29,8 @@ class AttackResult(NamedTuple):
         success: bool (N,): the target was reached, or a wrong class where there is none. Rates leave out the images
             that the model saw in the target class before.
         steps: Steps that each image took, int64 (N,).
-        trace: The cost before each step and after the last, (iterations, N); NaN once an image is done.
+        trace: The cost before each step, and after the last where the attack looks at it, (iterations, N); NaN once an
+            image is done.
     """
 
     images: Tensor

@@ -49,6 +49,7 @@ def fgsm(
             step_size=epsilon,
             direction=sign,
             project=to_grey_values,
+            look_back=False,
         )
         return conclude(model, images, climbed, labels, targeted=targeted)
 
@@ -105,7 +106,7 @@ def pgd(
     with attacking(model, images, labels, name="label"):
         found, taken, is_flat = images.clone(), torch.zeros_like(labels), torch.zeros_like(labels, dtype=torch.bool)
         is_over = _is_over(predict(model, images), labels, targeted)
-        traces = []
+        traces: list[Tensor] = []
         for seed in seeds:
             left = (~is_over).nonzero()[:, 0] if early_stop else torch.arange(len(images), device=images.device)
             if not len(left):
@@ -118,13 +119,15 @@ def pgd(
                 direction=direction,
                 project=lambda moved, index, left=left: project(moved, left[index]),  # type: ignore[misc]
                 progress=progress,
+                look_back=early_stop,  # else the last step alone counts, and is seen below
             )
             still = ~is_over[left]
             found[left[still]] = climbed.images[still]
-            is_over[left] |= _is_over(predict(model, climbed.images), labels[left], targeted)
+            if len(traces) + 1 < len(seeds):
+                is_over[left] |= _is_over(predict(model, climbed.images), labels[left], targeted)
             taken[left] += climbed.steps
             is_flat[left] |= climbed.is_flat
-            trace = images.new_full((steps + 1, len(images)), torch.nan)
+            trace = images.new_full((len(climbed.trace), len(images)), torch.nan)
             trace[:, left] = climbed.trace
             traces.append(trace)
         trace = torch.cat(traces) if traces else images.new_empty(0, len(images))
