@@ -144,7 +144,7 @@ def transfer_grid(images: Tensor, labels: Tensor, noises: Tensor, target: Tensor
     for row, aim in enumerate(target.tolist()):
         x, y = grid.corners[(row + 1) * len(images) - 1]
         grid.axes.text(x + 34, y + 14, f"noise made\nfor the {aim}", ha="left", va="center", fontsize=8)
-    grid.title("Noise added to digits it was not made for; orange: seen as the noise's class, blue: as a third one")
+    grid.title("Noise added to other digits than its own, too; orange: seen as the noise's class, blue: as a third one")
     return grid.figure
 
 
