@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from cnn_mnist import attacks, console
-from cnn_mnist.attacks.result import AttackResult, predict
+from cnn_mnist.ascent import Ascent
+from cnn_mnist.attacks.result import conclude, predict
 from cnn_mnist.attacks.transfer import Transfer, transfer
 from cnn_mnist.data import NUM_CLASSES
 from cnn_mnist.figures import adversarial as draw
@@ -168,13 +169,12 @@ def universal(
 
     images, labels, which = shown[row], classes[row], torch.searchsorted(aims, aim)
     summed = (images + noises[which]).clamp(0, 1)
-    probability = predict(subject.network, summed.to(subject.device)).softmax(1).cpu()
-    predicted = probability.argmax(1)
-    confidence = probability.gather(1, aim[:, None])[:, 0]
-    taken = torch.full_like(aim, steps)
-    result = AttackResult(
-        summed, noises[which], aim, predicted, confidence, predicted == aim, taken, trace.cpu()[:, which]
+    summed_up = Ascent(
+        summed, torch.full_like(aim, steps), trace.cpu()[:, which], torch.zeros_like(aim, dtype=torch.bool)
     )
+    there = Ascent(*(tensor.to(subject.device) for tensor in summed_up))
+    result = conclude(subject.network, images.to(subject.device), there, aim.to(subject.device)).cpu()
+    result = result._replace(perturbation=noises[which])  # before the sum was clipped
     names = [f"as {c}" for c in aims.tolist()]
     figures = {
         "universal/images": draw.grid_of_targets(shown, classes, result, row),

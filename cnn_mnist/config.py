@@ -121,7 +121,10 @@ def _with_swept_groups(words: list[str]) -> list[str]:
     swept = tuple(f"{one.key_or_group}." for one in given.values() if one.is_sweep_override())
     return [
         f"{one.key_or_group}=choice({word.partition('=')[2]})"
-        if (one := given.get(word)) and one.key_or_group.startswith(swept) and not one.is_sweep_override()
+        if (one := given.get(word))
+        and one.key_or_group.startswith(swept)
+        and not one.is_sweep_override()
+        and not one.is_add()
         else word
         for word in words
     ]
