@@ -1,4 +1,4 @@
-"""Take a trained network apart and attack it: checkpoint -> parts -> figures, tensors, findings. `--help` shows how."""
+"""Take a trained network apart and attack it: checkpoint -> parts -> figures, findings, report. `--help` shows how."""
 
 from omegaconf import DictConfig
 
@@ -13,19 +13,23 @@ def main(cfg: DictConfig) -> None:
 
     from hydra.utils import instantiate  # takes seconds with what it brings, and neither --help nor a typo needs it
 
-    from cnn_mnist import console, subject
+    from cnn_mnist import console, subject, tasks
     from cnn_mnist.allocator import keep_freed_memory
     from cnn_mnist.findings import Findings
 
     console.quiet()
     keep_freed_memory()
-    tasks = subject.tasks(cfg, overrides)
-    chosen = subject.choose(cfg, overrides, [task.name for task in tasks])
-    findings = Findings(folder, cfg, chosen)
-    for task in tasks:
-        with console.working_on(task.name):
-            findings.add(task, instantiate(task.node, _convert_="all")(chosen))
-    print(f"results: {findings.close()}")
+    asked = tasks.tasks(cfg, overrides)
+    sides = subject.choose(cfg, overrides, [task.name for task in asked])
+    findings = Findings(folder, cfg, sides)
+    for task in console.parts(asked):
+        with findings.attempt(task):
+            for side in sides[:1] if task.is_of_one else sides:
+                findings.add(task, side, instantiate(task.node, _convert_="all")(side))
+    path = findings.close()
+    print(f"report: {path.with_name('report.html')}")
+    print(f"results: {path}")
+    findings.check()
 
 
 if __name__ == "__main__":

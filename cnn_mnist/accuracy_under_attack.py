@@ -1,5 +1,6 @@
 """How much of its accuracy the network keeps under the field's standard attacks, over the test set."""
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -8,12 +9,12 @@ import torch
 from torch import Tensor
 
 from cnn_mnist import attacks, console
-from cnn_mnist.adversary import NUM_SHOWN, attackable, targets
+from cnn_mnist.adversary import NUM_SHOWN, attackable, not_counted, targets
 from cnn_mnist.ascent import l2
 from cnn_mnist.attacks.result import AttackResult
-from cnn_mnist.attacks.robustness import RobustAccuracy, gradient_masking, robust_accuracy
+from cnn_mnist.attacks.robustness import Masking, RobustAccuracy, gradient_masking, robust_accuracy
 from cnn_mnist.figures import adversarial as draw
-from cnn_mnist.findings import Part, of_attack
+from cnn_mnist.part import Answer, Part, Table, of_attack
 from cnn_mnist.subject import Subject
 
 EPSILONS = {"linf": (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4), "l2": (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0)}
@@ -70,8 +71,8 @@ def pgd(
     how = {"restarts": restarts, "steps": steps, "step_size": step_size}
     part = _over_test_set("pgd", subject, attack, epsilon, target, num_images, epsilons, norm, how)
     if own_step * steps < epsilon:
-        part.sentences.append(
-            f"{steps} steps of {own_step:g} do not reach the rim of a ball of {epsilon:g}: raise attack.step_size "
+        part.answers[0].says.append(
+            "{steps} steps of {step_size_used:g} do not reach the rim of a ball of {epsilon:g}: raise attack.step_size "
             "or attack.steps, or this result means little."
         )
     return part._replace(findings=part.findings | {"step_size_used": own_step})
@@ -110,24 +111,29 @@ def _over_test_set(
     assert subject.test is not None
     index = subject.test.spread(num_images)
     images, labels = subject.test[index]
-    said: list[str] = []
+    left_out: dict[str, int] = {}
     if target is not None:
         aim = targets(target).expand(len(images))
-        kept, _, said = attackable(subject, images, labels, torch.arange(len(images)), aim)
+        kept, _, left_out = attackable(subject, images, labels, torch.arange(len(images)), aim)
         images, labels = images[kept], labels[kept]
     there, classes = images.to(subject.device), (labels if target is None else aim[: len(labels)]).to(subject.device)
     clock = time.perf_counter()
     result = attack(there, classes, epsilon).cpu()
     seconds = time.perf_counter() - clock
 
-    part = Part({}, said, {}, {})
     first = torch.stack([(labels == c).nonzero()[0, 0] for c in labels.unique()])[:NUM_SHOWN]
-    part.figures[f"{name}/images"] = draw.sums(
-        images[first], labels[first], result.rows(first), f"A digit, what {name} adds, and their sum"
-    )
-    words = f"{name}, epsilon {epsilon:g}" if epsilon < float("inf") else name
-    goal = "another class" if target is None else f"a {target}"
-    part.sentences.append(f"{words}: {result.success.double().mean():.1%} of {len(images):,} images become {goal}.")
+    figures = {
+        f"{name}/images": draw.sums(
+            images[first], labels[first], result.rows(first), f"A digit, what {name} adds, and their sum"
+        )
+    }
+    budget = ", no pixel changed by more than {epsilon:g}," if epsilon < float("inf") else ""
+    if norm == "l2" and budget:
+        budget = ", with changes of a norm of at most {epsilon:g},"
+    goal = "another class" if target is None else "a {target}"
+    says = f"Attacked{budget} {{success_rate:.1%}} of {{num_images}} test images become {goal}."
+    question = f"How many digits does {name.upper().replace('DEEPFOOL', 'DeepFool')} change?"
+    part = Part({**left_out}, [Answer(question, list(figures), [*not_counted(left_out), says])], {}, figures)
     if target is None:
         known = {epsilon: result}  # not to be computed again for the curve
         budgets = sorted(EPSILONS[norm] if epsilons is None else epsilons)
@@ -139,7 +145,7 @@ def _over_test_set(
             )
             _add_curve(part, name, found, norm, subject.dataset, how | {"num_images": len(labels)})
         if norm == "linf" and epsilon > 0:
-            _add_signs(part, subject, there[:NUM_PROBED], classes[:NUM_PROBED], epsilon, how)
+            _add_signs(part, subject, epsilon, how)
     return of_attack(name, subject, images, labels, result, seconds, part)
 
 
@@ -155,24 +161,60 @@ def _add_curve(part: Part, name: str, found: RobustAccuracy, norm: str, dataset:
         "norm": norm,
         **how,
     }
-    curve = ", ".join(f"{a:.1%} at {e:g}" for e, a in zip(found.epsilon.tolist(), found.accuracy.tolist(), strict=True))
-    part.sentences.append(f"Accuracy under attack, by epsilon ({norm}): {curve}.")
+    last = len(found.epsilon) - 1
+    part.answers.append(
+        Answer(
+            "How much of its accuracy does the network keep, against how strong an attack?",
+            [f"{name}/robustness"],
+            [
+                "With the attack the accuracy on {robust_accuracy.num_images} test images goes from "
+                f"{{robust_accuracy.robust_acc.0:.1%}} at an epsilon of {{robust_accuracy.epsilon.0:g}} to "
+                f"{{robust_accuracy.robust_acc.{last}:.1%}} at {{robust_accuracy.epsilon.{last}:g}}."
+            ],
+            [
+                Table(
+                    "Accuracy under attack",
+                    ["epsilon", "right"],
+                    [
+                        [f"{{robust_accuracy.epsilon.{k}:g}}", f"{{robust_accuracy.robust_acc.{k}:.1%}}"]
+                        for k in range(len(found.epsilon))
+                    ],
+                )
+            ],
+        )
+    )
 
 
-def _add_signs(
-    part: Part, subject: Subject, images: Tensor, labels: Tensor, epsilon: float, how: dict[str, Any]
-) -> None:
+def _add_signs(part: Part, subject: Subject, epsilon: float, how: dict[str, Any]) -> None:
     """Add what speaks for a hidden gradient."""
     steps = max(40, how["steps"])  # as many for a single step's sake
-    step_size = _step_size(how["step_size"], epsilon, steps)
-    signs = gradient_masking(
+    signs = _signs(subject, epsilon, _step_size(how["step_size"], epsilon, steps), steps)
+    part.findings["gradient_masking"] = {
+        **signs._asdict(),
+        "signs": signs.warnings,
+        "num_images": NUM_PROBED,
+    }
+    says = [f"A sign of gradient masking: {words.replace('{', '{gradient_masking.')}." for words in signs.signs]
+    if not says:
+        says = [
+            "No sign of hiding on {gradient_masking.num_images} images: one step leaves "
+            "{gradient_masking.one_step:.1%} right, {gradient_masking.steps} steps {gradient_masking.many_steps:.1%}, "
+            "random signs {gradient_masking.random:.1%}, and a budget of the whole range {gradient_masking.huge:.1%}."
+        ]
+    part.answers.append(Answer("Is the gradient to be trusted, or hidden?", [], says))
+
+
+@functools.lru_cache(maxsize=4)
+def _signs(subject: Subject, epsilon: float, step_size: float, steps: int) -> Masking:
+    """Look once, whichever attack asks."""
+    assert subject.test is not None
+    images, labels = subject.test[subject.test.spread(NUM_PROBED)]
+    return gradient_masking(
         subject.network,
-        images,
-        labels,
+        images.to(subject.device),
+        labels.to(subject.device),
         epsilon=epsilon,
         step_size=step_size,
         steps=steps,
         generator=torch.Generator().manual_seed(0),
     )
-    part.findings["gradient_masking"] = signs._asdict() | {"num_images": len(images)}
-    part.sentences.extend(f"A sign of gradient masking: {words}." for words in signs.warnings)

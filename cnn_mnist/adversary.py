@@ -1,20 +1,19 @@
-"""The report's section 3.3, attack by attack: each turns images against the network, draws, and says what it found."""
+"""The report's sections 3.3.1 and 3.3.2: images made from noise, and digits changed a little, that fool the network."""
 
 import math
 import time
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cnn_mnist import attacks, console
-from cnn_mnist.ascent import Ascent
-from cnn_mnist.attacks.result import conclude, predict
-from cnn_mnist.attacks.transfer import Transfer, transfer
+from cnn_mnist import attacks
+from cnn_mnist.analysis.likeness import likeness
+from cnn_mnist.attacks.result import predict
 from cnn_mnist.data import NUM_CLASSES
 from cnn_mnist.figures import adversarial as draw
 from cnn_mnist.figures.canvas import cost_curves
-from cnn_mnist.findings import Part, of_attack
+from cnn_mnist.part import Answer, Part, of_attack
 from cnn_mnist.subject import Subject
 
 NUM_SHOWN = 10  # images in a grid: the report's number of test examples
@@ -35,18 +34,41 @@ def non_targeted(
         generator=torch.Generator().manual_seed(seed),
     ).cpu()
     seconds = time.perf_counter() - clock
-    last = result.trace.gather(0, result.steps[None])[0]
-    rises = (last > result.trace[0]).double().mean().item()
-    sentences = [
-        f"{int(result.success.sum())} of {len(aim)} classes reach p >= {confidence:g}, after {_range(result.steps)}.",
-        f"The cost, the logit of the class, ends higher than it began for {rises:.0%} of the images.",
-    ]
+    findings: dict[str, Any] = {
+        "num_success": int(result.success.sum()),
+        "cost_rises_share": _rises(result.trace),
+        **step_range(result.steps),
+    }
     figures = {
         "non_targeted/images": draw.fooling_images(result),
         "non_targeted/cost": cost_curves(result.trace, [f"class {c}" for c in aim.tolist()], "logit of the class"),
     }
+    answers = [
+        Answer(
+            "Can noise be made into what the network is sure is a digit?",
+            ["non_targeted/images"],
+            [
+                "{num_success} of {num_images} classes reach p >= {confidence:g}, after {min_steps} to {max_steps} "
+                "steps."
+            ],
+        ),
+        Answer(
+            "Does the cost rise?",
+            ["non_targeted/cost"],
+            ["The cost, the logit of the class, ends higher than it began for {cost_rises_share:.0%} of the images."],
+        ),
+    ]
+    if looks := _likeness(subject, result.images, aim):
+        findings["likeness"] = looks
+        says = (
+            "{likeness.num_digits} of {num_images} do. Measured by the distance to the nearest of "
+            "{likeness.num_train} training images: it is {likeness.median:.1f} (L2, median) from these, "
+            "{likeness.usual:.1f} from real test digits, of which ninety-nine in a hundred are nearer than "
+            "{likeness.limit:.1f}."
+        )
+        answers.append(Answer("Do the generated images look like digits?", [], [says]))
     start, no_class = result.images - result.perturbation, torch.full_like(aim, -1)
-    part = Part({"cost_rises_share": rises}, sentences, {}, figures)
+    part = Part(findings, answers, {}, figures)
     return of_attack("non_targeted", subject, start, no_class, result, seconds, part)
 
 
@@ -55,7 +77,7 @@ def targeted(
 ) -> Part:
     """How little must a digit change to be taken for each other one? The report's grid of ten by ten."""
     images, labels = subject.images[:NUM_SHOWN], subject.labels[:NUM_SHOWN]
-    row, aim, said = attackable(subject, images, labels, *pairs(len(images), targets(target)))
+    row, aim, left_out = attackable(subject, images, labels, *pairs(len(images), targets(target)))
     clock = time.perf_counter()
     result = attacks.targeted(
         subject.network,
@@ -69,121 +91,38 @@ def targeted(
     seconds = time.perf_counter() - clock
     mse = result.perturbation.square().mean((1, 2, 3))[result.success].double()
     median, tail = (mse.quantile(q).item() if len(mse) else math.nan for q in (0.5, 0.9))
-    means = f"; their mean squared difference: median {median:.4f}, 90th percentile {tail:.4f}" if len(mse) else ""
-    counts = f"{int(result.success.sum())} of {len(aim)} attacks succeed (p >= {confidence:g}){means}."
-    sentences = [*said, counts]
+    findings: dict[str, Any] = {
+        "num_success": int(result.success.sum()),
+        "median_mse": median,
+        "p90_mse": tail,
+        "cost_rises_share": _rises(result.trace),
+        **left_out,
+    }
+    says = [*not_counted(left_out), "{num_success} of {num_images} attacks succeed (p >= {confidence:g})."]
+    if len(mse):
+        says.append(
+            "The mean squared difference of the successes has a median of {median_mse:.4f} and a 90th percentile of "
+            "{p90_mse:.4f}."
+        )
+    answers = [Answer("How little must a digit change to be taken for another?", ["targeted/images"], says)]
+    if looks := _likeness(subject, result.images, labels[row]):
+        findings["likeness"] = looks
+        says = [
+            "{likeness.num_digits} of {num_images} are as near to a training image as real test digits are, and the "
+            "nearest one is of the class that the image was made from for {likeness.num_own}."
+        ]
+        answers.append(Answer("Do they look like numbers of the class they were made from?", [], says))
+    says = [
+        "The cost, the target's logit less what the change costs, ends higher than it began for {cost_rises_share:.0%} "
+        "of the images; drawn is the mean for each target."
+    ]
+    answers.append(Answer("Does the cost rise?", ["targeted/cost"], says))
     figures = {
         "targeted/images": draw.grid_of_targets(images, labels, result, row),
         "targeted/cost": draw.mean_costs(result),
     }
-    part = Part({"median_mse": median, "p90_mse": tail}, sentences, {}, figures)
+    part = Part(findings, answers, {}, figures)
     return of_attack("targeted", subject, images[row], labels[row], result, seconds, part)
-
-
-def noise(
-    subject: Subject,
-    *,
-    target: int | None,
-    steps: int,
-    step_size: float,
-    confidence: float,
-    epsilon: float | None,
-    num_test_images: int,
-    seed: int,
-) -> Part:
-    """Which noise makes one digit another, and what does it do to digits that it was not made for?"""
-    shown, classes = subject.images[:NUM_SHOWN], subject.labels[:NUM_SHOWN]
-    aim = targets(target)
-    row, aim, said = attackable(subject, shown, classes, torch.tensor([_source(classes, c) for c in aim.tolist()]), aim)
-    images, labels = shown[row], classes[row]
-    clock = time.perf_counter()
-    result = attacks.noise(
-        subject.network,
-        images.to(subject.device),
-        aim.to(subject.device),
-        steps=steps,
-        step_size=step_size,
-        confidence=confidence,
-        epsilon=epsilon,
-    ).cpu()
-    seconds = time.perf_counter() - clock
-    names = [f"{label} as {c}" for label, c in zip(labels.tolist(), aim.tolist(), strict=True)]
-    figures = {
-        "noise/images": draw.sums(images, labels, result, "A digit, the noise learnt for it, and their sum"),
-        "noise/cost": cost_curves(result.trace, names, "logit of the target"),
-    }
-    sentences = [
-        *said,
-        f"{int(result.success.sum())} of {len(aim)} noises reach p >= {confidence:g}, after {_range(result.steps)}.",
-    ]
-    part = Part({}, sentences, {}, figures)
-    if subject.test is not None:
-        few = _transfer(subject, subject.network, result.perturbation, aim, shown, seed)
-        figures["noise/ten_examples"] = draw.transfer_grid(shown, classes, result.perturbation, aim, few.predicted)
-        changed = int((few.predicted != few.clean).sum())
-        part.tensors["ten_examples"] = {"target": aim, "label": classes, **few._asdict()}
-        part.findings["ten_examples_changed"] = changed
-        part.sentences.append(
-            f"Added to {len(shown)} digits, the {len(aim)} noises change {changed} of {few.predicted.numel()} answers, "
-            "those on the digits they were made for included."
-        )
-        _spread(part, "noise", subject, result.perturbation, aim, num_test_images, seed)
-    return of_attack("noise", subject, images, labels, result, seconds, part)
-
-
-def universal(
-    subject: Subject,
-    *,
-    target: int | None,
-    epsilon: float,
-    step_size: float,
-    steps: int,
-    batch_size: int,
-    num_train_images: int,
-    num_test_images: int,
-    seed: int,
-) -> Part:
-    """Is there one noise that makes every digit the same? Fitted on training images, judged on test images."""
-    assert subject.train is not None
-    assert subject.test is not None
-    fitted = subject.train[subject.train.spread(num_train_images)].images.to(subject.device)
-    aims = targets(target)
-    shown, classes = subject.images[:NUM_SHOWN], subject.labels[:NUM_SHOWN]
-    row, aim, said = attackable(subject, shown, classes, *pairs(len(shown), aims))
-    clock = time.perf_counter()
-    fits = [
-        attacks.universal(
-            subject.network,
-            fitted,
-            int(c),
-            epsilon=epsilon,
-            step_size=step_size,
-            steps=steps,
-            batch_size=batch_size,
-            generator=torch.Generator().manual_seed(seed),
-        )
-        for c in console.track(aims.tolist(), "universal noise")
-    ]
-    seconds = time.perf_counter() - clock
-    noises, trace = torch.stack([f.perturbation[0] for f in fits]).cpu(), torch.stack([f.trace[:, 0] for f in fits], 1)
-
-    images, labels, which = shown[row], classes[row], torch.searchsorted(aims, aim)
-    summed = (images + noises[which]).clamp(0, 1)
-    summed_up = Ascent(
-        summed, torch.full_like(aim, steps), trace.cpu()[:, which], torch.zeros_like(aim, dtype=torch.bool)
-    )
-    there = Ascent(*(tensor.to(subject.device) for tensor in summed_up))
-    result = conclude(subject.network, images.to(subject.device), there, aim.to(subject.device)).cpu()
-    result = result._replace(perturbation=noises[which])  # before the sum was clipped
-    names = [f"as {c}" for c in aims.tolist()]
-    figures = {
-        "universal/images": draw.grid_of_targets(shown, classes, result, row),
-        "universal/noise": draw.noises(noises, names),
-        "universal/cost": cost_curves(trace.cpu(), names, "mean log probability of the target"),
-    }
-    part = Part({}, said, {}, figures)
-    _spread(part, "universal", subject, noises, aims, num_test_images, seed)
-    return of_attack("universal", subject, images, labels, result, seconds, part)
 
 
 def targets(target: int | None) -> Tensor:
@@ -199,11 +138,11 @@ def pairs(num_images: int, target: Tensor) -> tuple[Tensor, Tensor]:
 
 def attackable(
     subject: Subject, images: Tensor, labels: Tensor, row: Tensor, target: Tensor
-) -> tuple[Tensor, Tensor, list[str]]:
+) -> tuple[Tensor, Tensor, dict[str, int]]:
     """Attacks, each an image's place and a target, without those that have nothing to do.
 
-    Left out are images of the target's own class, and others that the network takes for it without any attack. The
-    sentences that are returned say so, except for a digit in its own column of the report's grid.
+    Left out are images of the target's own class, and others that the network takes for it without any attack. They are
+    counted, except for a digit in its own column of the report's grid.
 
     Raises:
         ValueError: None are left.
@@ -211,53 +150,48 @@ def attackable(
     predicted = predict(subject.network, images.to(subject.device)).argmax(1).cpu()[row]
     is_own = labels[row] == target
     is_seen = (predicted == target) & ~is_own
-    counts = {"seen as the target without an attack": is_seen, "of the target's own class": is_own}
-    if len(target.unique()) > 1:
-        del counts["of the target's own class"]
-    said = [f"Not counted: {int(left.sum())} {words}." for words, left in counts.items() if left.any()]
+    counts = {"not_counted_seen": int(is_seen.sum())}
+    if len(target.unique()) == 1:
+        counts["not_counted_own"] = int(is_own.sum())
     kept = ~is_own & ~is_seen
     if not kept.any():
         raise ValueError(
             "every image is of the target's class, or seen as it, already: set attack.target or images=..."
         )
-    return row[kept], target[kept], said
+    return row[kept], target[kept], counts
 
 
-def _transfer(
-    subject: Subject, model: nn.Module, noises: Tensor, target: Tensor, images: Tensor, seed: int
-) -> Transfer:
-    """Noises, targets and images from the CPU, and the answer back."""
-    there = (tensor.to(subject.device) for tensor in (noises, target, images))
-    return transfer(model, *there, generator=torch.Generator().manual_seed(seed)).cpu()
+def not_counted(counts: dict[str, int]) -> list[str]:
+    """A sentence for each kind of attack that was left out."""
+    words = {
+        "not_counted_seen": "seen as the target without an attack",
+        "not_counted_own": "of the target's own class",
+    }
+    return [f"Not counted: {{{key}}} {words[key]}." for key, count in counts.items() if count]
 
 
-def _spread(
-    part: Part, name: str, subject: Subject, noises: Tensor, target: Tensor, num_images: int, seed: int
-) -> None:
-    """Add to a part what its noises do to test images, and to another network's view of them."""
-    assert subject.test is not None
-    images = subject.test[subject.test.spread(num_images)].images
-    learnt = {"noise": "learnt on one image", "universal": "fitted on many images"}[name]
-    networks = {"transfer": subject.network} | ({"transfer_against": subject.other} if subject.other else {})
-    for key, network in networks.items():
-        found = _transfer(subject, network, noises, target, images, seed)
-        part.figures[f"{name}/{key}"] = draw.transfer_rates(found, target, learnt)
-        part.tensors[key] = {"target": target, **found._asdict()}
-        rates: dict[str, Any] = {k: v.tolist() for k, v in found._asdict().items() if k.endswith("rate")}
-        part.findings[key] = {"num_images": len(images), "target": target.tolist(), **rates}
-        part.sentences.append(
-            f"{'On' if key == 'transfer' else 'Seen by the other network, on'} {len(images):,} test images the noises "
-            f"change the class of {found.fooling_rate.mean():.1%} (random noise of the same norm: "
-            f"{found.random_fooling_rate.mean():.1%}) and make {found.success_rate.mean():.1%} their own "
-            f"({found.random_success_rate.mean():.1%})."
-        )
+def _likeness(subject: Subject, images: Tensor, made_from: Tensor) -> dict[str, Any]:
+    """Whether images look like digits, of the classes int64 (B,); nothing where there are no digits to compare with."""
+    if subject.train is None:
+        return {}
+    train, labels = (tensor.to(subject.device) for tensor in subject.train[:])
+    found = likeness(images.to(subject.device), train, labels, subject.usual_distance)
+    return {
+        "num_train": len(subject.train),
+        "num_digits": int(found.is_digit.sum()),
+        "num_own": int((found.label.cpu() == made_from).sum()),
+        "median": found.distance.median().item(),
+        "usual": found.typical,
+        "limit": found.limit,
+    }
 
 
-def _source(labels: Tensor, target: int) -> int:
-    """The place of an image of another class than the target; in the default set, of the class after it."""
-    order = [(target + 1 + k) % len(labels) for k in range(len(labels))]
-    return next((k for k in order if int(labels[k]) != target), 0)
+def step_range(steps: Tensor) -> dict[str, int]:
+    """The fewest and the most steps, of int64 (N,)."""
+    return {"min_steps": int(steps.min()), "max_steps": int(steps.max())}
 
 
-def _range(steps: Tensor) -> str:
-    return f"{int(steps.min())} to {int(steps.max())} steps"
+def _rises(trace: Tensor) -> float:
+    """The share of the images whose cost, (iterations, N), ends higher than it began."""
+    last = trace.isfinite().cumsum(0).argmax(0)  # NaN follows it
+    return (trace.gather(0, last[None])[0] > trace[0]).double().mean().item()

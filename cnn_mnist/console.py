@@ -5,7 +5,6 @@ import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import TypeVar
 
 import pytorch_lightning as pl
@@ -18,6 +17,7 @@ from rich.table import Table
 
 from cnn_mnist.analysis.architecture import architecture, total
 from cnn_mnist.network import CNN
+from cnn_mnist.tasks import Task
 
 
 def quiet() -> None:
@@ -85,19 +85,22 @@ def has_terminal() -> bool:
 
 
 Item = TypeVar("Item")
+_STDERR = Console(stderr=True)  # one for all bars: they nest
 
 
 def track(items: Sequence[Item], what: str) -> Iterable[Item]:
     """Go through items under a progress bar, where there is a person to see it."""
-    return rich.progress.track(
-        items, what, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
-    )
+    return rich.progress.track(items, what, console=_STDERR, transient=True, disable=not sys.stderr.isatty())
 
 
-@contextmanager
-def working_on(what: str) -> Iterator[None]:
-    """Say what is at work, and how long it took."""
-    start = time.perf_counter()
-    print(what, flush=True)
-    yield
-    print(f"  {time.perf_counter() - start:.1f} s", flush=True)
+def parts(tasks: Sequence[Task]) -> Iterator[Task]:
+    """Go through what is to be done: say which part is at work and, of each, how long it took."""
+    with rich.progress.Progress(console=_STDERR, transient=True, disable=not sys.stderr.isatty()) as bar:
+        row = bar.add_task("", total=len(tasks))
+        for task in tasks:
+            start = time.perf_counter()
+            bar.update(row, description=f"part {task.name}")
+            print(task.name, flush=True)
+            yield task
+            print(f"  {time.perf_counter() - start:.1f} s", flush=True)
+            bar.advance(row)

@@ -1,128 +1,172 @@
-"""What an analysis leaves behind: figures, tensors and findings, each part's as soon as it is done."""
+"""What an analysis leaves behind: figures, tensors, findings and the page, each part's as soon as it is done."""
 
 import json
 import math
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
-from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from PIL import Image
-from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from cnn_mnist import results
-from cnn_mnist.attacks.result import AttackResult, predict
+from cnn_mnist.compare import name_of
 from cnn_mnist.figures.canvas import to_pixels
-from cnn_mnist.subject import Subject, Task
+from cnn_mnist.part import Part
+from cnn_mnist.report import page
+from cnn_mnist.report.prose import plain
+from cnn_mnist.subject import Subject
+from cnn_mnist.tasks import OF_A_SAMPLE, Task
+
+OTHER = "other"  # folder, and key, of what was found in the second of two networks
 
 
-class Part(NamedTuple):
-    """What a part found: numbers by name, sentences made from them, tensors by file and name, figures by tag."""
-
-    findings: dict[str, Any]
-    sentences: list[str]
-    tensors: dict[str, dict[str, Tensor]]
-    figures: dict[str, Figure]
-
-
-def of_attack(
-    name: str, subject: Subject, original: Tensor, labels: Tensor, result: AttackResult, seconds: float, part: Part
-) -> Part:
-    """Complete what an attack found by what every attack leaves: its measures and its tensors.
-
-    Args:
-        name: The attack's.
-        subject: What was attacked; with another network, which then sees the images too.
-        original: The images before, (N, 1, 28, 28).
-        labels: Their classes, int64 (N,); -1 where they have none.
-        result: The attack's own record, on the CPU.
-        seconds: What the attack took.
-        part: What else there is to say.
-    """
-    findings = {"num_images": len(labels), **result.summary(), "seconds": round(seconds, 3), **part.findings}
-    sentences = list(part.sentences)
-    if subject.other is not None:
-        own, clean, seen = (
-            predict(network, images.to(subject.device)).argmax(1).cpu()
-            for network, images in (
-                (subject.network, original),
-                (subject.other, original),
-                (subject.other, result.images),
-            )
-        )
-        is_aimed = result.target >= 0
-        was_right = torch.where(is_aimed, clean != result.target, (clean == labels) & (own == labels))
-        is_fooled = torch.where(is_aimed, seen == result.target, seen != labels)[result.success & was_right]
-        rate = is_fooled.double().mean().item()
-        findings["against"] = {"success_rate": rate, "num_images": len(is_fooled)}
-        if len(is_fooled):
-            sentences.append(
-                f"Of {len(is_fooled):,} successes, {rate:.1%} fool the other network, which was right before."
-            )
-    saved = {"original": original, "label": labels, **result._asdict()}
-    del saved["perturbation"]
-    return Part(findings, sentences, {name: saved, **part.tensors}, part.figures)
+class Incomplete(ValueError):
+    """Some parts failed; the others are on record."""
 
 
 class Findings:
     """The record of one command, written part by part.
 
     Below the folder: `analysis/<part>/` and `attacks/<name>/` with figures (.png), tensors (.npz) and findings.json,
-    TensorBoard events with the same pictures, and at the end `config.yaml` and `results.json`.
+    the same below `other/` for a second network, TensorBoard events with the same pictures, and at the end
+    `config.yaml`, `results.json` and `report.html`.
+
+    Raises:
+        OSError: The folder cannot be written.
     """
 
-    def __init__(self, folder: Path, cfg: DictConfig, subject: Subject) -> None:
+    def __init__(self, folder: Path, cfg: DictConfig, sides: list[Subject]) -> None:
+        subject = sides[0]
         file = subject.checkpoint.resolve()
         run = file.parent.parent
         name = f"{run.parent.name}_{run.name}" if file.parent.name == "checkpoints" else file.stem
         if folder.parent.name == "analyses":  # a job of a sweep has its place already
             folder = folder.parent / name / folder.name
+        folder.mkdir(parents=True, exist_ok=True)  # now, not after minutes of work
         self.folder = folder
         self.cfg = cfg
+        self.sides = sides
         self.start = time.perf_counter()
+        self.sections: list[page.Section] = []
+        self.samples: dict[str, int] = {}  # test images asked for, by part
+        self.error: Exception | None = None  # the first one
+        titles = [name] if len(sides) == 1 else [name_of(subject, sides[1]), name_of(sides[1], subject)]
         self.record: dict[str, Any] = {
+            "title": " and ".join(titles),
+            "names": titles,
+            "date": time.strftime("%Y-%m-%d %H:%M"),
             "checkpoint": str(file),
             "dataset": subject.dataset,
+            "seed": cfg.seed,
             "images": subject.indices.tolist(),
             "labels": subject.labels.tolist(),
-            **({} if cfg.against is None else {"against_checkpoint": str(cfg.against)}),
+            **({} if subject.test is None else {"num_test_images": len(subject.test)}),
+            **({} if len(sides) == 1 else {"against_checkpoint": str(sides[1].checkpoint.resolve())}),
             **results.surroundings(subject.device),
+            "part_seconds": {},
+            "failed": {},
         }
+        if len(sides) == 2:
+            self.record[OTHER] = {"checkpoint": str(sides[1].checkpoint.resolve())}
 
-    def add(self, task: Task, part: Part) -> None:
-        """Write what a part found and say it."""
-        base = self.folder / task.kind
+    @contextmanager
+    def attempt(self, task: Task) -> Iterator[None]:
+        """Do a part; where it fails say so and go on with the others, if there are any."""
+        start = time.perf_counter()
+        self.sections.append(page.Section(task.name, []))
+        try:
+            yield
+        except Exception as error:
+            if task.is_alone:
+                self._take_back()
+                raise
+            self.error = self.error or error
+            words = " ".join(str(error).split())
+            message = words if words and isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {words}"
+            self.record["failed"][task.name] = message
+            print(f"error in {task.name}: {message}", file=sys.stderr)
+        self.record["part_seconds"][task.name] = round(time.perf_counter() - start, 2)
+
+    def add(self, task: Task, subject: Subject, part: Part) -> None:
+        """Write what a part found in one of the networks, say it, and keep it for the page."""
+        is_other = subject is not self.sides[0]
+        record = self.record[OTHER] if is_other else self.record
+        base = self.folder / OTHER / task.kind if is_other else self.folder / task.kind
         place = base / task.name
         place.mkdir(parents=True, exist_ok=True)
-        writer = SummaryWriter(str(self.folder), filename_suffix=f".{task.name}")
-        for tag, figure in part.figures.items():
-            pixels = to_pixels(figure)
-            path = base / f"{tag}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(path)
-            writer.add_image(_tag(task, tag), pixels, 0, dataformats="HWC")
-        writer.close()
+        found = {**task.options, **part.findings}
+        if task.name in OF_A_SAMPLE:
+            self.samples[task.name] = task.options["num_images"]
+        if task.kind == "attacks":
+            found = {"attack": task.name, **found, "tensors": str(place.resolve() / f"{task.name}.npz")}
+        found = _plain(found)
+        (place / "findings.json").write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
         for stem, tensors in part.tensors.items():
             arrays: dict[str, Any] = {key: value.detach().cpu().numpy() for key, value in tensors.items()}
             np.savez_compressed(place / f"{stem}.npz", **arrays)
-        found = part.findings
-        if task.kind == "attacks":
-            path = place.resolve() / f"{task.name}.npz"
-            found = {"attack": task.name, **task.options, **found, "tensors": str(path)}
-        found = _plain(found)
-        (place / "findings.json").write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
-        self.record |= found if task.kind == "attacks" and task.is_alone else {task.name: found}
-        for sentence in part.sentences:
-            print(f"  {sentence}")
+        for file, content in part.files.items():
+            (place / file).write_bytes(content)
+        data = sorted(path for path in place.iterdir() if path.is_file())
+        pictures = self._draw(task, part, base, OTHER * is_other)
+
+        is_flat = task.kind == "attacks" and task.is_alone
+        record |= found if is_flat else {task.name: found}
+        prefix = f"{OTHER}." * is_other + f"{task.name}." * (not is_flat)
+        column = page.Column(found, prefix, list(task.options), part.answers, pictures, data)
+        self.sections[-1].columns.append(column)
+        if len(self.sides) == 2 and not task.is_of_one:
+            print(f"  {self.record['names'][is_other]}:")
+        for answer in part.answers:
+            for sentence in answer.says:
+                print(f"  {plain(sentence, found)}")
+
+    def _draw(self, task: Task, part: Part, base: Path, other: str) -> dict[str, Path]:
+        """Figures as files and in TensorBoard; returns the files by tag."""
+        files = {tag: base / f"{tag}.png" for tag in part.figures}
+        with SummaryWriter(str(self.folder), filename_suffix=f".{other}{task.name}") as writer:
+            for tag, figure in part.figures.items():
+                pixels = to_pixels(figure)
+                files[tag].parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(files[tag], optimize=True)
+                name = _tag(task, tag)
+                writer.add_image(f"{other}/{name}" if other else name, pixels, 0, dataformats="HWC")
+        return files
 
     def close(self) -> Path:
-        """Write the record; returns the path of results.json."""
+        """Write the record and the page; returns the path of results.json."""
         results.write_config(self.folder, self.cfg)
-        return results.write(self.folder, self.record | {"command_seconds": round(time.perf_counter() - self.start, 2)})
+        self.record["whole_test_set_seconds"] = self._costs()
+        self.record["command_seconds"] = round(time.perf_counter() - self.start, 2)
+        page.write(self.folder, self.record, self.sections)
+        return results.write(self.folder, self.record)
+
+    def check(self) -> None:
+        """Raise Incomplete where a part has failed."""
+        if self.error is not None:
+            failed = self.record["failed"]
+            num_parts = len(self.sections)
+            raise Incomplete(f"{len(failed)} of {num_parts} parts failed: {', '.join(failed)}") from self.error
+
+    def _costs(self) -> dict[str, float]:
+        """What each part that looks at a sample of the test images would take for all of them, in seconds."""
+        num_all = self.record.get("num_test_images", 0)
+        return {
+            name: round(self.record["part_seconds"][name] * num_all / num_images, 1)
+            for name, num_images in self.samples.items()
+            if num_images < num_all
+        }
+
+    def _take_back(self) -> None:
+        """Leave no empty folders behind."""
+        with suppress(OSError):  # not empty
+            for folder in (self.folder, *self.folder.parents[:2]):
+                folder.rmdir()
 
 
 def _tag(task: Task, name: str) -> str:
@@ -131,11 +175,11 @@ def _tag(task: Task, name: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers to six digits, and nothing where there is no number."""
+    """Numbers to seven digits, and nothing where there is no number."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_plain(item) for item in value]
     if isinstance(value, float):
-        return round(value, 6) if math.isfinite(value) else None
+        return float(f"{value:.7g}") if math.isfinite(value) else None
     return value

@@ -74,7 +74,16 @@ class Rules(NamedTuple):
 
 _PATCH = {"window": number(int, 1, 28), "stride": number(int, 1, 28), "fill": number(float, 0, 1)}
 _SEED = number(int, 0, 2**32 - 1)
-PARTS = ("filters", "activations", "occlusion", "class_image", "saliency")
+PARTS = (
+    "comparison",
+    "training",
+    "predictions",
+    "filters",
+    "activations",
+    "occlusion",
+    "saliency",
+    "class_image",
+)
 _SHARED = {
     "data.dataset": one_of("mnist", "fashion_mnist", "kmnist", "digits"),
     "data.fallback": one_of("digits", None),
@@ -143,7 +152,7 @@ ATTACK = {  # options by name; they mean the same in every attack, or are named 
     "seed": _SEED,
 }
 ANALYZE = Rules(
-    {"ckpt_path", "against", "analysis", "attack", "images", "image", "seed", "data", "trainer", *PARTS},
+    {"ckpt_path", "against", "analysis", "attack", "export", "images", "image", "seed", "data", "trainer", *PARTS},
     _SHARED
     | {f"{part}.{key}": rule for part in ("occlusion", "saliency") for key, rule in _PATCH.items()}
     | {
@@ -161,6 +170,7 @@ ANALYZE = Rules(
         "class_image.step_size": number(float, 0, above=True),
         "class_image.penalty": number(float, 0),
         "saliency.steps": number(int, 1),
+        "export.num_images": number(int, 1),
     },
 )
 

@@ -1,44 +1,27 @@
 """What is looked at: a trained network, the data it was trained on, and a few images."""
 
-import importlib.util
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor
 
 from cnn_mnist import checkpoint, picture
-from cnn_mnist.data import DataModule, Images
+from cnn_mnist.analysis.likeness import nearest
+from cnn_mnist.data import EVAL_BATCH_SIZE, DataModule, Images
 from cnn_mnist.network import CNN
-from cnn_mnist.rules import PARTS, attacks_of
+from cnn_mnist.tasks import OF_A_PICTURE, OF_THE_NETWORK
 
-OF_A_PICTURE = ("activations", "occlusion", "saliency", "targeted", "noise")  # parts that can do with one image
-OF_THE_NETWORK = ("filters", "class_image", "non_targeted")  # parts that need none
-NEEDS_CAPTUM = "it needs captum (pip install captum)"
+NUM_REAL = 1000  # test digits that say how near to the training images is near
 
 
-class Task(NamedTuple):
-    """A part of the report to be done: its kind, `analysis` or `attacks`, its name, and what to instantiate.
-
-    `is_alone`: nothing else is asked for.
-    """
-
-    kind: str
-    name: str
-    node: DictConfig
-    is_alone: bool
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What it is done with, as plain values."""
-        values = OmegaConf.to_container(self.node, resolve=True)
-        assert isinstance(values, dict)
-        return {str(key): value for key, value in values.items() if not str(key).startswith("_")}
-
-
-class Subject(NamedTuple):
+@dataclass(eq=False)
+class Subject:
     """A network in eval mode, on its device, and a few images on the CPU.
 
     Attributes:
@@ -50,7 +33,9 @@ class Subject(NamedTuple):
         indices: Places in the test set, int64 (B,); -1 for a picture.
         test: The whole test set; None where the one image is a picture of the user's own, or where none is needed.
         train: The training set; None with `test`.
-        other: The network of `against`, on the same device; None without.
+        other: The one that it is compared with, which looks at the same images; None without.
+        run: What the training run left on record; empty where the checkpoint does not lie in a run's folder.
+        recipe: The arguments of its module and of its data, as the checkpoint has them.
     """
 
     network: CNN
@@ -61,7 +46,33 @@ class Subject(NamedTuple):
     indices: Tensor
     test: Images | None
     train: Images | None = None
-    other: CNN | None = None
+    other: "Subject | None" = None
+    run: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """Where its run lives, if it lies in one."""
+        return self.checkpoint.parent.parent
+
+    @cached_property
+    def probability(self) -> Tensor:
+        """Of each class for each test image, (N, 10), on the CPU."""
+        assert self.test is not None
+        with torch.no_grad():
+            batches = (
+                self.network(self.test[index].images.to(self.device)).softmax(1).cpu()
+                for index in torch.arange(len(self.test)).split(EVAL_BATCH_SIZE)
+            )
+            return torch.cat(list(batches))
+
+    @cached_property
+    def usual_distance(self) -> Tensor:
+        """How far test digits are from the nearest training image, L2, (M,)."""
+        assert self.train is not None
+        assert self.test is not None
+        real = self.test[self.test.spread(NUM_REAL)].images
+        return nearest(real.to(self.device), self.train[:].images.to(self.device))[0].cpu()
 
     @property
     def device(self) -> torch.device:
@@ -73,71 +84,55 @@ class Subject(NamedTuple):
         return self.images.to(self.device), self.labels.to(self.device)
 
 
-def tasks(cfg: DictConfig, overrides: list[str]) -> list[Task]:
-    """What is asked for and can be had, in the report's order: everything, or what `analysis` or `attack` names.
-
-    Raises:
-        ValueError: The one that is named does not look at a picture, and a picture was given, or it needs captum.
-    """
-    has_captum = importlib.util.find_spec("captum") is not None
-    named = {"analysis", "attack"} & {override.partition("=")[0] for override in overrides}
-    found: list[tuple[str, str, DictConfig]] = []
-    if "analysis" in named or not named:
-        if cfg.analysis != "all" and cfg.analysis not in cfg:
-            raise ValueError(f"analysis={cfg.analysis}, but ~{cfg.analysis} leaves it out")
-        parts = [part for part in PARTS if part in cfg] if cfg.analysis == "all" else [cfg.analysis]
-        found += [("analysis", part, cfg[part]) for part in parts]
-    if "attack" in named or not named:
-        found += [("attacks", name, node) for name, node in attacks_of(cfg).items()]
-    is_alone = len(found) == 1
-    if "saliency" in (name for _, name, _ in found) and not has_captum:
-        if is_alone:
-            raise ValueError(f"analysis=saliency cannot be had: {NEEDS_CAPTUM}")
-        print(f"saliency is left out: {NEEDS_CAPTUM}")
-        found = [task for task in found if task[1] != "saliency"]
-    if not found:
-        raise ValueError("nothing is left to do: every part was left out")
-    if cfg.image is not None:
-        kind, name = ("attack" if found[0][0] == "attacks" else "analysis"), found[0][1]
-        if is_alone and name not in OF_A_PICTURE:
-            raise ValueError(
-                f"{kind}={name} cannot do with one picture: leave out image=, or choose {' or '.join(OF_A_PICTURE)}"
-            )
-        found = [task for task in found if task[1] in OF_A_PICTURE]
-    return [Task(*task, is_alone=is_alone) for task in found]
-
-
-def choose(cfg: DictConfig, overrides: list[str], names: Sequence[str] = OF_A_PICTURE) -> Subject:
+def choose(cfg: DictConfig, overrides: list[str], names: Sequence[str] = OF_A_PICTURE) -> list[Subject]:
     """The network that `ckpt_path` names, or the newest, with the images that `images` or `image` name.
 
-    The data set is the run's own, and so is the folder of its files, unless the command line names another; `cfg` then
-    says which. Where none of the parts in `names` looks at images there are none, and no data set is needed.
+    With `against` there are two, which know of each other. The data set is the run's own, and so is the folder of its
+    files, unless the command line names another; `cfg` then says which. Where none of the parts in `names` looks at
+    images there are none, and no data set is needed.
 
     Raises:
         FileNotFoundError: There is no such run, checkpoint or picture.
-        ValueError: The checkpoint or the picture is of another kind, an index is out of range, or an option has no
-            effect on an analysis.
+        ValueError: The checkpoint or the picture is of another kind, an index is out of range, two networks cannot be
+            compared, or an option has no effect on an analysis.
     """
     _refuse_what_has_no_effect(overrides)
     file = checkpoint.newest() if cfg.ckpt_path is None else checkpoint.find(cfg.ckpt_path, prefer_best=True)
     print(f"{'newest run: ' if cfg.ckpt_path is None else ''}{file}")
     own = picture.read(cfg.image) if cfg.image is not None else None
     cfg.ckpt_path = str(file)
+    device = _device(cfg.trainer.accelerator)
+    first = _of_checkpoint(file, device)
+    second = None if cfg.against is None else _other(cfg.against, first)
+    if own is None:
+        _settle_data(cfg, overrides, file, first.recipe.get("dataset"))
+        _look_at_data(cfg, first, needs_images=not set(names) <= set(OF_THE_NETWORK))
+    else:
+        _look_at_picture(first, own, cfg.image)
+    if second is None:
+        return [first]
+    for attribute in ("dataset", "images", "labels", "indices", "test", "train"):
+        setattr(second, attribute, getattr(first, attribute))
+    first.other, second.other = second, first
+    return [first, second]
+
+
+def _of_checkpoint(file: Path, device: torch.device) -> Subject:
+    """A network that looks at nothing yet, with what is on record about it."""
     content = checkpoint.read(file)
-    network = checkpoint.network_of(content, file).to(_device(cfg.trainer.accelerator))
-    other = None if cfg.against is None else _other(cfg.against).to(network.fc1.weight.device)
-    if own is not None:
-        return _of_picture(network, file, own, cfg.image)._replace(other=other)
-    _settle_data(cfg, overrides, file, content.get("datamodule_hyper_parameters", {}).get("dataset"))
-    if set(names) <= set(OF_THE_NETWORK):
-        nothing = torch.empty(0, dtype=torch.long)
-        return Subject(network, file, cfg.data.dataset, torch.empty(0, 1, 28, 28), nothing, nothing, None, other=other)
-    data = DataModule(cfg.data.dataset, cfg.data.root, fallback=None)
-    data.prepare_data()
-    data.setup()
-    indices = _indices(cfg.images, data.test)
-    images, labels = data.test[indices]
-    return Subject(network, file, data.dataset, images, labels, indices, data.test, data.train, other)
+    record = file.parent.parent / "results.json"
+    nothing = torch.empty(0, dtype=torch.long)
+    return Subject(
+        network=checkpoint.network_of(content, file).to(device),
+        checkpoint=file,
+        dataset="",
+        images=torch.empty(0, 1, 28, 28),
+        labels=nothing,
+        indices=nothing,
+        test=None,
+        run=json.loads(record.read_text()) if record.is_file() else {},
+        recipe={**content["hyper_parameters"], **content.get("datamodule_hyper_parameters", {})},
+    )
 
 
 def _refuse_what_has_no_effect(overrides: list[str]) -> None:
@@ -147,22 +142,48 @@ def _refuse_what_has_no_effect(overrides: list[str]) -> None:
             raise ValueError(f"{key} has no effect on an analysis: leave it out")
 
 
-def _of_picture(network: CNN, file: Path, own: picture.Picture, name: str) -> Subject:
+def _look_at_picture(subject: Subject, own: picture.Picture, name: str) -> None:
     """Predict a picture, say what was done to it, and explain the class that was predicted."""
     with torch.no_grad():
-        probability = network(own.image.to(network.fc1.weight.device)).softmax(1)[0].cpu()
+        probability = subject.network(own.image.to(subject.device)).softmax(1)[0].cpu()
     first, second = probability.topk(2).indices.tolist()
     print(*(f"{name}: {note}" for note in own.notes), sep="\n")
     print(f"predicted {first} (p {probability[first]:.3f}), then {second} (p {probability[second]:.3f})")
-    return Subject(network, file, "picture", own.image, torch.tensor([first]), torch.tensor([-1]), None)
+    subject.dataset, subject.images = "picture", own.image
+    subject.labels, subject.indices = torch.tensor([first]), torch.tensor([-1])
 
 
-def _other(path: str) -> CNN:
-    """The network that looks on."""
+def _look_at_data(cfg: DictConfig, subject: Subject, *, needs_images: bool) -> None:
+    """Read the data set and choose the images, where any are needed."""
+    subject.dataset = cfg.data.dataset
+    if not needs_images:
+        return
+    data = DataModule(cfg.data.dataset, cfg.data.root, fallback=None)
+    data.prepare_data()
+    data.setup()
+    subject.dataset, subject.test, subject.train = data.dataset, data.test, data.train
+    subject.indices = _indices(cfg.images, data.test)
+    subject.images, subject.labels = data.test[subject.indices]
+
+
+def _other(path: str, first: Subject) -> Subject:
+    """The one to compare with.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is no checkpoint, or of another architecture or data set.
+    """
     try:
-        return checkpoint.load(path)
+        other = _of_checkpoint(checkpoint.find(path, prefer_best=True), first.device)
     except (FileNotFoundError, ValueError) as error:
         raise type(error)(str(error).replace("ckpt_path", "against")) from error
+    if other.network.kernel_size != first.network.kernel_size:
+        sizes = " and ".join(f"{side.network.kernel_size}x{side.network.kernel_size}" for side in (first, other))
+        raise ValueError(f"the two networks have filters of {sizes}, which cannot be set side by side: set against=")
+    asked, theirs = first.recipe.get("dataset"), other.recipe.get("dataset")
+    if None not in (asked, theirs) and asked != theirs:
+        raise ValueError(f"one network was trained on {asked}, the other on {theirs}: set against= to one on {asked}")
+    return other
 
 
 def _device(accelerator: str) -> torch.device:

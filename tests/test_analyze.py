@@ -27,6 +27,9 @@ def tensors(path: Path) -> dict[str, np.ndarray]:
 SMALL = (
     "attack.targeted.steps=40",
     "attack.noise.num_test_images=50",
+    "attack.fgsm.num_images=50",
+    "attack.pgd.num_images=50",
+    "attack.pgd.epsilons=[0,0.1]",
     "activations.num_images=60",
     "occlusion.num_images=40",
     "class_image.num_images=2",
@@ -60,7 +63,7 @@ def test_the_newest_run_is_looked_at_and_named(whole: Done, run: Done) -> None:
 
 
 def test_every_part_leaves_figures_tensors_and_findings(whole: Done) -> None:
-    for part in ("filters", "activations", "occlusion", "class_image", "saliency"):
+    for part in ("training", "predictions", "filters", "activations", "occlusion", "class_image", "saliency"):
         folder = whole.folder / "analysis" / part
         assert json.loads((folder / "findings.json").read_text()) == whole.results[part]
         assert list(folder.glob("*.npz"))
@@ -174,7 +177,7 @@ TENSORS = {"original", "images", "target", "label", "predicted", "confidence", "
 
 
 def test_everything_includes_the_reports_attacks(whole: Done) -> None:
-    for name in ("non_targeted", "targeted", "noise"):
+    for name in ("non_targeted", "targeted", "noise", "fgsm", "pgd"):
         place = whole.folder / "attacks" / name
         assert json.loads((place / "findings.json").read_text()) == whole.results[name]
         assert set(tensors(place / f"{name}.npz")) == TENSORS
@@ -188,7 +191,7 @@ def test_one_attack_with_its_options_seen_by_another_network(run: Done, analyze:
     options = ("attack=targeted", "attack.beta=20", "attack.steps=80", "attack.target=7", "images=[3,14,15,9,7]")
     done = analyze(*options, f"against={run.folder}", cwd=run.cwd)
     assert done.status == 0, done.err
-    assert [entry.name for entry in done.folder.iterdir() if entry.is_dir()] == ["attacks"]
+    assert {entry.name for entry in done.folder.iterdir() if entry.is_dir()} == {"attacks", "other"}
     results = done.results
     assert results.keys() >= ATTACK_KEYS
     assert (results["attack"], results["beta"], results["steps"], results["target"]) == ("targeted", 20, 80, 7)
@@ -272,7 +275,7 @@ def test_the_other_attacks_leave_the_same_record(attack: str, run: Done, analyze
         (["class_image.layer=conv3"], "class_image.layer must be null or conv1 or conv2, got conv3"),
         (
             ["analysis=filtres"],
-            "analysis must be all or filters or activations or occlusion or class_image or saliency",
+            "analysis must be all or comparison or training or predictions or filters or activations or occlusion",
         ),
         (["images=[3,-1]"], "images must be a count from 1 to 100 or as many indices such as [3,14,15], got [3, -1]"),
         (["images=0"], "images must be a count from 1 to 100"),

@@ -15,7 +15,7 @@ from cnn_mnist import config, rules
 from tests.conftest import ROOT, Command
 
 CONF = ROOT / "conf"
-NOT_TRAINS = ("logger", "attack")
+NOT_TRAINS = ("logger", "attack", "export")
 OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if path.parent.name not in NOT_TRAINS)
 
 
@@ -65,7 +65,14 @@ def test_a_callback_can_be_left_out_or_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    "overrides", [(), ("trainer=gpu", "data=digits"), ("images=[1,2]", "class_image.neuron=[3,4]")]
+    "overrides",
+    [
+        (),
+        ("trainer=gpu", "data=digits"),
+        ("images=[1,2]", "class_image.neuron=[3,4]"),
+        ("export=onnx",),
+        ("export=torch",),
+    ],
 )
 def test_an_analysis_composes_and_fits_its_signatures(overrides: tuple[str, ...]) -> None:
     cfg = composed(*overrides, script="analyze")
@@ -107,6 +114,7 @@ def test_every_attack_composes_and_fits_its_signature(attack: str) -> None:
         (("attack=pgd", "attack.norm=l1"), "attack.norm must be linf or l2, got l1"),
         (("attack=pgd", "attack.epsilons=[0.1,-1]"), "attack.epsilons must be null or a list such as"),
         (("attack=noise", "attack.epsilon=2"), "attack.epsilon must be null or a number from 0 to 1, got 2"),
+        (("export=onnx", "export.num_images=0"), "export.num_images must be a whole number of at least 1, got 0"),
         (("attack=all", "attack.targeted.beta=-1"), "attack.targeted.beta must be a number of at least 0, got -1"),
     ],
 )

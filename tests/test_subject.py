@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import DictConfig, OmegaConf
 
 from cnn_mnist import subject
 from cnn_mnist.network import CNN
 from tests.test_checkpoint import saved
+from tests.test_tasks import asked
 
 
 @pytest.fixture
@@ -27,43 +27,36 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def asked(**options: object) -> DictConfig:
-    default = {"ckpt_path": None, "against": None, "analysis": "all", "image": None, "images": 3}
-    groups = {"data": {"dataset": "digits", "root": "data"}, "trainer": {"accelerator": "cpu"}}
-    parts = {name: {} for name in ("filters", "activations", "occlusion", "class_image", "saliency")}
-    attacks = {"attack": {name: {"_target_": f"cnn_mnist.adversary.{name}"} for name in ATTACKS}}
-    return OmegaConf.create(default | groups | parts | attacks | options)
-
-
 def test_the_newest_run_is_taken_and_of_it_what_the_hold_out_chose(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = subject.choose(asked(), [])
+    (found,) = subject.choose(asked(), [])
     assert found.checkpoint == Path("multirun/sweep/second/checkpoints/best.ckpt")
     assert found.network.batchnorm
     assert "newest run: multirun/sweep/second/checkpoints/best.ckpt" in capsys.readouterr().out
-    named = subject.choose(asked(ckpt_path="outputs/digits-paper/first"), [])
+    (named,) = subject.choose(asked(ckpt_path="outputs/digits-paper/first"), [])
     assert named.checkpoint.name == "last.ckpt"
     assert not named.network.batchnorm
     assert not named.network.training
 
 
 def test_images_by_count_take_every_class_in_turn_and_by_index_as_they_are(folder: Path) -> None:
-    found = subject.choose(asked(images=23), [])
+    (found,) = subject.choose(asked(images=23), [])
     assert found.labels.tolist() == [*range(10), *range(10), 0, 1, 2]
     assert len(set(found.indices.tolist())) == 23
     assert found.test is not None
     assert torch.equal(found.images, found.test[found.indices].images)
-    named = subject.choose(asked(images=[5, 0, 5]), [])
+    (named,) = subject.choose(asked(images=[5, 0, 5]), [])
     assert named.indices.tolist() == [5, 0, 5]
     assert named.other is None
     assert named.train is not None
 
 
 def test_another_network_may_look_on(folder: Path) -> None:
-    found = subject.choose(asked(against="outputs/digits-paper/first"), [])
-    assert found.other is not None
-    assert (found.network.batchnorm, found.other.batchnorm, found.other.training) == (True, False, False)
+    found, other = subject.choose(asked(against="outputs/digits-paper/first"), [])
+    assert (found.other, other.other) == (other, found)
+    assert (found.network.batchnorm, other.network.batchnorm, other.network.training) == (True, False, False)
+    assert torch.equal(found.images, other.images)
 
 
 @pytest.mark.parametrize(
@@ -84,48 +77,8 @@ def test_what_does_not_exist_or_is_something_else_is_said(options: dict[str, obj
         subject.choose(asked(**options), [])
 
 
-EVERY = ["filters", "activations", "occlusion", "class_image", "saliency"]
-ATTACKS = ["non_targeted", "targeted", "noise"]
-
-
-def names(cfg: DictConfig, *overrides: str) -> list[str]:
-    return [task.name for task in subject.tasks(cfg, list(overrides))]
-
-
-def test_everything_or_what_is_named() -> None:
-    assert names(asked()) == EVERY + ATTACKS
-    assert names(asked(), "occlusion.window=4") == EVERY + ATTACKS
-    assert names(asked(), "analysis=all") == EVERY
-    assert names(asked(), "attack=all") == ATTACKS
-    assert names(asked(analysis="filters"), "analysis=filters") == ["filters"]
-    assert names(asked(analysis="filters"), "analysis=filters", "attack=all") == ["filters", *ATTACKS]
-    (task,) = subject.tasks(asked(attack={"_target_": "a.b.pgd", "steps": 3}), ["attack=pgd"])
-    assert (task.kind, task.name, task.options, task.is_alone) == ("attacks", "pgd", {"steps": 3}, True)
-    left_out = asked()
-    del left_out["filters"]
-    assert names(left_out) == EVERY[1:] + ATTACKS
-    with pytest.raises(ValueError, match="~filters leaves it out"):
-        names(OmegaConf.merge(left_out, {"analysis": "filters"}), "analysis=filters")
-
-
-def test_one_picture_is_enough_for_some() -> None:
-    assert names(asked(image="x.png")) == ["activations", "occlusion", "saliency", "targeted", "noise"]
-    with pytest.raises(ValueError, match="analysis=filters cannot do with one picture: .* choose activations or occ"):
-        names(asked(analysis="filters", image="x.png"), "analysis=filters")
-    with pytest.raises(ValueError, match="attack=pgd cannot do with one picture"):
-        names(asked(attack={"_target_": "a.b.pgd"}, image="x.png"), "attack=pgd")
-
-
-def test_without_captum_the_rest_goes_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(subject.importlib.util, "find_spec", lambda name: None)
-    assert names(asked(), "analysis=all") == EVERY[:-1]
-    assert "saliency is left out: it needs captum" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="analysis=saliency cannot be had: it needs captum"):
-        names(asked(analysis="saliency"), "analysis=saliency")
-
-
 def test_what_looks_at_the_network_alone_needs_no_data(folder: Path) -> None:
-    found = subject.choose(asked(data={"dataset": "mnist", "root": "nowhere"}), [], ("filters", "class_image"))
+    (found,) = subject.choose(asked(data={"dataset": "mnist", "root": "nowhere"}), [], ("filters", "class_image"))
     assert found.test is None
     assert len(found.images) == 0
 

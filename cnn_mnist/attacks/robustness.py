@@ -58,7 +58,9 @@ class Masking(NamedTuple):
         random: With every pixel moved by the whole budget, up or down at random.
         huge: Under PGD with a budget of 1, in which every image can become any other.
         flat: Share of the images on which the gradient is zero everywhere.
-        warnings: A sentence for each sign of a hidden gradient.
+        steps: Of PGD.
+        chance: The accuracy of guessing.
+        signs: A clause for each sign of a hidden gradient, a format string over the other fields.
     """
 
     one_step: float
@@ -66,7 +68,14 @@ class Masking(NamedTuple):
     random: float
     huge: float
     flat: float
-    warnings: list[str]
+    steps: int
+    chance: float
+    signs: list[str]
+
+    @property
+    def warnings(self) -> list[str]:
+        """The signs with their numbers."""
+        return [words.format(**self._asdict()) for words in self.signs]
 
 
 def gradient_masking(
@@ -110,17 +119,17 @@ def gradient_masking(
         model, images, labels, epsilon=1, step_size=max(step_size, 2.5 / steps), steps=steps, generator=generator
     )
     flat = (first.perturbation == 0).flatten(1).all(1).double().mean().item()
-    found = Masking(accuracy(first), accuracy(many), random, accuracy(huge), flat, [])
+    found = Masking(accuracy(first), accuracy(many), random, accuracy(huge), flat, steps, chance, [])
     signs = {
-        f"one step fools more than {steps} (accuracy {found.one_step:.1%} against {found.many_steps:.1%})": (
+        "one step fools more than {steps} (accuracy {one_step:.1%} against {many_steps:.1%})": (
             found.one_step < found.many_steps - MARGIN
         ),
-        f"random noise fools more than the attack (accuracy {random:.1%} against {found.many_steps:.1%})": (
+        "random noise fools more than the attack (accuracy {random:.1%} against {many_steps:.1%})": (
             random < found.many_steps - MARGIN
         ),
-        f"with a budget of 1, in which any image is allowed, {found.huge:.1%} are still right (chance {chance:.0%})": (
+        "with the budget in which any image is allowed, {huge:.1%} are still right (chance {chance:.0%})": (
             found.huge > chance + MARGIN
         ),
-        f"the gradient is zero everywhere on {flat:.1%} of the images": flat > 0,
+        "the gradient is zero everywhere on {flat:.1%} of the images": flat > 0,
     }
-    return found._replace(warnings=[words for words, is_seen in signs.items() if is_seen])
+    return found._replace(signs=[words for words, is_seen in signs.items() if is_seen])

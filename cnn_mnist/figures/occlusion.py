@@ -102,7 +102,7 @@ def _over_digits(images: Tensor, colours: NDArray[np.float32], maps: OcclusionMa
     height, width = (min(side, size - start) for side, size in zip(grown.shape[1:3], tiles.shape[1:3], strict=True))
     spread[:, start : start + height, start : start + width] = grown[:, :height, :width]
     tiles = np.where(np.isnan(spread), tiles, 0.15 * tiles + 0.85 * spread)
-    num_columns = min(5, len(tiles)) if len(tiles) <= 10 else 10
+    num_columns = min(5, len(tiles)) if len(tiles) <= 20 else 10
     inches = 1 / 46 if num_columns == 10 else 1 / 36
     right = max(FINE * maps.window, int(0.75 / inches)) + int(0.95 / inches)  # the patch, and the bar
     grid = mosaic(tiles, num_columns, above=18, gap=12, top=12, right=right, inches=inches)

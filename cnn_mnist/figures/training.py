@@ -3,12 +3,12 @@
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from cnn_mnist.figures.canvas import INK, RIGHT, WRONG, mosaic
+from cnn_mnist.figures.canvas import DARK, INK, RIGHT, WRONG, mosaic
 
 
 def sample_grid(images: Tensor, labels: Tensor, *, num_columns: int = 12) -> Figure:
     """Images (B, 1, H, W) in [0, 1] in a grid, each under its label, int64 (B,)."""
-    grid = mosaic(INK.of(images[:, 0]), num_columns)
+    grid = mosaic(INK.of(images[:, 0]), num_columns, inches=1 / 45)
     grid.caption(list(map(str, labels.tolist())), size=9)
     return grid.figure
 
@@ -32,6 +32,25 @@ def predictions(images: Tensor, labels: Tensor, probability: Tensor, *, num_colu
             *place, f"true {label}\npredicted {guess} ({_percent(p)})", ha="center", va="bottom", fontsize=8
         )
         text.set(color=RIGHT if is_right else WRONG, fontweight="normal" if is_right else "bold")
+    return grid.figure
+
+
+def differences(images: Tensor, labels: Tensor, first: Tensor, second: Tensor, *, num_columns: int = 8) -> Figure:
+    """Images on which two networks differ, under the true class and what each of them says.
+
+    Args:
+        images: (B, 1, H, W) in [0, 1].
+        labels: True classes, int64 (B,).
+        first: The first network's probabilities, (B, 10).
+        second: The second's.
+        num_columns: Images in a row.
+    """
+    grid = mosaic(INK.of(images[:, 0]), num_columns, above=15)
+    for place, label, one, other in zip(
+        grid.captions, labels.tolist(), first.argmax(1).tolist(), second.argmax(1).tolist(), strict=True
+    ):
+        text = grid.axes.text(*place, f"true {label}\n{one}, then {other}", ha="center", va="bottom", fontsize=8)
+        text.set(color=RIGHT if other == label else WRONG)
     return grid.figure
 
 
@@ -67,6 +86,35 @@ def confusion_matrix(counts: Tensor, title: str) -> Figure:
     total = int(counts.sum())
     axis.set_title(f"{title}: {right:,} right ({right / total:.2%}), {total - right:,} wrong", fontsize=11)
     figure.colorbar(picture, ax=axis, label="mistakes", shrink=0.8)
+    return figure
+
+
+def curves(values: dict[str, list[float | int | None]]) -> Figure:
+    """Loss and accuracy after each epoch: values by metric, and `epoch`."""
+    figure = Figure(figsize=(10, 3.8), layout="constrained", dpi=110)
+    looks = {"train": ("o-", DARK), "test": ("s--", WRONG), "val": ("^:", "#555555")}
+    for axes, (metric, words) in zip(
+        figure.subplots(1, 2), {"loss": "cross-entropy", "acc": "accuracy"}.items(), strict=True
+    ):
+        for name, curve in values.items():
+            data, _, rest = name.partition("/")
+            if not rest.endswith(metric):
+                continue
+            style, colour = looks[data]
+            is_robust = rest != metric
+            axes.plot(
+                [float(epoch or 0) for epoch in values["epoch"]],
+                [float("nan") if value is None else value for value in curve],
+                style,
+                color=colour,
+                fillstyle="none" if is_robust else "full",
+                label=f"{data}, under attack" if is_robust else data,
+            )
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(words)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
     return figure
 
 

@@ -1,0 +1,145 @@
+"""Two networks on the same test images: which one is better, how sure that is, and what it cost."""
+
+from typing import Any, NamedTuple
+
+import torch
+from scipy.stats import binomtest, norm
+from torch import Tensor
+
+from cnn_mnist.figures import training as draw
+from cnn_mnist.part import Answer, Part, Table
+from cnn_mnist.subject import Subject
+
+LEVEL = 0.95
+NUM_SHOWN = 24  # images on which the two differ
+
+
+class Paired(NamedTuple):
+    """Two networks' answers to the same N images.
+
+    Attributes:
+        num_images: N.
+        first_only: Images that the first alone gets right.
+        second_only: Images that the second alone gets right.
+        difference: Accuracy of the second less that of the first.
+        low: Lower end of the 95 % interval of the difference.
+        high: Upper end.
+        p: McNemar's exact test, two-sided: the probability of so uneven a split of the images on which one is right,
+            were both networks equally good.
+    """
+
+    num_images: int
+    first_only: int
+    second_only: int
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def paired(first: Tensor, second: Tensor) -> Paired:
+    """Compare which images two networks get right, bool (N,) each.
+
+    Source: McNemar 1947, exact; the interval is the adjusted Wald one of Bonett and Price 2012.
+    """
+    num_images = len(first)
+    first_only, second_only = int((first & ~second).sum()), int((second & ~first).sum())
+    one, other = (first_only + 1) / (num_images + 2), (second_only + 1) / (num_images + 2)
+    width = norm.ppf((1 + LEVEL) / 2) * ((one + other - (other - one) ** 2) / (num_images + 2)) ** 0.5
+    num_differing = first_only + second_only
+    p = binomtest(first_only, num_differing).pvalue if num_differing else 1.0
+    difference = (second_only - first_only) / num_images
+    return Paired(
+        num_images,
+        first_only,
+        second_only,
+        difference,
+        max(-1.0, float(other - one - width)),
+        min(1.0, float(other - one + width)),
+        float(p),
+    )
+
+
+def comparison(subject: Subject) -> Part:
+    """Which of two networks is better, is that more than chance, and what did it cost? The second is the other."""
+    assert subject.test is not None
+    assert subject.other is not None
+    sides = (subject, subject.other)
+    labels = subject.test.labels
+    right = [side.probability.argmax(1) == labels for side in sides]
+    found = paired(*right)
+    findings: dict[str, Any] = {
+        **found._asdict(),
+        "level": LEVEL,
+        "first": {"name": name_of(subject, subject.other), "accuracy": right[0].double().mean().item()},
+        "second": {"name": name_of(subject.other, subject), "accuracy": right[1].double().mean().item()},
+    }
+    for key, side in zip(("first", "second"), sides, strict=True):
+        findings[key] |= {
+            name: side.run[name] for name in ("fit_seconds", "epochs", "num_threads", "device") if name in side.run
+        }
+    differing = (right[0] != right[1]).nonzero()[:, 0]
+    shown = differing[torch.linspace(0, len(differing) - 1, min(NUM_SHOWN, len(differing))).round().long()]
+    tensors = {"comparison": {"labels": labels, "first_right": right[0], "second_right": right[1]}}
+    figures = {}
+    if len(shown):
+        figures["comparison/differences"] = draw.differences(
+            subject.test[shown].images, labels[shown], *(side.probability[shown] for side in sides)
+        )
+    answers = [Answer(_question(*sides), list(figures), _says(findings), [_table(findings)])]
+    return Part(findings, answers, tensors, figures)
+
+
+def _says(findings: dict[str, Any]) -> list[str]:
+    """The answer, in sentences."""
+    low, high = findings["low"], findings["high"]
+    verdict = (
+        "{second.name} is better" if low > 0 else "{first.name} is better" if high < 0 else "no difference can be told"
+    )
+    says = [
+        "Of the same {num_images} test images, {second.name} gets {second.accuracy:.2%} right and {first.name} "
+        "{first.accuracy:.2%}: a difference of {difference:+.2%} of the images ({level:.0%} interval {low:+.2%} to "
+        "{high:+.2%}). One alone is right on {second_only} and on {first_only} of them (McNemar's test: p = {p:.2g}), "
+        f"so {verdict}."
+    ]
+    times = [findings[key].get("fit_seconds") for key in ("first", "second")]
+    if None not in times:
+        findings["time_ratio"] = times[1] / times[0]
+        alike = all(
+            findings["first"].get(key) == findings["second"].get(key) for key in ("epochs", "num_threads", "device")
+        )
+        where = "" if alike else " (not for as many epochs, or not on the same machine)"
+        says.append(
+            "Training took {time_ratio:.2f} times as long: {second.fit_seconds:.0f} s against "
+            f"{{first.fit_seconds:.0f}} s{where}."
+        )
+    says.append("One run of each: this speaks for these two networks, and says nothing of other seeds.")
+    return says
+
+
+def _table(findings: dict[str, Any]) -> Table:
+    rows = [[f"{{{key}.name}}", f"{{{key}.accuracy:.2%}}", f"{{{key}_only}}"] for key in ("first", "second")]
+    columns = ["network", "test accuracy", "right where the other is wrong"]
+    if "time_ratio" in findings:
+        columns.append("training, s")
+        for key, row in zip(("first", "second"), rows, strict=True):
+            row.append(f"{{{key}.fit_seconds:.0f}}")
+    return Table("The same test images", columns, rows)
+
+
+def _question(first: Subject, second: Subject) -> str:
+    if first.network.batchnorm != second.network.batchnorm and first.run.get("recipe") == second.run.get("recipe"):
+        return "Does batch normalisation help, and what does it cost?"
+    return f"Is {name_of(second, first)} better than {name_of(first, second)}, and what does it cost?"
+
+
+def name_of(side: Subject, other: Subject) -> str:
+    """What tells one network from the other: its recipe, batch normalisation, its seed, or else its folder."""
+    names = []
+    if side.run.get("recipe") != other.run.get("recipe"):
+        names.append(f"experiment {side.run.get('recipe', 'unknown')}")
+    if side.network.batchnorm != other.network.batchnorm:
+        names.append("the network with batch norm" if side.network.batchnorm else "the network without")
+    if not names and side.recipe.get("seed") != other.recipe.get("seed"):
+        names.append(f"seed {side.recipe.get('seed')}")
+    return ", ".join(names) or side.folder.name

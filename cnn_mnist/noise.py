@@ -1,0 +1,186 @@
+"""The report's section 3.3.3: noise that makes one digit another, what it does to other digits, and one for all."""
+
+import time
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnn_mnist import attacks, console
+from cnn_mnist.adversary import NUM_SHOWN, attackable, not_counted, pairs, step_range, targets
+from cnn_mnist.ascent import Ascent
+from cnn_mnist.attacks.result import conclude
+from cnn_mnist.attacks.transfer import Transfer, transfer
+from cnn_mnist.figures import adversarial as draw
+from cnn_mnist.figures.canvas import cost_curves
+from cnn_mnist.part import Answer, Part, of_attack
+from cnn_mnist.subject import Subject
+
+
+def noise(
+    subject: Subject,
+    *,
+    target: int | None,
+    steps: int,
+    step_size: float,
+    confidence: float,
+    epsilon: float | None,
+    num_test_images: int,
+    seed: int,
+) -> Part:
+    """Which noise makes one digit another, and what does it do to digits that it was not made for?"""
+    shown, classes = subject.images[:NUM_SHOWN], subject.labels[:NUM_SHOWN]
+    aim = targets(target)
+    row, aim, left_out = attackable(
+        subject, shown, classes, torch.tensor([_source(classes, c) for c in aim.tolist()]), aim
+    )
+    images, labels = shown[row], classes[row]
+    clock = time.perf_counter()
+    result = attacks.noise(
+        subject.network,
+        images.to(subject.device),
+        aim.to(subject.device),
+        steps=steps,
+        step_size=step_size,
+        confidence=confidence,
+        epsilon=epsilon,
+    ).cpu()
+    seconds = time.perf_counter() - clock
+    names = [f"{label} as {c}" for label, c in zip(labels.tolist(), aim.tolist(), strict=True)]
+    figures = {
+        "noise/images": draw.sums(images, labels, result, "A digit, the noise learnt for it, and their sum"),
+        "noise/cost": cost_curves(result.trace, names, "logit of the target"),
+    }
+    findings: dict[str, Any] = {"num_success": int(result.success.sum()), **step_range(result.steps), **left_out}
+    says = [
+        *not_counted(left_out),
+        "{num_success} of {num_images} noises reach p >= {confidence:g}, after {min_steps} to {max_steps} steps.",
+    ]
+    answers = [Answer("Which noise makes one digit another?", ["noise/images", "noise/cost"], says)]
+    part = Part(findings, answers, {}, figures)
+    if subject.test is not None:
+        few = _transfer(subject, subject.network, result.perturbation, aim, shown, seed)
+        figures["noise/ten_examples"] = draw.transfer_grid(shown, classes, result.perturbation, aim, few.predicted)
+        part.tensors["ten_examples"] = {"target": aim, "label": classes, **few._asdict()}
+        findings["ten_examples"] = {
+            "num_images": few.predicted.numel(),
+            "num_changed": int((few.predicted != few.clean).sum()),
+            "num_reached": int(((few.predicted == aim[:, None]) & (few.clean != aim[:, None])).sum()),
+        }
+        says = [
+            "Each noise added to each of a few digits: {ten_examples.num_changed} of {ten_examples.num_images} answers "
+            "change, {ten_examples.num_reached} to the noise's own class; those on the digits they were made for are "
+            "among them."
+        ]
+        answers.append(Answer("How far does one digit's noise carry to others?", ["noise/ten_examples"], says))
+        _spread(part, "noise", subject, result.perturbation, aim, num_test_images, seed)
+    return of_attack("noise", subject, images, labels, result, seconds, part)
+
+
+def universal(
+    subject: Subject,
+    *,
+    target: int | None,
+    epsilon: float,
+    step_size: float,
+    steps: int,
+    batch_size: int,
+    num_train_images: int,
+    num_test_images: int,
+    seed: int,
+) -> Part:
+    """Is there one noise that makes every digit the same? Fitted on training images, judged on test images."""
+    assert subject.train is not None
+    assert subject.test is not None
+    fitted = subject.train[subject.train.spread(num_train_images)].images.to(subject.device)
+    aims = targets(target)
+    shown, classes = subject.images[:NUM_SHOWN], subject.labels[:NUM_SHOWN]
+    row, aim, left_out = attackable(subject, shown, classes, *pairs(len(shown), aims))
+    clock = time.perf_counter()
+    fits = [
+        attacks.universal(
+            subject.network,
+            fitted,
+            int(c),
+            epsilon=epsilon,
+            step_size=step_size,
+            steps=steps,
+            batch_size=batch_size,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        for c in console.track(aims.tolist(), "universal noise")
+    ]
+    seconds = time.perf_counter() - clock
+    noises, trace = torch.stack([f.perturbation[0] for f in fits]).cpu(), torch.stack([f.trace[:, 0] for f in fits], 1)
+
+    images, labels, which = shown[row], classes[row], torch.searchsorted(aims, aim)
+    summed = (images + noises[which]).clamp(0, 1)
+    summed_up = Ascent(
+        summed, torch.full_like(aim, steps), trace.cpu()[:, which], torch.zeros_like(aim, dtype=torch.bool)
+    )
+    there = Ascent(*(tensor.to(subject.device) for tensor in summed_up))
+    result = conclude(subject.network, images.to(subject.device), there, aim.to(subject.device)).cpu()
+    result = result._replace(perturbation=noises[which])  # before the sum was clipped
+    names = [f"as {c}" for c in aims.tolist()]
+    figures = {
+        "universal/images": draw.grid_of_targets(shown, classes, result, row),
+        "universal/noise": draw.noises(noises, names),
+        "universal/cost": cost_curves(trace.cpu(), names, "mean log probability of the target"),
+    }
+    answers = [
+        Answer(
+            "Is there one noise that makes every digit the same?",
+            list(figures),
+            [
+                *not_counted(left_out),
+                "Of the {num_images} sums of a digit and a noise that are drawn, {success_rate:.1%} are taken for the "
+                "noise's class.",
+            ],
+        )
+    ]
+    part = Part({**left_out}, answers, {}, figures)
+    _spread(part, "universal", subject, noises, aims, num_test_images, seed)
+    return of_attack("universal", subject, images, labels, result, seconds, part)
+
+
+def _transfer(
+    subject: Subject, model: nn.Module, noises: Tensor, target: Tensor, images: Tensor, seed: int
+) -> Transfer:
+    """Noises, targets and images from the CPU, and the answer back."""
+    there = (tensor.to(subject.device) for tensor in (noises, target, images))
+    return transfer(model, *there, generator=torch.Generator().manual_seed(seed)).cpu()
+
+
+def _spread(
+    part: Part, name: str, subject: Subject, noises: Tensor, target: Tensor, num_images: int, seed: int
+) -> None:
+    """Add to a part what its noises do to test images, and to another network's view of them."""
+    assert subject.test is not None
+    images = subject.test[subject.test.spread(num_images)].images
+    learnt = {"noise": "learnt on one image", "universal": "fitted on many images"}[name]
+    networks = {"transfer": subject.network} | ({"transfer_against": subject.other.network} if subject.other else {})
+    for key, network in networks.items():
+        found = _transfer(subject, network, noises, target, images, seed)
+        part.figures[f"{name}/{key}"] = draw.transfer_rates(found, target, learnt)
+        part.tensors[key] = {"target": target, **found._asdict()}
+        rates = {k: v for k, v in found._asdict().items() if k.endswith("rate")}
+        part.findings[key] = {
+            "num_images": len(images),
+            "target": target.tolist(),
+            **{k: v.tolist() for k, v in rates.items()},
+            **{f"mean_{k}": v.mean().item() for k, v in rates.items()},
+        }
+        says = (
+            f"{'On' if key == 'transfer' else 'Seen by the other network, on'} {{{key}.num_images}} test images the "
+            f"noises change the class of {{{key}.mean_fooling_rate:.1%}} (random noise of the same norm: "
+            f"{{{key}.mean_random_fooling_rate:.1%}}) and make {{{key}.mean_success_rate:.1%}} their own "
+            f"({{{key}.mean_random_success_rate:.1%}})."
+        )
+        whose = "" if key == "transfer" else ", in the other network's eyes"
+        part.answers.append(Answer(f"And to the whole test set{whose}?", [f"{name}/{key}"], [says]))
+
+
+def _source(labels: Tensor, target: int) -> int:
+    """The place of an image of another class than the target; in the default set, of the class after it."""
+    order = [(target + 1 + k) % len(labels) for k in range(len(labels))]
+    return next((k for k in order if int(labels[k]) != target), 0)
