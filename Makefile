@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help train test test-slow check lint bench tensorboard
+.PHONY: help train report test test-slow check lint bench tensorboard
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -12,10 +12,13 @@ help: ## list these targets
 train: $(READY) ## train with the default configuration; options: make train ARGS="model.batchnorm=true seed=1"
 	$(BIN)/python train.py $(ARGS)
 
+report: $(READY) ## the report of the newest run, with every figure and number measured; options: make report ARGS="ckpt_path=..."
+	$(BIN)/python analyze.py $(ARGS)
+
 test: lint ## ruff, mypy and every test not marked slow
 	$(BIN)/python -m pytest -m "not slow"
 
-test-slow: $(READY) ## the long tests: the report's whole recipe on MNIST
+test-slow: $(READY) ## the long tests: the report's whole recipe on MNIST, the pages in a real browser
 	$(BIN)/python -m pytest -m slow
 
 check: lint ## ruff, mypy and the tests that need no MNIST

@@ -101,8 +101,8 @@ def targeted(
     says = [*not_counted(left_out), "{num_success} of {num_images} attacks succeed (p >= {confidence:g})."]
     if len(mse):
         says.append(
-            "The mean squared difference of the successes has a median of {median_mse:.4f} and a 90th percentile of "
-            "{p90_mse:.4f}."
+            "The mean squared difference of the successes has a median of {median_mse:.4f}; for nine in ten it is at "
+            "most {p90_mse:.4f}."
         )
     answers = [Answer("How little must a digit change to be taken for another?", ["targeted/images"], says)]
     if looks := _likeness(subject, result.images, labels[row]):

@@ -139,7 +139,7 @@ def name_of(side: Subject, other: Subject) -> str:
     if side.run.get("recipe") != other.run.get("recipe"):
         names.append(f"experiment {side.run.get('recipe', 'unknown')}")
     if side.network.batchnorm != other.network.batchnorm:
-        names.append("the network with batch norm" if side.network.batchnorm else "the network without")
+        names.append("the network with batch norm" if side.network.batchnorm else "the network without batch norm")
     if not names and side.recipe.get("seed") != other.recipe.get("seed"):
         names.append(f"seed {side.recipe.get('seed')}")
     return ", ".join(names) or side.folder.name

@@ -96,6 +96,35 @@ def analyze(tmp_path_factory: pytest.TempPathFactory) -> Command:
     return command("analyze.py", tmp_path_factory)
 
 
+SMALL = (
+    "attack.targeted.steps=40",
+    "attack.noise.num_test_images=50",
+    "attack.fgsm.num_images=50",
+    "attack.pgd.num_images=50",
+    "attack.pgd.epsilons=[0,0.1]",
+    "activations.num_images=60",
+    "occlusion.num_images=40",
+    "class_image.num_images=2",
+    "class_image.steps=20",
+)
+
+
+@pytest.fixture(scope="session")
+def run(train: Command) -> Done:
+    """A network trained on the digits, in a folder of its own."""
+    done = train("data=digits", "trainer=cpu", "trainer.max_epochs=2", "model.batchnorm=true", "callbacks=none")
+    assert done.status == 0, done.err
+    return done
+
+
+@pytest.fixture(scope="session")
+def whole(run: Done, analyze: Command) -> Done:
+    """Everything that `python analyze.py` does, for that network."""
+    done = analyze(*SMALL, "images=12", cwd=run.cwd)
+    assert done.status == 0, done.err
+    return done
+
+
 class Interrupt(Protocol):
     """Start `python train.py ARGUMENTS` in `cwd` and send it a signal once it has printed `line`."""
 

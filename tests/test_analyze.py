@@ -15,42 +15,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from cnn_mnist import checkpoint
 from cnn_mnist.data import DataModule
-from tests.conftest import Command, Done
+from tests.conftest import SMALL, Command, Done
 
 
 def tensors(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an .npz file."""
     with np.load(path) as file:
         return dict(file)
-
-
-SMALL = (
-    "attack.targeted.steps=40",
-    "attack.noise.num_test_images=50",
-    "attack.fgsm.num_images=50",
-    "attack.pgd.num_images=50",
-    "attack.pgd.epsilons=[0,0.1]",
-    "activations.num_images=60",
-    "occlusion.num_images=40",
-    "class_image.num_images=2",
-    "class_image.steps=20",
-)
-
-
-@pytest.fixture(scope="module")
-def run(train: Command, tmp_path_factory: pytest.TempPathFactory) -> Done:
-    """A trained network in a folder of its own."""
-    done = train("data=digits", "trainer=cpu", "trainer.max_epochs=2", "model.batchnorm=true", "callbacks=none")
-    assert done.status == 0, done.err
-    return done
-
-
-@pytest.fixture(scope="module")
-def whole(run: Done, analyze: Command) -> Done:
-    """Everything, for the newest run."""
-    done = analyze(*SMALL, "images=12", cwd=run.cwd)
-    assert done.status == 0, done.err
-    return done
 
 
 def test_the_newest_run_is_looked_at_and_named(whole: Done, run: Done) -> None:

@@ -1,0 +1,156 @@
+"""The pages as a person sees them: the report and TensorBoard in a real headless Chromium."""
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import SMALL, Command, Done
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine"),
+]
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[browser]'")
+
+SIZES = {"desktop": (1280, 900), "phone": (375, 700)}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["sync_api.Browser"]:
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--headless", "--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def compared(run: Done, analyze: Command, train: Command) -> Path:
+    """The page of two different networks."""
+    other = train("data=digits", "trainer=cpu", "trainer.max_epochs=1", "callbacks=none", cwd=run.cwd)
+    assert other.status == 0, other.err
+    done = analyze(*SMALL, "images=12", f"ckpt_path={other.folder}", f"against={run.folder}", cwd=run.cwd)
+    assert done.status == 0, done.err
+    return done.folder / "report.html"
+
+
+@pytest.fixture(params=["one", "two"])
+def report(request: pytest.FixtureRequest) -> Path:
+    """The page of one network, and of two."""
+    if request.param == "one":
+        return request.getfixturevalue("whole").folder / "report.html"
+    path: Path = request.getfixturevalue("compared")
+    return path
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_the_report_opens_without_a_fault(report: Path, size: str, scheme: str, browser: "sync_api.Browser") -> None:
+    width, height = SIZES[size]
+    said: list[str] = []
+    asked: list[str] = []
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    page = context.new_page()
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(report.as_uri(), wait_until="load")
+    assert said == []
+    assert [url for url in asked if not url.startswith("data:")] == [report.as_uri()]
+    decoded = page.evaluate(
+        "async () => { const all = [...document.images]; await Promise.all(all.map(i => i.decode()));"
+        " return all.map(i => i.naturalWidth) }"
+    )
+    assert len(decoded) >= 20
+    assert all(pixels > 100 for pixels in decoded)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width  # no sideways scrolling
+    outside = page.evaluate("w => [...document.images].filter(i => i.getBoundingClientRect().right > w).length", width)
+    assert outside == 0
+    paper, ink = page.evaluate(
+        "['backgroundColor', 'color'].map(k => getComputedStyle(document.body)[k].match(/\\d+/g).map(Number))"
+    )
+    assert (sum(paper) > sum(ink)) == (scheme == "light")
+    assert abs(sum(paper) - sum(ink)) > 450  # of 765: enough contrast to read
+    context.close()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_links_of_the_table_of_contents_land(report: Path, size: str, browser: "sync_api.Browser") -> None:
+    width, height = SIZES[size]
+    page = browser.new_page(viewport={"width": width, "height": height}, reduced_motion="reduce")
+    page.goto(report.as_uri())
+    page.add_style_tag(content="html { scroll-behavior: auto !important; }")
+    links = page.locator("nav a")
+    assert links.count() >= 12
+    for place in range(links.count()):
+        link = links.nth(place)
+        target = (link.get_attribute("href") or "").removeprefix("#")
+        link.click()
+        top = page.evaluate("id => document.getElementById(id).getBoundingClientRect().top", target)
+        assert -1 <= top < height, target
+        assert page.evaluate("location.hash") == f"#{target}"
+    page.close()
+
+
+def test_a_figure_opens_in_full_size_and_goes_back(report: Path, browser: "sync_api.Browser") -> None:
+    page = browser.new_page(viewport={"width": 375, "height": 700})
+    page.goto(report.as_uri())
+    frame = page.locator("#predictions .frame").first
+    image = frame.locator("img")
+    assert image.bounding_box()["width"] < 375
+    frame.locator(".enlarge").click()
+    natural = image.evaluate("i => i.naturalWidth")
+    assert image.bounding_box()["width"] >= natural
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+    frame.locator(".reduce").click()
+    assert image.bounding_box()["width"] < 375
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def tensorboard(train: Command) -> Iterator[str]:
+    """TensorBoard on a run with every callback; its address."""
+    done = train("data=digits", "trainer=cpu", "trainer.max_epochs=1", "model.batchnorm=true")
+    assert done.status == 0, done.err
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(done.folder), "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            for _ in range(120):
+                try:
+                    tags = urllib.request.urlopen(f"{address}/data/plugin/images/tags", timeout=5).read()
+                except OSError:
+                    tags = b""
+                if b"adversarial" in tags:
+                    break
+                time.sleep(0.5)
+            yield address
+        finally:
+            process.terminate()
+
+
+def test_tensorboard_shows_what_the_callbacks_logged(tensorboard: str, browser: "sync_api.Browser") -> None:
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    page.goto(f"{tensorboard}/#images", wait_until="load")
+    for tag in ("samples", "predictions", "confusion_matrix", "filters", "activations", "occlusion", "adversarial"):
+        page.get_by_text(re.compile(f"^{tag}")).first.wait_for(timeout=60_000)
+    page.locator("img").first.wait_for(timeout=60_000)
+    assert page.locator("img").first.evaluate("i => i.decode().then(() => i.naturalWidth)") > 100
+    page.goto(f"{tensorboard}/#hparams", wait_until="load")
+    for name in ("batchnorm", "test/acc", "fit_seconds"):
+        page.get_by_text(name).first.wait_for(timeout=60_000)
+    page.close()
