@@ -151,6 +151,6 @@ def test_tensorboard_shows_what_the_callbacks_logged(tensorboard: str, browser: 
     page.locator("img").first.wait_for(timeout=60_000)
     assert page.locator("img").first.evaluate("i => i.decode().then(() => i.naturalWidth)") > 100
     page.goto(f"{tensorboard}/#hparams", wait_until="load")
-    for name in ("batchnorm", "test/acc", "fit_seconds"):
+    for name in ("batchnorm", "test/acc", "test/loss"):
         page.get_by_text(name).first.wait_for(timeout=60_000)
     page.close()
