@@ -145,6 +145,8 @@ def _one_line(error: Exception, config_dir: str, config_name: str) -> str:
     if isinstance(error, ConfigCompositionException):
         unknown = next(_unknown_keys(config_dir, config_name), None)
         return unknown or text
+    if isinstance(error, OSError) and error.filename and error.strerror:  # a path, and not in our own words
+        return f"cannot use {error.filename}: {error.strerror.lower()}"
     if isinstance(error, HydraException | OmegaConfBaseException | ValueError | OSError):
         return text
     return f"{type(error).__name__}: {text} (HYDRA_FULL_ERROR=1 shows where)"

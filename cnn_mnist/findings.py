@@ -62,6 +62,7 @@ class Findings:
             "names": titles,
             "date": time.strftime("%Y-%m-%d %H:%M"),
             "checkpoint": str(file),
+            "network": _shown(file),
             "dataset": subject.dataset,
             "seed": cfg.seed,
             "images": subject.indices.tolist(),
@@ -73,7 +74,8 @@ class Findings:
             "failed": {},
         }
         if len(sides) == 2:
-            self.record[OTHER] = {"checkpoint": str(sides[1].checkpoint.resolve())}
+            other = sides[1].checkpoint.resolve()
+            self.record[OTHER] = {"checkpoint": str(other), "network": _shown(other)}
 
     @contextmanager
     def attempt(self, task: Task) -> Iterator[None]:
@@ -167,6 +169,11 @@ class Findings:
         with suppress(OSError):  # not empty
             for folder in (self.folder, *self.folder.parents[:2]):
                 folder.rmdir()
+
+
+def _shown(file: Path) -> str:
+    """A path as a reader wants it: from the folder in which the command was given, where it lies below."""
+    return str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)
 
 
 def _tag(task: Task, name: str) -> str:

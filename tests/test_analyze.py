@@ -279,6 +279,19 @@ def test_a_mistake_is_one_line_and_leaves_nothing(arguments: list[str], line: st
     assert sorted(run.cwd.rglob("*")) == before
 
 
+@pytest.mark.parametrize("place", ["outputs", "outputs/analyses"])
+def test_a_folder_that_cannot_be_written_is_named_before_the_work(
+    place: str, run: Done, analyze: Command, tmp_path: Path
+) -> None:
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).write_text("a file")
+    done = analyze(f"ckpt_path={run.folder}", cwd=tmp_path)
+    assert done.status == 1
+    assert re.fullmatch(r"error: cannot use outputs/analyses/\S+: not a directory\n", done.err)
+    assert done.out == ""
+    assert (tmp_path / place).read_text() == "a file"
+
+
 def test_without_a_run_it_says_how_to_make_one(analyze: Command, tmp_path: Path) -> None:
     done = analyze(cwd=tmp_path)
     assert done.status == 1

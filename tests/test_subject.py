@@ -60,6 +60,20 @@ def test_another_network_may_look_on(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("network", "dataset", "words"),
+    [
+        (CNN(kernel_size=7), "digits", "have filters of 7x7 and 3x3|have filters of 3x3 and 7x7"),
+        (CNN(), "kmnist", "one network was trained on digits, the other on kmnist: set against= to one on digits"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(network: CNN, dataset: str, words: str, folder: Path) -> None:
+    hparams = {"datamodule_hyper_parameters": {"dataset": dataset}}
+    saved(folder / "outputs/other/run/checkpoints/last.ckpt", network, **hparams)
+    with pytest.raises(ValueError, match=words):
+        subject.choose(asked(ckpt_path="outputs/digits-paper/first", against="outputs/other/run"), [])
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"images": 298}, "there are 297 test images, not 298: set images="),
