@@ -136,8 +136,9 @@ def _question(first: Subject, second: Subject) -> str:
 def name_of(side: Subject, other: Subject) -> str:
     """What tells one network from the other: its recipe, batch normalisation, its seed, or else its folder."""
     names = []
-    if side.run.get("recipe") != other.run.get("recipe"):
-        names.append(f"experiment {side.run.get('recipe', 'unknown')}")
+    recipe = side.run.get("recipe")
+    if recipe is not None and other.run.get("recipe") not in (None, recipe):
+        names.append(f"experiment {recipe}")
     if side.network.batchnorm != other.network.batchnorm:
         names.append("the network with batch norm" if side.network.batchnorm else "the network without batch norm")
     if not names and side.recipe.get("seed") != other.recipe.get("seed"):
