@@ -35,9 +35,9 @@ class Run(NamedTuple):
         """The same run on the data set that is really used, by its name and folder too."""
         asked, self.cfg.data.dataset = self.cfg.data.dataset, dataset
         place = self.folder.parent
-        if asked == dataset or not place.name.startswith(asked):
+        if asked == dataset or place.name != f"{asked}-{self.cfg.recipe}":  # a sweep's has another name
             return self
-        return self._replace(folder=place.with_name(dataset + place.name.removeprefix(asked)) / self.folder.name)
+        return self._replace(folder=place.with_name(f"{dataset}-{self.cfg.recipe}") / self.folder.name)
 
     @property
     def results(self) -> Path:
@@ -139,23 +139,27 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def open_run(cfg: DictConfig, folder: Path, overrides: list[str]) -> Run:
-    """The run that a command asks for: a new one in `folder`, or the one that `ckpt_path` names, in its own.
+    """The run that a command asks for: the one that `ckpt_path` names, in its own folder, or the one in `folder`.
+
+    That is a new one, unless it was begun before: a job of a sweep that was killed.
 
     A run is gone on with as its own config.yaml says. Options that cannot change what it learns may be given anew
     (`trainer`, `callbacks`, `logger`, `data.root`); the others must not differ.
 
     Args:
         cfg: The configuration as composed.
-        folder: Where a new run would live.
+        folder: Where the run lives, or is to live, unless `ckpt_path` names another.
         overrides: The options given on the command line.
 
     Raises:
         FileNotFoundError: `ckpt_path` names nothing.
         ValueError: `ckpt_path` is no checkpoint inside a run's folder, or an option differs.
     """
-    if cfg.ckpt_path is None:
+    if cfg.ckpt_path is None and not (folder / "checkpoints" / "last.ckpt").is_file():
+        for file in folder.glob("events.out.tfevents.*"):  # of a try that did not get as far as a checkpoint
+            file.unlink()
         return Run(folder, cfg)
-    checkpoint = find(cfg.ckpt_path).resolve()
+    checkpoint = find(cfg.ckpt_path or folder).resolve()
     folder = checkpoint.parent.parent
     record = folder / "config.yaml"
     if not record.is_file():

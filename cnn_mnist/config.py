@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -23,6 +23,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from cnn_mnist import sweep
 from cnn_mnist.rules import nearest
 
 OmegaConf.register_new_resolver("choose", lambda flag, yes, no: yes if flag else no, replace=True)
@@ -80,31 +81,50 @@ def run(main: Callable[[DictConfig], None], script: str) -> None:
     full_error = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would otherwise print
 
-    failed: list[Exception] = []  # jobs of a sweep, each said when it failed
+    def one_line(error: Exception) -> str:
+        return _one_line(error, config_dir, config_name)
 
     def say(error: Exception) -> NoReturn:
         if full_error:
             raise error
-        if failed:
-            raise SystemExit(1)
-        print(f"error: {_one_line(error, config_dir, config_name)}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         raise SystemExit(1) from None
 
     def job(cfg: DictConfig) -> None:
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            return sweep.do_job(main, cfg, one_line)
         try:
             main(cfg)
         except Exception as error:
-            if HydraConfig.get().mode is not RunMode.MULTIRUN:
-                say(error)
-            place = Path(HydraConfig.get().runtime.output_dir).name
-            print(f"error in {place}: {_one_line(error, config_dir, config_name)}", file=sys.stderr)
-            failed.append(error)
-            raise  # for Hydra to go on with the other jobs
+            say(error)
 
     try:
-        hydra.main(version_base="1.3", config_path=config_dir, config_name=config_name)(job)()
+        with _end_of_sweep():
+            hydra.main(version_base="1.3", config_path=config_dir, config_name=config_name)(job)()
     except Exception as error:
         say(error)
+
+
+@contextmanager
+def _end_of_sweep() -> Iterator[None]:
+    """If what runs here turns out to be a sweep, say what came of it, whatever ended it.
+
+    Raises:
+        SystemExit: Jobs failed.
+    """
+
+    def end() -> bool:
+        """Whether there was a sweep, and not all of it is done."""
+        watch = sys.modules.get("cnn_mnist.watch")  # Hydra imports it for a sweep alone
+        return any(not watched.close() for watched in watch.watched) if watch else False
+
+    try:
+        yield
+    except BaseException:
+        end()
+        raise
+    if end():
+        raise SystemExit(1)
 
 
 def _with_swept_groups(words: list[str]) -> list[str]:

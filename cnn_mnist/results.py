@@ -1,7 +1,6 @@
 """The record that every run writes: results.json and config.yaml."""
 
 import json
-import os
 import platform
 import subprocess
 from importlib.metadata import version
@@ -13,6 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from cnn_mnist import files
 from cnn_mnist.analysis.architecture import architecture, total
 from cnn_mnist.callbacks.robust_accuracy import RobustAccuracy
 from cnn_mnist.callbacks.throughput import Timing
@@ -24,13 +24,13 @@ PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-
 
 def write_config(folder: Path, cfg: DictConfig) -> None:
     """Write what was really used, every value plain, to `folder/config.yaml`."""
-    _write(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    files.write(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
 
 
 def write(folder: Path, record: dict[str, Any]) -> Path:
     """Write a record to `folder/results.json`; returns its absolute path."""
     path = folder.resolve() / "results.json"
-    _write(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
+    files.write(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
     return path
 
 
@@ -84,14 +84,6 @@ def surroundings(device: torch.device) -> dict[str, Any]:
         "git_commit": _git_commit(),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
     }
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(text)
-    scratch.replace(path)
 
 
 def _processor() -> str:

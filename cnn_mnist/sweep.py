@@ -1,0 +1,183 @@
+"""A sweep on disk: the jobs that were asked for, how each is doing, and one table of all.
+
+Whatever runs the jobs, one after another, side by side or on a cluster, and whatever kills them, what is on disk says
+what is done; the same command in the same folder does the rest. Below the sweep's folder:
+
+    jobs.json         what was asked for, in order
+    <job>/job.json    the state of each
+    <job>/log.txt     what it would have said on the terminal
+    sweep.json        a row for each job, with the scalars of its results.json
+    sweep.csv         the same rows
+
+Imports neither torch nor Lightning, so that a mistake answers at once.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from cnn_mnist import files
+
+DONE, FAILED, RUNNING, MISSING = "done", "failed", "running", "missing"
+PATHS = ("checkpoint", "against_checkpoint", "network", "tensors", "title", "date")  # in which equal jobs differ
+NOT_PART_OF_IT = ("data.root", "trainer.accelerator", "trainer.devices")  # where a job runs, and not what it computes
+
+
+class Job(NamedTuple):
+    """A job of a sweep, as it stands on disk.
+
+    Attributes:
+        overrides: Its options, such as `seed=3`.
+        status: `done`, `failed`, `running` (or killed while it did), `missing`.
+        folder: Its own; None while missing.
+        error: Why it failed, in a line.
+        started: When it was last tried, in seconds since 1970.
+        seconds: What it has taken since, once it ended.
+        results: What it found; empty unless done.
+    """
+
+    overrides: list[str]
+    status: str = MISSING
+    folder: Path | None = None
+    error: str | None = None
+    started: float | None = None
+    seconds: float | None = None
+    results: Mapping[str, Any] = MappingProxyType({})
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """Its options, status and error, and the numbers, words and yeses of its results."""
+        options = dict(override.lstrip("+").partition("=")[::2] for override in self.overrides)
+        scalars = {
+            key: value
+            for key, value in self.results.items()
+            if isinstance(value, int | float | str) and key not in PATHS and key not in options
+        }
+        return {**options, "status": self.status, "error": self.error, **scalars}
+
+
+class AnnounceSweep(Callback):
+    """Hydra's hook in the process that starts a sweep, whatever launches its jobs."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Note on disk which jobs there are to be, and begin to watch them.
+
+        Raises:
+            SystemExit: There are none, or nothing can be written; for Hydra takes any other error for a warning.
+        """
+        from cnn_mnist.watch import Watch, watched
+
+        parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+        (asked,) = BasicSweeper.split_arguments(parser.parse_overrides(list(config.hydra.overrides.task)), None)
+        if not asked:
+            raise SystemExit("error: the sweep is empty: one of its options has no values")
+        try:
+            watched.append(Watch(Path(config.hydra.sweep.dir), [list(job) for job in asked]))
+        except OSError as error:
+            raise SystemExit(f"error: cannot use {error.filename}: {error}") from None
+
+
+def do_job(main: Callable[[DictConfig], None], cfg: DictConfig, one_line: Callable[[Exception], str]) -> None:
+    """Do one job of a sweep, unless it is done, and note how it went. What it prints goes to its `log.txt`.
+
+    A failure is noted and said on stderr, and not raised: the other jobs go on.
+    """
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    record = {"overrides": list(HydraConfig.get().overrides.task), "configuration": _fingerprint(cfg)}
+    before = _read(folder / "job.json")
+    is_same = before.get("configuration") == record["configuration"]
+    if is_same and before["status"] == DONE:
+        return
+    start = time.time()
+
+    def note(status: str, error: str | None = None) -> None:
+        seconds = None if status == RUNNING else round(time.time() - start, 2)
+        how = {"status": status, "error": error, "started": start, "seconds": seconds}
+        files.write(folder / "job.json", json.dumps(record | how, indent=2) + "\n")
+        write_table(folder.parent)
+
+    try:
+        if before and not is_same and (folder / "config.yaml").exists():
+            record["configuration"] = before["configuration"]
+            raise ValueError("its folder holds it with other defaults, which have changed: set another hydra.sweep.dir")
+        note(RUNNING)
+        with (folder / "log.txt").open("a", buffering=1, encoding="utf-8") as log, redirect_stdout(log):
+            main(cfg)
+    except Exception as error:
+        line = one_line(error)
+        print(f"error in {folder.name}: {line}", file=sys.stderr)
+        note(FAILED, line)
+    else:
+        note(DONE)
+
+
+def jobs(folder: Path) -> list[Job]:
+    """The jobs of a sweep, in the order in which they were asked for, then those of other commands in its folder.
+
+    Raises:
+        ValueError: It is not the folder of a sweep.
+    """
+    if not (folder / "jobs.json").is_file():
+        raise ValueError(f"{folder} is not the folder of a sweep: it holds no jobs.json")
+    found: dict[tuple[str, ...], Job] = {}
+    for path in sorted(folder.glob("*/job.json")):
+        record = _read(path)
+        results = _read(path.with_name("results.json")) if record["status"] == DONE else {}
+        del record["configuration"]
+        found[tuple(record["overrides"])] = Job(folder=path.parent, results=results, **record)
+    asked = [found.pop(tuple(overrides), Job(overrides)) for overrides in _read(folder / "jobs.json")["jobs"]]
+    return asked + list(found.values())
+
+
+def varying(asked: Sequence[Sequence[str]]) -> list[str]:
+    """Of each job, the options that not all of them share, as one line; all of its options where there is but one."""
+    shared = set.intersection(*map(set, asked)) if len(asked) > 1 else set()
+    return [" ".join(override for override in overrides if override not in shared) for overrides in asked]
+
+
+def write_table(folder: Path) -> list[Job]:
+    """Write `sweep.json` and `sweep.csv` as the jobs stand; returns them."""
+    found = jobs(folder)
+    rows = [job.row for job in found]
+    files.write(folder / "sweep.json", json.dumps({"jobs": rows}, indent=2) + "\n")
+    files.write(folder / "sweep.csv", as_csv(rows))
+    return found
+
+
+def as_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows as CSV; the columns in the order in which they first appear."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _fingerprint(cfg: DictConfig) -> str:
+    """What tells a configuration from another that computes something else."""
+    plain = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    for key in NOT_PART_OF_IT:
+        if OmegaConf.select(plain, key) is not None:
+            OmegaConf.update(plain, key, None)
+    return hashlib.sha256(OmegaConf.to_yaml(plain).encode()).hexdigest()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON file's content; empty where there is none."""
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return content

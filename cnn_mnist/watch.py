@@ -1,0 +1,110 @@
+"""A sweep on the terminal: a line as each job starts and ends, and what came of all of them."""
+
+import json
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from threading import Event, Thread
+
+from rich import box
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from cnn_mnist import files
+from cnn_mnist.sweep import DONE, RUNNING, Job, jobs, varying, write_table
+
+INTERVAL = 0.3  # seconds between two looks
+
+
+class Watch:
+    """Looks at a sweep's folder now and then, from a thread: the jobs may run anywhere.
+
+    Args:
+        folder: The sweep's.
+        asked: Each job's options.
+    """
+
+    def __init__(self, folder: Path, asked: list[list[str]]) -> None:
+        files.write(folder / "jobs.json", json.dumps({"command": sys.argv[1:], "jobs": asked}, indent=2) + "\n")
+        self.folder = folder
+        self.labels = varying(asked)
+        self.start = time.perf_counter()
+        self.before = jobs(folder)[: len(asked)]
+        self.num_ended = 0
+        self.running: dict[int, TaskID] = {}
+        self.console = Console(file=sys.stdout, soft_wrap=True, highlight=False, markup=False)
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+        self.bar = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
+        self.num_to_do = sum(job.status != DONE for job in self.before)
+        if self.num_to_do < len(asked):
+            self.console.print(f"{len(asked) - self.num_to_do} of {len(asked)} jobs are done already")
+        self.bar.start()
+        self.end = Event()
+        self.thread = Thread(target=self._look_on, daemon=True)
+        self.thread.start()
+
+    def close(self) -> bool:
+        """Take a last look, write the table and say what came of the jobs; returns whether all of them are done."""
+        self.end.set()
+        self.thread.join()
+        self._look()
+        self.bar.stop()
+        found = write_table(self.folder)[: len(self.labels)]
+        if not any(job.folder for job in found):  # a mistake before the first
+            for name in ("jobs.json", "multirun.yaml", "sweep.json", "sweep.csv"):
+                (self.folder / name).unlink(missing_ok=True)
+            with suppress(OSError):
+                self.folder.rmdir()
+            return False
+        unfinished = [(label, job) for label, job in zip(self.labels, found, strict=True) if job.status != DONE]
+        if unfinished:
+            table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+            for heading in ("job", "status", "what went wrong"):
+                table.add_column(heading, overflow="fold")
+            for label, job in unfinished:
+                table.add_row(label, "stopped" if job.status == RUNNING else job.status, job.error)
+            self.console.print(table)
+        self.console.print(f"{len(found) - len(unfinished)} of {len(found)} jobs are done: {self.folder / 'sweep.csv'}")
+        if unfinished:
+            self.console.print(f"The same command with hydra.sweep.dir={self.folder} does what is missing.")
+        self.console.print(f"results: {(self.folder / 'sweep.json').resolve()}")
+        return not unfinished
+
+    def _look_on(self) -> None:
+        while not self.end.wait(INTERVAL):
+            self._look()
+
+    def _look(self) -> None:
+        """Say what has changed."""
+        now = jobs(self.folder)[: len(self.labels)]
+        for place, (job, before) in enumerate(zip(now, self.before, strict=True)):
+            if job == before:
+                continue
+            line = f"job {place + 1} of {len(now)}  {job.status:7}  {self.labels[place]}"
+            if job.status == RUNNING:
+                self.running[place] = self.bar.add_task(line, total=None)
+                if not self.console.is_terminal:
+                    self.console.print(line)
+            else:
+                if place in self.running:
+                    self.bar.remove_task(self.running.pop(place))
+                self.num_ended += 1
+                self.console.print(f"{line}{_found(job)}{self._time_left()}")
+        self.before = now
+
+    def _time_left(self) -> str:
+        num_left = self.num_to_do - self.num_ended
+        seconds = (time.perf_counter() - self.start) / self.num_ended * num_left
+        if num_left <= 0:
+            return ""
+        return f", about {seconds / 60:.0f} min left" if seconds >= 90 else f", about {seconds:.0f} s left"
+
+
+watched: list[Watch] = []  # the sweep of this process, if it has begun one
+
+
+def _found(job: Job) -> str:
+    accuracy = "".join(f"  {key} {job.results[key]:.2%}" for key in ("val/acc", "test/acc") if key in job.results)
+    return f"{accuracy}  {job.seconds:.0f} s"

@@ -1,0 +1,145 @@
+"""Sweeps in real processes: what stands on disk and on the terminal, whatever runs the jobs and whatever kills them."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cnn_mnist import sweep
+from tests.conftest import ROOT, Command, same
+
+DIGITS = ("data=digits", "trainer=cpu", "callbacks=none")
+TIMES = ("fit_seconds", "train_images_per_second")
+
+
+def table(folder: Path) -> list[dict[str, Any]]:
+    """The rows of sweep.csv, times aside."""
+    with (folder / "sweep.csv").open(newline="") as file:
+        return [{key: value for key, value in row.items() if key not in TIMES} for row in csv.DictReader(file)]
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    import torch
+
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def test_failing_jobs_hide_no_others_and_only_they_are_done_again(train: Command, tmp_path: Path) -> None:
+    options = ("-m", *DIGITS, "trainer.max_epochs=1", "model.lr=-1,1e-3,1e30", "hydra.sweep.dir=multirun/mine")
+    done = train(*options, cwd=tmp_path)
+    folder = tmp_path / "multirun" / "mine"
+    assert done.status == 1
+    assert done.results_path == folder / "sweep.json"
+    assert "job 2 of 3  done     model.lr=0.001  test/acc" in done.out
+    assert "1 of 3 jobs are done" in done.out
+    assert [row["status"] for row in table(folder)] == ["failed", "done", "failed"]
+    for message in ("model.lr must be a number above 0, got -1", "train/loss is nan at step 15: lower model.lr=1e+30"):
+        assert message in done.err  # at once
+        assert any(message in row["error"] for row in table(folder))
+        assert message.split(":")[0] in " ".join(done.out.split())  # in the table at the end
+    assert "Traceback" not in done.err
+    good = next(job for job in sweep.jobs(folder) if job.status == sweep.DONE)
+    assert good.folder is not None
+    assert "epoch 1/1" in (good.folder / "log.txt").read_text()
+    before = (good.folder / "results.json").stat().st_mtime_ns
+    again = train(*options, cwd=tmp_path)
+    assert again.status == 1
+    assert "1 of 3 jobs are done already" in again.out
+    assert "job 2 of 3" not in again.out
+    assert (good.folder / "results.json").stat().st_mtime_ns == before
+
+
+def test_a_sweep_killed_half_way_ends_with_the_table_of_one_that_was_not(train: Command, tmp_path: Path) -> None:
+    options = ("-m", *DIGITS, "trainer.max_epochs=2", "model.batchnorm=false,true", "seed=0,1,2,3,4")
+    whole = train(*options, "hydra.sweep.dir=multirun/whole", cwd=tmp_path)
+    assert whole.status == 0, whole.err
+    killed = [*options, "hydra.sweep.dir=multirun/killed"]
+    with subprocess.Popen(
+        [sys.executable, "-u", str(ROOT / "train.py"), *killed], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "job 5 of 10  running" in line:
+                time.sleep(0.4)
+                process.send_signal(signal.SIGKILL)
+                break
+    folder = tmp_path / "multirun" / "killed"
+    first = [row["status"] for row in table(folder)]
+    assert first[:4] == ["done"] * 4
+    assert first[-4:] == ["missing"] * 4
+    resumed = train(*killed, cwd=tmp_path)
+    assert resumed.status == 0, resumed.err
+    assert table(folder) == table(tmp_path / "multirun" / "whole")
+    assert (folder / "sweep.json").exists()
+    for job, other in zip(sweep.jobs(folder), sweep.jobs(tmp_path / "multirun" / "whole"), strict=True):
+        assert job.folder is not None
+        assert other.folder is not None
+        assert same(weights(job.folder), weights(other.folder))
+        assert len(list(job.folder.glob("events.out.tfevents.*"))) <= 2
+
+
+def test_a_folder_with_other_defaults_is_refused(train: Command, tmp_path: Path) -> None:
+    options = ("-m", *DIGITS, "trainer.max_epochs=1", "seed=0", "hydra.sweep.dir=multirun/mine")
+    assert train(*options, cwd=tmp_path).status == 0
+    (job,) = sweep.jobs(tmp_path / "multirun" / "mine")
+    assert job.folder is not None
+    record = json.loads((job.folder / "job.json").read_text())
+    (job.folder / "job.json").write_text(json.dumps(record | {"configuration": "of another time"}))
+    done = train(*options, cwd=tmp_path)
+    assert done.status == 1
+    assert "set another hydra.sweep.dir" in done.err
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("seed=range(0,0)", "error: the sweep is empty: one of its options has no values"),
+        ("model.lrr=1,2", "error: unknown key model.lrr: did you mean model.lr?"),
+        ("experiment=paper,nope", "error: experiment=nope does not exist"),
+    ],
+)
+def test_a_mistake_before_the_first_job_leaves_nothing(
+    option: str, message: str, train: Command, tmp_path: Path
+) -> None:
+    done = train("-m", *DIGITS, option, cwd=tmp_path)
+    assert done.status == 1
+    assert done.err.startswith(message)
+    assert len(done.err.splitlines()) == 1
+    assert done.out == ""
+    assert not list((tmp_path / "multirun").glob("*"))
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_jobs_side_by_side_equal_the_same_run_alone(launcher: str, train: Command, tmp_path: Path) -> None:
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher.split('_')[0]}_launcher")
+    done = train(
+        "-m",
+        *DIGITS,
+        "trainer.max_epochs=1",
+        "model.batchnorm=true",
+        "seed=0,1",
+        f"hydra/launcher={launcher}",
+        "hydra.sweep.dir=multirun/mine",
+        cwd=tmp_path,
+    )
+    assert done.status == 0, done.err
+    jobs = sweep.jobs(tmp_path / "multirun" / "mine")
+    assert [job.status for job in jobs] == ["done", "done"]
+    assert "2 of 2 jobs are done" in done.out
+    num_threads = jobs[1].results["num_threads"]
+    options = ("trainer.max_epochs=1", "model.batchnorm=true", "seed=1")
+    alone = train(*DIGITS, *options, OMP_NUM_THREADS=str(num_threads))
+    assert jobs[1].folder is not None
+    assert same(weights(jobs[1].folder), alone.weights)
+
+
+def test_rows_are_named_by_what_differs() -> None:
+    assert sweep.varying([["a=1", "seed=0"], ["a=1", "seed=1"]]) == ["seed=0", "seed=1"]
+    assert sweep.varying([["a=1", "seed=0"]]) == ["a=1 seed=0"]
+    assert sweep.as_csv([{"a": 1}, {"b": "x,y", "a": None}]) == 'a,b\n1,\n,"x,y"\n'
