@@ -1,6 +1,7 @@
 """How the network is trained: loss, metrics, optimiser and schedule."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -12,6 +13,7 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from cnn_mnist.allocator import keep_freed_memory
+from cnn_mnist.augmentation import distorted
 from cnn_mnist.data import NUM_CLASSES, Batch, Shuffled
 from cnn_mnist.defence import adversarial_examples, warmed_up
 from cnn_mnist.network import CNN
@@ -22,11 +24,16 @@ LOSS_EVERY = 50  # steps between two points of the training loss, each the mean 
 class Classifier(pl.LightningModule):
     """Cross-entropy on logits with Adam, measured on the training set and on the data module's `val`.
 
+    What is logged as loss is the plain cross-entropy, whatever the labels are smoothed by.
+
     Args:
         batchnorm: Batch normalisation in each of the three hidden layers.
         lr: Adam's learning rate; with a schedule, its peak.
         schedule: None, or `one_cycle` (Smith and Topin 2018) over all steps of the training.
         kernel_size: Height and width of the convolutions' filters, odd.
+        distortion: How far each training image is bent by a random affine map, see `augmentation`. 0: not at all.
+        label_smoothing: Share of each label that is spread over all classes (Szegedy et al. 2016).
+        weight_decay: Decoupled from the gradient (Loshchilov and Hutter 2019), of filters and matrices alone.
         epsilon: Adversarial training: every image is first turned against the network, each pixel by at most this.
             0: there is none.
         attack_steps: Steps to turn an image, with an epsilon.
@@ -39,12 +46,18 @@ class Classifier(pl.LightningModule):
         lr: float = 1e-3,
         schedule: str | None = None,
         kernel_size: int = 3,
+        distortion: float = 0.0,
+        label_smoothing: float = 0.0,
+        weight_decay: float = 0.0,
         epsilon: float = 0.0,
         attack_steps: int = 5,
         warmup_epochs: float = 3.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        self.distortion = distortion
+        self.label_smoothing = label_smoothing
+        self.weight_decay = weight_decay
         self.epsilon = epsilon
         self.attack_steps = attack_steps
         self.warmup_epochs = warmup_epochs
@@ -62,8 +75,13 @@ class Classifier(pl.LightningModule):
         return logits
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam in its fused form, and the schedule, stepped after every batch."""
-        optimizer = torch.optim.Adam(self.parameters(), lr=self.lr, fused=True)
+        """Adam in its fused form (without weight decay AdamW is Adam), and the schedule, stepped after every batch."""
+        groups: list[dict[str, Any]] = [{"params": list(self.parameters())}]
+        if self.weight_decay:
+            weights = [parameter for parameter in self.parameters() if parameter.ndim > 1]
+            others = [parameter for parameter in self.parameters() if parameter.ndim == 1]
+            groups = [{"params": weights, "weight_decay": self.weight_decay}, {"params": others}]
+        optimizer = torch.optim.AdamW(groups, lr=self.lr, weight_decay=0.0, fused=True)
         if self.schedule is None:
             return optimizer
         assert self.schedule == "one_cycle", self.schedule
@@ -82,26 +100,29 @@ class Classifier(pl.LightningModule):
             sampler.set_epoch(self.current_epoch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The mean cross-entropy of a batch; with an epsilon, of its images turned against the network."""
+        """The mean cross-entropy of a batch, its images distorted or turned against the network where that is asked for."""
         images, labels = batch
+        generator = self._generator()
+        if self.distortion:
+            images = distorted(images, distortion=self.distortion, generator=generator)
         if self.epsilon:
-            images = self._turned(images, labels)
+            epoch = self.global_step / self.trainer.num_training_batches
+            images = adversarial_examples(
+                self.network,
+                images,
+                labels,
+                epsilon=warmed_up(self.epsilon, epoch, self.warmup_epochs),
+                steps=self.attack_steps,
+                generator=generator,
+            )
         logits = self(images)
         self.recent.append((logits.detach(), labels))
-        return F.cross_entropy(logits, labels)
+        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
 
-    def _turned(self, images: Tensor, labels: Tensor) -> Tensor:
-        epoch = self.global_step / self.trainer.num_training_batches
-        # one stream of starts for each (seed, step): a resumed run goes on bit for bit
-        seed = int(np.random.SeedSequence((self.trainer.datamodule.seed, self.global_step)).generate_state(1)[0])  # type: ignore[attr-defined]
-        return adversarial_examples(
-            self.network,
-            images,
-            labels,
-            epsilon=warmed_up(self.epsilon, epoch, self.warmup_epochs),
-            steps=self.attack_steps,
-            generator=torch.Generator().manual_seed(seed),
-        )
+    def _generator(self) -> torch.Generator:
+        """What is drawn at random depends on seed, step and process alone: a resumed run goes on bit for bit."""
+        place = (self.trainer.datamodule.seed, self.global_step, self.global_rank)  # type: ignore[attr-defined]
+        return torch.Generator().manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
 
     def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
         """Log the loss when it is due, and once an epoch the accuracy, of batches not yet learnt from."""

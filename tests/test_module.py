@@ -80,8 +80,9 @@ def test_equals_a_plain_loop(batchnorm: bool, schedule: str | None, data: DataMo
 
 def test_hyperparameters_are_plain_scalars() -> None:
     kept = {"batchnorm": True, "lr": 0.5, "schedule": "one_cycle", "kernel_size": 5}
+    kept |= {"distortion": 0.1, "label_smoothing": 0.2, "weight_decay": 0.3}
     defence = {"epsilon": 0.1, "attack_steps": 2, "warmup_epochs": 0.5}
-    assert dict(Classifier(True, 0.5, "one_cycle", 5, **defence).hparams) == kept | defence
+    assert dict(Classifier(**kept, **defence).hparams) == kept | defence
 
 
 def test_the_optimiser_is_fused_adam() -> None:
@@ -89,3 +90,29 @@ def test_the_optimiser_is_fused_adam() -> None:
     assert isinstance(optimizer, torch.optim.Adam)
     assert optimizer.defaults["fused"] is True
     assert optimizer.defaults["lr"] == 0.25
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore::FutureWarning:pytorch_lightning")
+def test_label_smoothing_and_weight_decay_equal_a_plain_loop(data: DataModule, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Classifier(True, lr=1e-3, label_smoothing=0.1, weight_decay=0.05)
+    trainer(tmp_path, 1).fit(model, data)
+
+    torch.manual_seed(0)
+    network = CNN(True)
+    layers = (network.conv1, network.conv2, network.fc1, network.fc2)
+    weights = [layer.weight for layer in layers]
+    others = [parameter for parameter in network.parameters() if all(parameter is not weight for weight in weights)]
+    decayed = torch.optim.AdamW(weights, lr=1e-3, weight_decay=0.05, fused=True)
+    plain = torch.optim.Adam(others, lr=1e-3, fused=True)
+    for index in Shuffled(1500, 100, seed=3):
+        images, labels = data.train[index]
+        log_probability = network(images).log_softmax(1)
+        target = 0.9 * F.one_hot(labels, 10) + 0.1 / 10
+        loss = -(target * log_probability).sum(1).mean()
+        network.zero_grad()
+        loss.backward()
+        decayed.step()
+        plain.step()
+    for own, other in zip(model.network.parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(own, other, atol=1e-5, rtol=1e-4)

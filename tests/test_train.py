@@ -108,7 +108,7 @@ def test_the_same_seed_without_callbacks_gives_the_same_weights(run: Done, train
 
 @pytest.mark.parametrize(
     ("experiment", "number", "status"),
-    [("paper", signal.SIGTERM, 143), ("one_epoch", signal.SIGINT, 130), ("paper", signal.SIGKILL, -9)],
+    [("paper", signal.SIGTERM, 143), ("tuned", signal.SIGINT, 130), ("paper", signal.SIGKILL, -9)],
 )
 def test_a_run_gone_on_with_equals_one_that_never_stopped(
     experiment: str, number: int, status: int, train: Command, interrupt: Interrupt, tmp_path: Path
