@@ -13,14 +13,14 @@ def main(cfg: DictConfig) -> None:
 
     from hydra.utils import instantiate  # takes seconds with what it brings, and neither --help nor a typo needs it
 
-    from cnn_mnist import console, subject, tasks
+    from cnn_mnist import console, seeds, subject, tasks
     from cnn_mnist.allocator import keep_freed_memory
     from cnn_mnist.findings import Findings
 
     console.quiet()
     keep_freed_memory()
     asked = tasks.tasks(cfg, overrides)
-    sides = subject.choose(cfg, overrides, [task.name for task in asked])
+    sides = seeds.read(cfg) if cfg.sweep else subject.choose(cfg, overrides, [task.name for task in asked])
     findings = Findings(folder, cfg, sides)
     for task in console.parts(asked):
         with findings.attempt(task):

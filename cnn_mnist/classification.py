@@ -43,7 +43,7 @@ def training(subject: Subject) -> Part:
         tensors["samples"] = {"images": images, "labels": labels}
         answers.append(Answer("What does it learn from?", ["training/samples"], []))
     answers.append(_architecture_answer(layers))
-    curves = _curves(subject.folder / "metrics.csv")
+    curves = curves_of(subject.folder / "metrics.csv")
     says = ["There is no record of the training beside this checkpoint: neither its curves nor its times are known."]
     tables: list[Table] = []
     if "fit_seconds" in findings:
@@ -180,7 +180,7 @@ def _architecture_answer(layers: list[Layer]) -> Answer:
     return Answer("What is it made of?", [], says, [Table("Layers", columns, rows)])
 
 
-def _curves(path: Path) -> dict[str, list[float | int | None]]:
+def curves_of(path: Path) -> dict[str, list[float | int | None]]:
     """What metrics.csv says of every epoch: the last value in it, of the training loss the mean. Empty without one."""
     if not path.is_file():
         return {}

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cnn_mnist.figures import training as draw
 from cnn_mnist.part import Answer, Part, Table
-from cnn_mnist.subject import Subject
+from cnn_mnist.subject import Subject, name_of
 
 LEVEL = 0.95
 NUM_SHOWN = 24  # images on which the two differ
@@ -131,16 +131,3 @@ def _question(first: Subject, second: Subject) -> str:
     if first.network.batchnorm != second.network.batchnorm and first.run.get("recipe") == second.run.get("recipe"):
         return "Does batch normalisation help, and what does it cost?"
     return f"Is {name_of(second, first)} better than {name_of(first, second)}, and what does it cost?"
-
-
-def name_of(side: Subject, other: Subject) -> str:
-    """What tells one network from the other: its recipe, batch normalisation, its seed, or else its folder."""
-    names = []
-    recipe = side.run.get("recipe")
-    if recipe is not None and other.run.get("recipe") not in (None, recipe):
-        names.append(f"experiment {recipe}")
-    if side.network.batchnorm != other.network.batchnorm:
-        names.append("the network with batch norm" if side.network.batchnorm else "the network without batch norm")
-    if not names and side.recipe.get("seed") != other.recipe.get("seed"):
-        names.append(f"seed {side.recipe.get('seed')}")
-    return ", ".join(names) or side.folder.name

@@ -15,8 +15,10 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
+from cnn_mnist import part
 from cnn_mnist.analysis.architecture import architecture, total
 from cnn_mnist.network import CNN
+from cnn_mnist.report.prose import Found, plain
 from cnn_mnist.tasks import Task
 
 
@@ -66,6 +68,16 @@ def show_architecture(network: CNN) -> None:
         shares = ", ".join(f"{name} {part:,} ({part / whole:.2%})" for name, part in parts.items() if part)
         console.print(f"  {whole:,} {noun}: {shares}", highlight=False, soft_wrap=True)
     console.print()
+
+
+def show_table(content: part.Table, found: Found) -> None:
+    """Print a table of what was found."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), title=content.caption, title_justify="left")
+    for heading in content.columns:
+        table.add_column(heading, justify="left" if heading == content.columns[0] else "right", overflow="fold")
+    for row in content.rows:
+        table.add_row(*(plain(cell, found) for cell in row))
+    Console().print(table, highlight=False)
 
 
 class EpochLine(Callback):

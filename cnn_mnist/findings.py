@@ -4,7 +4,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,14 @@ from omegaconf import DictConfig
 from PIL import Image
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from cnn_mnist import results
-from cnn_mnist.compare import name_of
+from cnn_mnist import console, results
 from cnn_mnist.figures.canvas import to_pixels
 from cnn_mnist.part import Part
 from cnn_mnist.report import page
 from cnn_mnist.report.prose import plain
-from cnn_mnist.subject import Subject
-from cnn_mnist.tasks import OF_A_SAMPLE, Task
-
-OTHER = "other"  # folder, and key, of what was found in the second of two networks
+from cnn_mnist.seeds import Sweep
+from cnn_mnist.subject import OTHER, Subject
+from cnn_mnist.tasks import OF_A_SAMPLE, OF_A_SWEEP, Task
 
 
 class Incomplete(ValueError):
@@ -41,13 +39,9 @@ class Findings:
         OSError: The folder cannot be written.
     """
 
-    def __init__(self, folder: Path, cfg: DictConfig, sides: list[Subject]) -> None:
-        subject = sides[0]
-        file = subject.checkpoint.resolve()
-        run = file.parent.parent
-        name = f"{run.parent.name}_{run.name}" if file.parent.name == "checkpoints" else file.stem
+    def __init__(self, folder: Path, cfg: DictConfig, sides: Sequence[Subject] | Sequence[Sweep]) -> None:
         if folder.parent.name == "analyses":  # a job of a sweep has its place already
-            folder = folder.parent / name / folder.name
+            folder = folder.parent / sides[0].name / folder.name
         folder.mkdir(parents=True, exist_ok=True)  # now, not after minutes of work
         self.folder = folder
         self.cfg = cfg
@@ -56,26 +50,14 @@ class Findings:
         self.sections: list[page.Section] = []
         self.samples: dict[str, int] = {}  # test images asked for, by part
         self.error: Exception | None = None  # the first one
-        titles = [name] if len(sides) == 1 else [name_of(subject, sides[1]), name_of(sides[1], subject)]
         self.record: dict[str, Any] = {
-            "title": " and ".join(titles),
-            "names": titles,
+            **sides[0].facts,
             "date": time.strftime("%Y-%m-%d %H:%M"),
-            "checkpoint": str(file),
-            "network": _shown(file),
-            "dataset": subject.dataset,
             "seed": cfg.seed,
-            "images": subject.indices.tolist(),
-            "labels": subject.labels.tolist(),
-            **({} if subject.test is None else {"num_test_images": len(subject.test)}),
-            **({} if len(sides) == 1 else {"against_checkpoint": str(sides[1].checkpoint.resolve())}),
-            **results.surroundings(subject.device),
+            **results.surroundings(sides[0].device),
             "part_seconds": {},
             "failed": {},
         }
-        if len(sides) == 2:
-            other = sides[1].checkpoint.resolve()
-            self.record[OTHER] = {"checkpoint": str(other), "network": _shown(other)}
 
     @contextmanager
     def attempt(self, task: Task) -> Iterator[None]:
@@ -95,7 +77,7 @@ class Findings:
             print(f"error in {task.name}: {message}", file=sys.stderr)
         self.record["part_seconds"][task.name] = round(time.perf_counter() - start, 2)
 
-    def add(self, task: Task, subject: Subject, part: Part) -> None:
+    def add(self, task: Task, subject: Subject | Sweep, part: Part) -> None:
         """Write what a part found in one of the networks, say it, and keep it for the page."""
         is_other = subject is not self.sides[0]
         record = self.record[OTHER] if is_other else self.record
@@ -127,6 +109,8 @@ class Findings:
         for answer in part.answers:
             for sentence in answer.says:
                 print(f"  {plain(sentence, found)}")
+            for table in answer.tables if task.name == OF_A_SWEEP else ():
+                console.show_table(table, found)
 
     def _draw(self, task: Task, part: Part, base: Path, other: str) -> dict[str, Path]:
         """Figures as files and in TensorBoard; returns the files by tag."""
@@ -169,11 +153,6 @@ class Findings:
         with suppress(OSError):  # not empty
             for folder in (self.folder, *self.folder.parents[:2]):
                 folder.rmdir()
-
-
-def _shown(file: Path) -> str:
-    """A path as a reader wants it: from the folder in which the command was given, where it lies below."""
-    return str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)
 
 
 def _tag(task: Task, name: str) -> str:

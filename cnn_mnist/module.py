@@ -100,7 +100,7 @@ class Classifier(pl.LightningModule):
             sampler.set_epoch(self.current_epoch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The mean cross-entropy of a batch, its images distorted or turned against the network where that is asked for."""
+        """The mean cross-entropy of a batch, its images distorted or attacked where that is asked for."""
         images, labels = batch
         generator = self._generator()
         if self.distortion:

@@ -75,6 +75,7 @@ class Rules(NamedTuple):
 _PATCH = {"window": number(int, 1, 28), "stride": number(int, 1, 28), "fill": number(float, 0, 1)}
 _SEED = number(int, 0, 2**32 - 1)
 PARTS = (
+    "seeds",
     "comparison",
     "training",
     "predictions",
@@ -155,12 +156,27 @@ ATTACK = {  # options by name; they mean the same in every attack, or are named 
     "seed": _SEED,
 }
 ANALYZE = Rules(
-    {"ckpt_path", "against", "analysis", "attack", "export", "images", "image", "seed", "data", "trainer", *PARTS},
+    {
+        "ckpt_path",
+        "against",
+        "sweep",
+        "metric",
+        "analysis",
+        "attack",
+        "export",
+        "images",
+        "image",
+        "seed",
+        "data",
+        "trainer",
+        *PARTS,
+    },
     _SHARED
     | {f"{part}.{key}": rule for part in ("occlusion", "saliency") for key, rule in _PATCH.items()}
     | {
         "analysis": one_of("all", *PARTS),
         "against": PATH,
+        "sweep": PATH,
         "image": PATH,
         "images": SELECTION,
         "activations.num_images": number(int, 2),

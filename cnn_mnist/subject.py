@@ -17,6 +17,7 @@ from cnn_mnist.data import EVAL_BATCH_SIZE, DataModule, Images
 from cnn_mnist.network import CNN
 from cnn_mnist.tasks import OF_A_PICTURE, OF_THE_NETWORK
 
+OTHER = "other"  # folder, and key, of what was found in the second of two networks
 NUM_REAL = 1000  # test digits that say how near to the training images is near
 
 
@@ -55,6 +56,36 @@ class Subject:
         """Where its run lives, if it lies in one."""
         return self.checkpoint.parent.parent
 
+    @property
+    def name(self) -> str:
+        """What its analyses are filed under: its run, or else its file."""
+        file = self.checkpoint.resolve()
+        run = file.parent.parent
+        return f"{run.parent.name}_{run.name}" if file.parent.name == "checkpoints" else file.stem
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What heads the record of an analysis, the other one's too, if there is one."""
+        names = [self.name] if self.other is None else [name_of(self, self.other), name_of(self.other, self)]
+        return {
+            "title": " and ".join(names),
+            "names": names,
+            **self._place,
+            "dataset": self.dataset,
+            "images": self.indices.tolist(),
+            "labels": self.labels.tolist(),
+            **({} if self.test is None else {"num_test_images": len(self.test)}),
+            **({} if self.other is None else {"against_checkpoint": self.other._place["checkpoint"]}),
+            **({} if self.other is None else {OTHER: self.other._place}),
+        }
+
+    @property
+    def _place(self) -> dict[str, str]:
+        """Where its checkpoint is, and the same as a reader wants it: from the folder of the command."""
+        file = self.checkpoint.resolve()
+        shown = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+        return {"checkpoint": str(file), "network": str(shown)}
+
     @cached_property
     def probability(self) -> Tensor:
         """Of each class for each test image, (N, 10), on the CPU."""
@@ -82,6 +113,19 @@ class Subject:
     def on_device(self) -> tuple[Tensor, Tensor]:
         """The images and labels beside the network."""
         return self.images.to(self.device), self.labels.to(self.device)
+
+
+def name_of(side: Subject, other: Subject) -> str:
+    """What tells one network from the other: its recipe, batch normalisation, its seed, or else its folder."""
+    names = []
+    recipe = side.run.get("recipe")
+    if recipe is not None and other.run.get("recipe") not in (None, recipe):
+        names.append(f"experiment {recipe}")
+    if side.network.batchnorm != other.network.batchnorm:
+        names.append("the network with batch norm" if side.network.batchnorm else "the network without batch norm")
+    if not names and side.recipe.get("seed") != other.recipe.get("seed"):
+        names.append(f"seed {side.recipe.get('seed')}")
+    return ", ".join(names) or side.folder.name
 
 
 def choose(cfg: DictConfig, overrides: list[str], names: Sequence[str] = OF_A_PICTURE) -> list[Subject]:

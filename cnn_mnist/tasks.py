@@ -11,6 +11,7 @@ OF_A_PICTURE = ("activations", "occlusion", "saliency", "targeted", "noise")  # 
 OF_THE_NETWORK = ("filters", "class_image")  # parts that need none
 OF_A_SAMPLE = ("activations", "occlusion", "fgsm", "pgd", "deepfool")  # parts whose `num_images` are test images
 OF_BOTH = "comparison"  # the part that needs two networks
+OF_A_SWEEP = "seeds"  # the part that needs a sweep, and no network
 NEEDED_BY_ONNX = ("onnx", "onnxruntime", "onnxscript")
 NEEDS_CAPTUM = "it needs captum (pip install captum)"
 
@@ -42,18 +43,27 @@ class Task(NamedTuple):
 def tasks(cfg: DictConfig, overrides: list[str]) -> list[Task]:
     """What is asked for and can be had, in the report's order.
 
-    That is everything, or what `analysis`, `attack` or `export` names.
+    That is everything, or what `analysis`, `attack` or `export` names; of a sweep, the one part about it.
 
     Raises:
         ValueError: The one that is named does not look at a picture, and a picture was given, or it needs captum, or
             another network.
     """
+    if cfg.sweep is not None:
+        for key in ("ckpt_path", "against", "image", "export"):
+            if key in cfg and cfg[key] is not None:
+                raise ValueError(f"{key}= is about one network, and sweep= about many: leave one of them out")
+        return [Task("analysis", OF_A_SWEEP, cfg[OF_A_SWEEP], is_alone=True)]
     named = {"analysis", "attack", "export"} & {override.partition("=")[0] for override in overrides}
     found: list[tuple[str, str, DictConfig]] = []
     if "analysis" in named or not named:
         if cfg.analysis != "all" and cfg.analysis not in cfg:
             raise ValueError(f"analysis={cfg.analysis}, but ~{cfg.analysis} leaves it out")
-        parts = [part for part in PARTS if part in cfg] if cfg.analysis == "all" else [cfg.analysis]
+        if cfg.analysis == OF_A_SWEEP:
+            raise ValueError(f"analysis={OF_A_SWEEP} needs a sweep: set sweep= to its folder")
+        parts = (
+            [part for part in PARTS if part in cfg and part != OF_A_SWEEP] if cfg.analysis == "all" else [cfg.analysis]
+        )
         found += [("analysis", part, cfg[part]) for part in parts]
     if "attack" in named or not named:
         found += [("attacks", name, node) for name, node in attacks_of(cfg).items()]

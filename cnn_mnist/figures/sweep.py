@@ -1,0 +1,109 @@
+"""What is drawn of a sweep: each configuration's runs, what they cost, and how they learnt."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe and Ito 2008
+MARKERS = "os^Dv<>"
+
+
+class Group(NamedTuple):
+    """A configuration's runs.
+
+    Attributes:
+        name: The options that tell it from the others.
+        values: The metric, (R,).
+        seconds: Time of training, (R,); NaN where it is not known.
+        mean: Mean of the values.
+        margin: Half of its 95 % interval; NaN for a single run.
+        curves: The metric after each epoch, (R, E), NaN before a run's first and after its last; (R, 0) without curves.
+    """
+
+    name: str
+    values: NDArray[np.float64]
+    seconds: NDArray[np.float64]
+    mean: float
+    margin: float
+    curves: NDArray[np.float64]
+
+
+def configurations(groups: Sequence[Group], metric: str, *, in_percent: bool) -> Figure:
+    """Each run as a dot, beside it the mean with its interval; a row for each configuration."""
+    figure = Figure(figsize=(8, 1.3 + 0.55 * len(groups)), layout="constrained", dpi=110)
+    axes = figure.add_subplot()
+    for row, group in enumerate(groups):
+        colour = _colour(row)
+        axes.plot(group.values, np.full(len(group.values), row - 0.14), "o", color=colour, alpha=0.6, markersize=5)
+        margin = None if np.isnan(group.margin) else group.margin
+        axes.errorbar(group.mean, row + 0.14, xerr=margin, fmt="D", color=colour, capsize=4, markersize=6)
+    axes.set_yticks(range(len(groups)), [group.name for group in groups], fontsize=8)
+    axes.set_ylim(len(groups) - 0.5, -0.5)
+    _label(axes, metric, "x", in_percent)
+    axes.grid(alpha=0.3, axis="x")
+    return figure
+
+
+def against_time(groups: Sequence[Group], metric: str, *, in_percent: bool) -> Figure:
+    """The metric against the time of training: small marks are runs, a large one is their mean."""
+    figure = Figure(figsize=(8, 4.5), layout="constrained", dpi=110)
+    axes = figure.add_subplot()
+    for row, group in enumerate(groups):
+        colour, marker = _colour(row), MARKERS[row % len(MARKERS)]
+        axes.plot(group.seconds, group.values, marker, color=colour, alpha=0.4, markersize=4)
+        axes.plot(np.mean(group.seconds), group.mean, marker, color=colour, markersize=10, label=group.name)
+    axes.set_xlabel("seconds of training")
+    axes.set_xlim(left=0)
+    _label(axes, metric, "y", in_percent)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def curves(groups: Sequence[Group], metric: str, *, in_percent: bool) -> Figure:
+    """The metric after each epoch: the mean of the runs, in a band from the lowest to the highest."""
+    figure = Figure(figsize=(8, 4.5), layout="constrained", dpi=110)
+    axes = figure.add_subplot()
+    for row, group in enumerate(groups):
+        known = np.isfinite(group.curves).any(axis=0)
+        if not known.any():
+            continue
+        epochs = np.arange(1, group.curves.shape[1] + 1)[known]
+        seen = group.curves[:, known]
+        axes.fill_between(epochs, np.nanmin(seen, axis=0), np.nanmax(seen, axis=0), color=_colour(row), alpha=0.2, lw=0)
+        marker = MARKERS[row % len(MARKERS)]
+        axes.plot(epochs, np.nanmean(seen, axis=0), f"{marker}-", color=_colour(row), label=group.name, markersize=4)
+    axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    _label(axes, metric, "y", in_percent)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def shares(rows: Sequence[dict[str, Any]]) -> Figure:
+    """How much of the variance between runs each option explains; rows have `key` and `share` in 0..1."""
+    figure = Figure(figsize=(7, 1.1 + 0.4 * len(rows)), layout="constrained", dpi=110)
+    axes = figure.add_subplot()
+    axes.barh([row["key"] for row in rows], [row["share"] for row in rows], color=COLOURS[0])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    _label(axes, "share of the variance between runs", "x", True, decimals=0)
+    axes.grid(alpha=0.3, axis="x")
+    return figure
+
+
+def _label(axes: Axes, text: str, which: str, in_percent: bool, decimals: int | None = None) -> None:
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_label_text(text)
+    if in_percent:
+        axis.set_major_formatter(PercentFormatter(1, decimals))
+
+
+def _colour(place: int) -> str:
+    return COLOURS[place % len(COLOURS)]
