@@ -21,6 +21,8 @@ from cnn_mnist.network import CNN
 from cnn_mnist.report.prose import Found, plain
 from cnn_mnist.tasks import Task
 
+LOG_WIDTH = 140  # columns, where there is no terminal to say
+
 
 def quiet() -> None:
     """Silence advertisements and warnings that call for nothing; show what is left in a frame."""
@@ -74,10 +76,10 @@ def show_table(content: part.Table, found: Found) -> None:
     """Print a table of what was found."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), title=content.caption, title_justify="left")
     for heading in content.columns:
-        table.add_column(heading, justify="left" if heading == content.columns[0] else "right", overflow="fold")
+        table.add_column(heading, overflow="fold")
     for row in content.rows:
         table.add_row(*(plain(cell, found) for cell in row))
-    Console().print(table, highlight=False)
+    Console(width=None if has_terminal() else LOG_WIDTH).print(table, highlight=False)
 
 
 class EpochLine(Callback):

@@ -35,7 +35,11 @@ class Sweep:
     folder: Path
     metric: str
     jobs: list[Job]
-    device: torch.device = torch.device("cpu")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the comparison is computed."""
+        return torch.device("cpu")
 
     @property
     def name(self) -> str:
@@ -118,9 +122,9 @@ def paired_over_seeds(first: Sequence[float], second: Sequence[float]) -> dict[s
     """Whether the second of two configurations is better, from the same seeds of both.
 
     Returns:
-        `difference`, the mean of the second less that of the first; `low` and `high`, the ends of its 95 % interval; and
-        `p`, of Student's paired t-test, two-sided. The last three are None where there are fewer than two seeds, or
-        all differences are equal.
+        `difference`, the mean of the second less that of the first; `low` and `high`, the ends of its 95 % interval;
+        and `p`, of Student's paired t-test, two-sided. The last three are None where there are fewer than two seeds,
+        or all differences are equal.
     """
     difference = np.subtract(second, first)
     found: dict[str, float | None] = {"difference": float(difference.mean()), "low": None, "high": None, "p": None}
@@ -291,8 +295,8 @@ def _is_it_chance(findings: dict[str, Any], spec: str, done: Sequence[Job]) -> l
             "the second is better" if low > 0 else "the first is better" if high < 0 else "no difference can be told"
         )
         says = [
-            f"Over the same {{pairs.0.num_seeds}} seeds, {{pairs.0.second}} against {{pairs.0.first}} changes {{metric}} "
-            f"by {{pairs.0.difference:+{spec}}} ({{level:.0%}} interval {{pairs.0.low:+{spec}}} to "
+            "Over the same {pairs.0.num_seeds} seeds, {pairs.0.second} against {pairs.0.first} changes {metric} by "
+            f"{{pairs.0.difference:+{spec}}} ({{level:.0%}} interval {{pairs.0.low:+{spec}}} to "
             f"{{pairs.0.high:+{spec}}}; paired t-test: p = {{pairs.0.p:.2g}}), so {verdict}. Training takes "
             "{pairs.0.time_ratio:.2f} times as long."
         ]

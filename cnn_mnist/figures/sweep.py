@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe and Ito 2008
@@ -79,7 +79,7 @@ def curves(groups: Sequence[Group], metric: str, *, in_percent: bool) -> Figure:
         marker = MARKERS[row % len(MARKERS)]
         axes.plot(epochs, np.nanmean(seen, axis=0), f"{marker}-", color=_colour(row), label=group.name, markersize=4)
     axes.set_xlabel("epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _label(axes, metric, "y", in_percent)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, frameon=False)
