@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help train report test test-slow check lint bench tensorboard
+.PHONY: help train report test test-slow check lint bench results tensorboard
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -33,6 +33,9 @@ bench: $(READY) ## speed beside the peers: a plain loop, captum, foolbox, about 
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.occlusion
 	$(BIN)/python -m benchmarks.attacks --cw
+
+results: $(READY) ## RESULTS.md from nothing: every recipe over five seeds, about an hour; options: make results ARGS="--seeds 2"
+	$(BIN)/python -m benchmarks.results $(ARGS)
 
 tensorboard: $(READY) ## open TensorBoard on outputs/ and multirun/, on the next free port
 	$(BIN)/tensorboard --logdir_spec outputs:outputs,multirun:multirun

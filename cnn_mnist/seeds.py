@@ -83,7 +83,7 @@ def seeds(subject: Sweep) -> Part:
     metric = subject.metric
     done = [job for job in subject.jobs if job.status == DONE and _is_number(job.results.get(metric))]
     runs = _runs(done)
-    groups = [_group(name, list(own.values()), metric) for name, own in runs.items()]
+    groups = [group_of(name, list(own.values()), metric) for name, own in runs.items()]
     values = np.concatenate([group.values for group in groups])
     in_percent = metric.endswith(("acc", "rate")) and bool(((values >= 0) & (values <= 1)).all())
     findings: dict[str, Any] = {
@@ -91,7 +91,7 @@ def seeds(subject: Sweep) -> Part:
         "level": LEVEL,
         "num_jobs": len(subject.jobs),
         "num_done": len(done),
-        "configurations": [_described(group) for group in groups],
+        "configurations": [described(group) for group in groups],
         "pairs": _pairs(runs, metric),
         "options": _options(done, metric),
         "unfinished": _unfinished(subject.jobs),
@@ -155,7 +155,8 @@ def _seconds(job: Job) -> float:
     return float(job.results.get("fit_seconds", job.results.get("seconds", np.nan)))
 
 
-def _group(name: str, own: Sequence[Job], metric: str) -> draw.Group:
+def group_of(name: str, own: Sequence[Job], metric: str) -> draw.Group:
+    """What is drawn of a configuration: its runs, their mean, and Student's interval of it."""
     values = np.array([job.results[metric] for job in own], dtype=np.float64)
     margin = np.nan
     if len(values) > 1:
@@ -173,7 +174,7 @@ def _curves(own: Sequence[Job], metric: str) -> NDArray[np.float64]:
     return curves
 
 
-def _described(group: draw.Group) -> dict[str, Any]:
+def described(group: draw.Group) -> dict[str, Any]:
     """A configuration in numbers; None for what a single run cannot tell."""
     several = len(group.values) > 1
     return {
