@@ -13,10 +13,13 @@ def main(cfg: DictConfig) -> None:
 
     from hydra.utils import instantiate  # takes seconds with what it brings, and neither --help nor a typo needs it
 
-    from cnn_mnist import console, seeds, subject, tasks
+    from cnn_mnist import console, distributed, seeds, subject, tasks
     from cnn_mnist.allocator import keep_freed_memory
     from cnn_mnist.findings import Findings
 
+    if distributed.rank():
+        distributed.serve()
+        return
     console.quiet()
     keep_freed_memory()
     asked = tasks.tasks(cfg, overrides)
@@ -29,6 +32,7 @@ def main(cfg: DictConfig) -> None:
     path = findings.close()
     print(f"report: {path.with_name('report.html')}")
     print(f"results: {path}")
+    distributed.dismiss()
     findings.check()
 
 

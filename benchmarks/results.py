@@ -151,16 +151,16 @@ def main() -> None:
     text = [
         "# Results",
         "",
-        f"Written by `make results` on {time.strftime('%Y-%m-%d')}, from {some['dataset']}: {some['num_train']:,} training "
-        f"and {some['num_test']:,} test images.",
+        f"Written by `make results` on {time.strftime('%Y-%m-%d')}, from {some['dataset']}: {some['num_train']:,} "
+        f"training and {some['num_test']:,} test images.",
         f"{some['device']}, {os.cpu_count()} cores, {some['num_threads']} threads; "
         + ", ".join(f"{name} {version}" for name, version in some["versions"].items())
         + f"; commit {some['git_commit']}.",
         "",
         "## Accuracy",
         "",
-        "Mean and standard deviation over the seeds 0, 1, ..., and the 95 % interval of the mean (Student's t). The lab report",
-        "has one run of each. Seconds are those of `fit`, validation and pictures included.",
+        "Mean and standard deviation over the seeds 0, 1, ..., and the 95 % interval of the mean (Student's t). The",
+        "lab report has one run of each. Seconds are those of `fit`, validation and pictures included.",
         "",
         line(
             "`python train.py ...`",
@@ -183,8 +183,9 @@ def main() -> None:
         "",
         "## Accuracy under attack",
         "",
-        f"Seed 0; no pixel changed by more than 0.3; PGD with 50 steps of 0.01 and 10 restarts on {options.num_images:,} test",
-        "images. Published numbers are of other architectures, on all 10,000 test images.",
+        "Seed 0; no pixel changed by more than 0.3; PGD with 50 steps of 0.01 and 10 restarts on "
+        f"{options.num_images:,} test images.",
+        "Published numbers are of other architectures, on all 10,000 test images.",
         "",
         line("", "clean", "under attack", "attack"),
         line("---", "---:", "---:", "---"),

@@ -13,7 +13,9 @@ from cnn_mnist.adversary import NUM_SHOWN, attackable, not_counted, targets
 from cnn_mnist.ascent import l2
 from cnn_mnist.attacks.result import AttackResult
 from cnn_mnist.attacks.robustness import Masking, RobustAccuracy, gradient_masking, robust_accuracy
+from cnn_mnist.distributed import over_images
 from cnn_mnist.figures import adversarial as draw
+from cnn_mnist.network import CNN
 from cnn_mnist.part import Answer, Part, Table, of_attack
 from cnn_mnist.subject import Subject
 
@@ -29,7 +31,8 @@ def fgsm(
     """How far does a single step go?"""
 
     def attack(images: Tensor, classes: Tensor, budget: float) -> AttackResult:
-        return attacks.fgsm(subject.network, images, classes, epsilon=budget, targeted=target is not None)
+        work = functools.partial(_fgsm, epsilon=budget, targeted=target is not None)
+        return over_images(work, AttackResult.joined, subject.network, images, classes)
 
     how = {"restarts": 1, "steps": 1, "step_size": None}  # its one step is epsilon
     return _over_test_set("fgsm", subject, attack, epsilon, target, num_images, epsilons, "linf", how)
@@ -52,10 +55,9 @@ def pgd(
     """How far do many steps go, from several starts?"""
 
     def attack(images: Tensor, classes: Tensor, budget: float) -> AttackResult:
-        return attacks.pgd(
-            subject.network,
-            images,
-            classes,
+        work = functools.partial(
+            _pgd,
+            seed=seed,
             epsilon=budget,
             step_size=_step_size(step_size, budget, steps),
             steps=steps,
@@ -63,9 +65,8 @@ def pgd(
             norm=norm,
             targeted=target is not None,
             early_stop=early_stop,
-            generator=torch.Generator().manual_seed(seed),
-            progress=lambda taken: console.track(taken, f"pgd, epsilon {budget:g}"),
         )
+        return over_images(work, AttackResult.joined, subject.network, images, classes)
 
     own_step = _step_size(step_size, epsilon, steps)
     how = {"restarts": restarts, "steps": steps, "step_size": step_size}
@@ -84,11 +85,34 @@ def deepfool(subject: Subject, *, steps: int, overshoot: float, num_images: int,
 
     def attack(images: Tensor, classes: Tensor, budget: float) -> AttackResult:
         if not found:
-            found.append(attacks.deepfool(subject.network, images, classes, steps=steps, overshoot=overshoot))
+            work = functools.partial(_deepfool, steps=steps, overshoot=overshoot)
+            found.append(over_images(work, AttackResult.joined, subject.network, images, classes))
         return found[0]._replace(success=found[0].success & (l2(found[0].perturbation)[:, 0, 0, 0] <= budget))
 
     how = {"restarts": 1, "steps": steps, "step_size": None}  # as far as the boundary
     return _over_test_set("deepfool", subject, attack, float("inf"), None, num_images, epsilons, "l2", how)
+
+
+def _fgsm(network: CNN, first: int, images: Tensor, classes: Tensor, **options: Any) -> AttackResult:
+    return attacks.fgsm(network, images, classes, **options).cpu()
+
+
+def _pgd(network: CNN, first: int, images: Tensor, classes: Tensor, *, seed: int, **options: Any) -> AttackResult:
+    generator = torch.Generator().manual_seed(seed)
+    what = f"pgd, epsilon {options['epsilon']:g}"
+    return attacks.pgd(
+        network,
+        images,
+        classes,
+        generator=generator,
+        first=first,
+        progress=lambda taken: console.track(taken, what),
+        **options,
+    ).cpu()
+
+
+def _deepfool(network: CNN, first: int, images: Tensor, classes: Tensor, **options: Any) -> AttackResult:
+    return attacks.deepfool(network, images, classes, **options).cpu()
 
 
 def _step_size(step_size: float | None, epsilon: float, steps: int) -> float:
@@ -116,9 +140,9 @@ def _over_test_set(
         aim = targets(target).expand(len(images))
         kept, _, left_out = attackable(subject, images, labels, torch.arange(len(images)), aim)
         images, labels = images[kept], labels[kept]
-    there, classes = images.to(subject.device), (labels if target is None else aim[: len(labels)]).to(subject.device)
+    classes = labels if target is None else aim[: len(labels)]
     clock = time.perf_counter()
-    result = attack(there, classes, epsilon).cpu()
+    result = attack(images, classes, epsilon)
     seconds = time.perf_counter() - clock
 
     first = torch.stack([(labels == c).nonzero()[0, 0] for c in labels.unique()])[:NUM_SHOWN]
@@ -139,7 +163,7 @@ def _over_test_set(
         budgets = sorted(EPSILONS[norm] if epsilons is None else epsilons)
         if budgets:
             found = robust_accuracy(
-                lambda budget: known.get(budget) or attack(there, classes, budget).cpu(),
+                lambda budget: known.get(budget) or attack(images, classes, budget),
                 labels,
                 budgets,
             )

@@ -167,19 +167,23 @@ class Ball(NamedTuple):
     """The images within a distance of others: the steepest direction among them, a random start, and the way back."""
 
     direction: Direction
-    random_start: Callable[[torch.Generator], Tensor]
+    random_start: Callable[[torch.Generator, int], Tensor]
     project: Project
 
 
 def linf_ball(images: Tensor, epsilon: float) -> Ball:
-    """Every pixel within `epsilon` of its own in `images`; starts are even over the ball."""
+    """Every pixel within `epsilon` of its own in `images`; starts are even over the ball.
+
+    The second argument of a start is how many images come before these in a larger set: theirs are drawn, too.
+    """
     low, high = (images - epsilon).clamp(0, 1), (images + epsilon).clamp(0, 1)
 
     def project(x: Tensor, index: Tensor) -> Tensor:
         return x.clamp(low.index_select(0, index), high.index_select(0, index))
 
-    def random_start(generator: torch.Generator) -> Tensor:
-        drawn = torch.rand(images.shape, generator=generator, device=generator.device).to(images)
+    def random_start(generator: torch.Generator, first: int = 0) -> Tensor:
+        shape = (first + len(images), *images.shape[1:])
+        drawn = torch.rand(shape, generator=generator, device=generator.device)[first:].to(images)
         return (images + epsilon * (2 * drawn - 1)).clamp(0, 1)
 
     return Ball(sign, random_start, project)
@@ -193,8 +197,9 @@ def l2_ball(images: Tensor, epsilon: float) -> Ball:
         moved = x - centre
         return (centre + moved * (epsilon / l2(moved).clamp_min(1e-12)).clamp_max(1)).clamp(0, 1)
 
-    def random_start(generator: torch.Generator) -> Tensor:
-        drawn = torch.randn(images.shape, generator=generator, device=generator.device)
+    def random_start(generator: torch.Generator, first: int = 0) -> Tensor:
+        shape = (first + len(images), *images.shape[1:])
+        drawn = torch.randn(shape, generator=generator, device=generator.device)[first:]
         return (images + epsilon * (drawn / l2(drawn)).to(images)).clamp(0, 1)
 
     return Ball(unit, random_start, project)

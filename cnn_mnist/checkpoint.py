@@ -11,6 +11,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.utilities import rank_zero_only
 
 from cnn_mnist.network import CNN
 
@@ -157,7 +158,7 @@ def open_run(cfg: DictConfig, folder: Path, overrides: list[str]) -> Run:
     """
     if cfg.ckpt_path is None and not (folder / "checkpoints" / "last.ckpt").is_file():
         for file in folder.glob("events.out.tfevents.*"):  # of a try that did not get as far as a checkpoint
-            file.unlink()
+            file.unlink(missing_ok=True)
         return Run(folder, cfg)
     checkpoint = find(cfg.ckpt_path or folder).resolve()
     folder = checkpoint.parent.parent
@@ -183,7 +184,8 @@ def _take(key: str, cfg: DictConfig, own: DictConfig) -> None:
     if key in ("ckpt_path", "data.fallback") or key.startswith("hydra"):  # its data set is settled
         return
     if key == "trainer":  # the group: where to run, not how long
-        own.trainer.accelerator, own.trainer.devices = cfg.trainer.accelerator, cfg.trainer.devices
+        for name in ("accelerator", "strategy", "devices", "num_nodes"):
+            own.trainer[name] = cfg.trainer[name]
         return
     section = key.partition(".")[0]
     if section in ("callbacks", "logger"):
@@ -200,6 +202,7 @@ def _take(key: str, cfg: DictConfig, own: DictConfig) -> None:
     raise ValueError(f"this run has {key}={kept}, which cannot become {asked} half way: leave it out of the command")
 
 
+@rank_zero_only
 def keep_curves(loggers: list[Logger], step: int | None) -> None:
     """Carry the rows of metrics.csv up to `step` over into a resumed run; Lightning would begin the file anew."""
     for logger in loggers:

@@ -33,16 +33,24 @@ OmegaConf.register_new_resolver(
 
 
 def check_device(cfg: DictConfig) -> None:
-    """Raise ValueError where a GPU is asked for and there is none."""
+    """Raise ValueError where a GPU is asked for and there is none, or several processes without trainer=ddp."""
     import torch
 
+    if cfg.trainer.strategy != "ddp" and cfg.trainer.devices * cfg.trainer.num_nodes > 1:
+        raise ValueError(f"trainer.devices={cfg.trainer.devices} is more than one process: set trainer=ddp as well")
     if cfg.trainer.accelerator in ("gpu", "cuda", "mps") and not torch.accelerator.is_available():
         raise ValueError(f"trainer.accelerator={cfg.trainer.accelerator}, but torch finds no GPU: set trainer=cpu")
 
 
 def check_batches(cfg: DictConfig, num_train: int) -> None:
-    """Raise ValueError where an epoch ends in a batch that batch normalisation cannot normalise."""
+    """Raise ValueError where an epoch ends in a batch that batch normalisation cannot normalise, or not all share."""
     last = num_train % cfg.data.batch_size or cfg.data.batch_size
+    num_processes = cfg.trainer.devices * cfg.trainer.num_nodes
+    if num_processes > 1 and last < num_processes * (1 + cfg.model.batchnorm):
+        raise ValueError(
+            f"{num_train:,} training images in batches of {cfg.data.batch_size} end in a batch of {last}, too few for "
+            f"{num_processes} processes: set data.batch_size or trainer.devices"
+        )
     if cfg.model.batchnorm and last == 1:
         raise ValueError(
             f"{num_train:,} training images in batches of {cfg.data.batch_size} end in a batch of one image, which "
@@ -94,7 +102,7 @@ def run(main: Callable[[DictConfig], None], script: str) -> None:
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             return sweep.do_job(main, cfg, one_line)
         try:
-            main(cfg)
+            in_all_processes(main, cfg)
         except Exception as error:
             say(error)
 
@@ -103,6 +111,15 @@ def run(main: Callable[[DictConfig], None], script: str) -> None:
             hydra.main(version_base="1.3", config_path=config_dir, config_name=config_name)(job)()
     except Exception as error:
         say(error)
+
+
+def in_all_processes(main: Callable[[DictConfig], None], cfg: DictConfig) -> None:
+    """Run `main`, with trainer=ddp in several processes."""
+    if OmegaConf.select(cfg, "trainer.strategy") != "ddp":
+        return main(cfg)
+    from cnn_mnist import distributed
+
+    return distributed.run(main, cfg)
 
 
 @contextmanager

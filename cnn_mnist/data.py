@@ -64,9 +64,19 @@ class Images(Dataset[Batch]):
 
 
 class Shuffled(Sampler[Tensor]):
-    """Index tensors of `batch_size`, every image once, in an order that (seed, epoch) alone decides."""
+    """Index tensors of `batch_size`, every image once, in an order that (seed, epoch) alone decides.
 
-    def __init__(self, num_images: int, batch_size: int, seed: int) -> None:
+    Args:
+        num_images: Number of images.
+        batch_size: Images in a batch of all processes together.
+        seed: Decides the order.
+        rank: Which process this is: of each batch it takes every `num_processes`-th image.
+        num_processes: Number of processes.
+    """
+
+    def __init__(self, num_images: int, batch_size: int, seed: int, rank: int = 0, num_processes: int = 1) -> None:
+        self.rank = rank
+        self.num_processes = num_processes
         self.num_images = num_images
         self.batch_size = batch_size
         self.seed = seed
@@ -84,20 +94,29 @@ class Shuffled(Sampler[Tensor]):
         # run before it knows the epoch. SeedSequence mixes: seed 0 in epoch 1 is unlike seed 1 in epoch 0.
         mixed = int(np.random.SeedSequence((self.seed, self.epoch)).generate_state(1)[0])
         order = torch.randperm(self.num_images, generator=torch.Generator().manual_seed(mixed))
-        yield from torch.split(order, self.batch_size)
+        for batch in torch.split(order, self.batch_size):
+            yield batch[self.rank :: self.num_processes]
+
+
+def share(num_items: int, rank: int, num_processes: int) -> slice:
+    """Which of so many items in a row fall to one of several processes; all have as many, or one more."""
+    return slice(num_items * rank // num_processes, num_items * (rank + 1) // num_processes)
 
 
 class InOrder(Sampler[slice]):
-    """Slices that cover the images from the first to the last."""
+    """Slices that cover the images from the first to the last, or a process's share of them in a row."""
 
-    def __init__(self, num_images: int) -> None:
-        self.starts = range(0, num_images, EVAL_BATCH_SIZE)
+    def __init__(self, num_images: int, rank: int = 0, num_processes: int = 1) -> None:
+        own = share(num_images, rank, num_processes)
+        self.bounds = (int(own.start), int(own.stop))
 
     def __len__(self) -> int:
-        return len(self.starts)
+        first, end = self.bounds
+        return math.ceil((end - first) / EVAL_BATCH_SIZE)
 
     def __iter__(self) -> Iterator[slice]:
-        return (slice(start, start + EVAL_BATCH_SIZE) for start in self.starts)
+        first, end = self.bounds
+        return (slice(k, min(k + EVAL_BATCH_SIZE, end)) for k in range(first, end, EVAL_BATCH_SIZE))
 
 
 class FallbackWarning(UserWarning):
@@ -199,15 +218,20 @@ class DataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches of `batch_size` in the order of (seed, epoch)."""
-        return _loader(self.train, Shuffled(len(self.train), self.batch_size, self.seed))
+        return _loader(self.train, Shuffled(len(self.train), self.batch_size, self.seed, *self._place))
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The held-out images in order, or the test images when nothing is held out."""
-        return _loader(self.val, InOrder(len(self.val)))
+        return _loader(self.val, InOrder(len(self.val), *self._place))
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """The test images in order."""
-        return _loader(self.test, InOrder(len(self.test)))
+        return _loader(self.test, InOrder(len(self.test), *self._place))
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        """Which process this is, and of how many."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
 
 def _loader(images: Images, batches: Sampler[Tensor] | Sampler[slice]) -> DataLoader[Batch]:

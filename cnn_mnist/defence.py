@@ -38,7 +38,7 @@ def adversarial_examples(
     with untouched(model):
         climbed = ascend(
             cross_entropy,
-            ball.random_start(generator),
+            ball.random_start(generator, 0),
             steps=steps,
             step_size=REACH * epsilon / steps,
             direction=ball.direction,

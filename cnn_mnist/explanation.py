@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,8 +14,10 @@ from cnn_mnist.analysis.occlusion import OcclusionMap, Resistance, mean_drop, oc
 from cnn_mnist.analysis.occlusion import resistance as look_at_resistance
 from cnn_mnist.analysis.saliency import saliency as look_at_saliency
 from cnn_mnist.data import EVAL_BATCH_SIZE
+from cnn_mnist.distributed import over_images
 from cnn_mnist.figures import anatomy as draw
 from cnn_mnist.figures import occlusion as draw_occlusion
+from cnn_mnist.network import CNN
 from cnn_mnist.part import Answer, Part
 from cnn_mnist.subject import Subject
 
@@ -34,14 +37,9 @@ def occlusion(subject: Subject, *, window: int, stride: int, fill: float, num_im
         return Part(findings, answers, tensors, figures)
 
     chosen = subject.test.spread(num_images)
-    batches = console.track(chosen.split(EVAL_BATCH_SIZE), "occlusion")
-    parts = [_look(subject, *subject.test[index], window, stride, fill) for index in batches]
-    whole = maps._replace(
-        probability=torch.cat([part.probability for part in parts]),
-        predicted=torch.cat([part.predicted for part in parts]),
-        clean=torch.cat([part.clean for part in parts]),
-    )
     images, labels = subject.test[chosen]
+    look = functools.partial(_look, window=window, stride=stride, fill=fill)
+    whole = over_images(look, _joined, subject.network, images, labels)
     found = look_at_resistance(whole, images, labels, subject.probability[chosen].argmax(1))
     figures["occlusion/resistance"] = draw_occlusion.resistance(found)
     tensors["test_images"] = _saved(whole, chosen, labels)
@@ -126,12 +124,29 @@ def saliency(subject: Subject, *, window: int, stride: int, fill: float, steps: 
 @functools.lru_cache(maxsize=4)
 def _maps(subject: Subject, window: int, stride: int, fill: float) -> OcclusionMap:
     """Those of the subject's few images; made once, whichever part asks."""
-    return _look(subject, subject.images, subject.labels, window, stride, fill)
+    return _look(subject.network, 0, *subject.on_device(), window=window, stride=stride, fill=fill)
 
 
-def _look(subject: Subject, images: Tensor, labels: Tensor, window: int, stride: int, fill: float) -> OcclusionMap:
-    images, labels = images.to(subject.device), labels.to(subject.device)
-    return occlusion_map(subject.network, images, labels, window=window, stride=stride, fill=fill).cpu()
+def _look(
+    network: CNN, first: int, images: Tensor, labels: Tensor, *, window: int, stride: int, fill: float
+) -> OcclusionMap:
+    """The maps of a share of the images, batch by batch."""
+    batches = console.track(torch.arange(len(images)).split(EVAL_BATCH_SIZE), "occlusion")
+    return _joined(
+        [
+            occlusion_map(network, images[index], labels[index], window=window, stride=stride, fill=fill).cpu()
+            for index in batches
+        ]
+    )
+
+
+def _joined(parts: Sequence[OcclusionMap]) -> OcclusionMap:
+    """The maps of one set of images that was looked at piece by piece."""
+    return parts[0]._replace(
+        probability=torch.cat([part.probability for part in parts]),
+        predicted=torch.cat([part.predicted for part in parts]),
+        clean=torch.cat([part.clean for part in parts]),
+    )
 
 
 def _saved(maps: OcclusionMap, indices: Tensor, labels: Tensor) -> dict[str, Tensor]:

@@ -131,7 +131,7 @@ class Classifier(pl.LightningModule):
             logits, labels = map(torch.cat, zip(*self.recent, strict=True))
             self.recent.clear()
             self.train_accuracy.update(logits, labels)
-            loss = F.cross_entropy(logits, labels).item()
+            loss = self.trainer.strategy.reduce(F.cross_entropy(logits, labels), reduce_op="mean").item()
             if not math.isfinite(loss):
                 raise ValueError(f"train/loss is {loss} at step {self.global_step}: lower model.lr={self.lr}")
             self._log({"train/loss": loss})
@@ -163,7 +163,7 @@ class Classifier(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Log loss and accuracy, unless the curve already ends in them: the test set stood in for a hold-out."""
         metrics = self._measured("test")
-        self.log_dict(metrics, logger=False)
+        self.log_dict(metrics, logger=False, sync_dist=self.trainer.world_size > 1)  # the same in all processes
         if self.trainer.datamodule.val_name != "test":  # type: ignore[attr-defined]
             self._log(metrics)
 

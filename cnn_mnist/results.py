@@ -11,26 +11,30 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.utilities import rank_zero_only
 
 from cnn_mnist import files
 from cnn_mnist.analysis.architecture import architecture, total
 from cnn_mnist.callbacks.robust_accuracy import RobustAccuracy
 from cnn_mnist.callbacks.throughput import Timing
 from cnn_mnist.data import DataModule
+from cnn_mnist.distributed import rank
 from cnn_mnist.module import Classifier
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy")
 
 
+@rank_zero_only
 def write_config(folder: Path, cfg: DictConfig) -> None:
     """Write what was really used, every value plain, to `folder/config.yaml`."""
     files.write(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
 
 
 def write(folder: Path, record: dict[str, Any]) -> Path:
-    """Write a record to `folder/results.json`; returns its absolute path."""
+    """Write a record to `folder/results.json`; returns its absolute path. Of several processes the first alone does."""
     path = folder.resolve() / "results.json"
-    files.write(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
+    if not rank():
+        files.write(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
     return path
 
 
@@ -65,6 +69,7 @@ def of_training(
         **({"val/acc": round(score.item(), 7)} if (score := chosen.best_model_score) is not None else {}),
         **timing._asdict(),
         "checkpoint": str(Path(chosen.best_model_path).resolve()),
+        "num_processes": trainer.world_size,
         **surroundings(trainer.strategy.root_device),
         "architecture": [layer._asdict() for layer in layers],
     }

@@ -88,6 +88,9 @@ PARTS = (
 _SHARED = {
     "data.dataset": one_of("mnist", "fashion_mnist", "kmnist", "digits"),
     "data.fallback": one_of("digits", None),
+    "trainer.strategy": one_of("auto", "ddp"),
+    "trainer.devices": number(int, 1),
+    "trainer.num_nodes": number(int, 1),
     "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps"),
     "seed": _SEED,
     "ckpt_path": PATH,
@@ -207,7 +210,7 @@ def check(cfg: DictConfig, rules: Rules) -> None:
         section = key.rpartition(".")[0]
         if section and OmegaConf.select(cfg, section) is None:  # left out, as by ~callbacks.occlusion
             continue
-        _hold(key, OmegaConf.select(cfg, key), rule)
+        hold(key, OmegaConf.select(cfg, key), rule)
     for name, node in attacks_of(cfg).items():
         prefix = "attack." if "_target_" in cfg.attack else f"attack.{name}."
         for key, value in node.items():
@@ -215,7 +218,7 @@ def check(cfg: DictConfig, rules: Rules) -> None:
                 rule = ATTACK.get(f"{name}.{key}", ATTACK[str(key)])
                 if "norm" in node and node.norm == "l2":  # larger than any change of a single pixel
                     rule = {"epsilon": number(float, 0), "epsilons": ATTACK["deepfool.epsilons"]}.get(str(key), rule)
-                _hold(f"{prefix}{key}", value, rule)
+                hold(f"{prefix}{key}", value, rule)
 
 
 def attacks_of(cfg: DictConfig) -> dict[str, DictConfig]:
@@ -226,7 +229,8 @@ def attacks_of(cfg: DictConfig) -> dict[str, DictConfig]:
     return {node._target_.rpartition(".")[2]: node for node in nodes if node is not None}
 
 
-def _hold(key: str, value: object, rule: Rule) -> None:
+def hold(key: str, value: object, rule: Rule) -> None:
+    """Raise ValueError where a key holds what it may not."""
     if not rule.holds(value):
         raise ValueError(f"{key} must be {rule.words}, got {_as_typed(value)}: set {key}=...")
 

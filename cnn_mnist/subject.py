@@ -18,6 +18,7 @@ from cnn_mnist.network import CNN
 from cnn_mnist.tasks import OF_A_PICTURE, OF_THE_NETWORK
 
 OTHER = "other"  # folder, and key, of what was found in the second of two networks
+HAVE_AN_EFFECT = ("data.dataset", "data.root", *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes")))
 NUM_REAL = 1000  # test digits that say how near to the training images is near
 
 
@@ -182,7 +183,7 @@ def _of_checkpoint(file: Path, device: torch.device) -> Subject:
 def _refuse_what_has_no_effect(overrides: list[str]) -> None:
     for override in overrides:
         key = override.partition("=")[0].lstrip("+~")
-        if key.startswith(("data.", "trainer.")) and key not in ("data.dataset", "data.root", "trainer.accelerator"):
+        if key.startswith(("data.", "trainer.")) and key not in HAVE_AN_EFFECT:
             raise ValueError(f"{key} has no effect on an analysis: leave it out")
 
 

@@ -35,6 +35,10 @@ from cnn_mnist import files
 
 DONE, FAILED, RUNNING, MISSING = "done", "failed", "running", "missing"
 PATHS = ("checkpoint", "against_checkpoint", "network", "tensors", "title", "date")  # in which equal jobs differ
+NO_DDP = (
+    "trainer=ddp cannot be part of a sweep (-m), whose jobs may share the devices already: "
+    "run it alone, or leave it to hydra/launcher=joblib or slurm to run jobs side by side"
+)
 NOT_PART_OF_IT = ("data.root", "trainer.accelerator", "trainer.devices")  # where a job runs, and not what it computes
 
 
@@ -82,6 +86,8 @@ class AnnounceSweep(Callback):
         """
         from cnn_mnist.watch import Watch, watched
 
+        if OmegaConf.select(config, "trainer.strategy") == "ddp":
+            raise SystemExit(f"error: {NO_DDP}")
         parser = OverridesParser.create(GlobalHydra.instance().config_loader())
         (asked,) = BasicSweeper.split_arguments(parser.parse_overrides(list(config.hydra.overrides.task)), None)
         if not asked:
@@ -112,6 +118,8 @@ def do_job(main: Callable[[DictConfig], None], cfg: DictConfig, one_line: Callab
         write_table(folder.parent)
 
     try:
+        if cfg.trainer.strategy == "ddp":
+            raise ValueError(NO_DDP)
         if before and not is_same and (folder / "config.yaml").exists():
             record["configuration"] = before["configuration"]
             raise ValueError("its folder holds it with other defaults, which have changed: set another hydra.sweep.dir")

@@ -2,11 +2,12 @@
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnn_mnist.ascent import Ascent, batch_size
@@ -49,6 +50,15 @@ class AttackResult(NamedTuple):
     def rows(self, index: Tensor) -> "AttackResult":
         """Those of some images, int64 (M,)."""
         return AttackResult(*(value[..., index] if value is self.trace else value[index] for value in self))
+
+    @classmethod
+    def joined(cls, pieces: "Sequence[AttackResult]") -> "AttackResult":
+        """The results of one set of images that was attacked piece by piece."""
+        longest = max(len(piece.trace) for piece in pieces)
+        ended = ((0, 0, 0, longest - len(piece.trace)) for piece in pieces)
+        traces = (F.pad(piece.trace, rows, value=torch.nan) for piece, rows in zip(pieces, ended, strict=True))
+        fields = zip(*(piece[:-1] for piece in pieces), strict=True)
+        return cls._make([*map(torch.cat, fields), torch.cat(list(traces), 1)])
 
     def summary(self) -> dict[str, float]:
         """Means over all N images, successes or not: norms of what was added, in units of the grey value."""

@@ -67,6 +67,7 @@ def pgd(
     targeted: bool = False,
     early_stop: bool = True,
     generator: torch.Generator,
+    first: int = 0,
     progress: Progress = iter,
 ) -> AttackResult:
     """Projected gradient descent: steps on the cross-entropy within a ball, from a random place in it.
@@ -86,6 +87,8 @@ def pgd(
         early_stop: Whether an image is done at its first success. Otherwise every step of every start is taken, and an
             image is judged by its last step from each start, as other implementations do.
         generator: Of the starts, on the CPU; the i-th image's do not depend on how many there are.
+        first: How many images come before these in a larger set that is attacked piece by piece: with it the pieces
+            together are what the whole would be.
         progress: Goes through the steps of each start, to show how far it is.
 
     Raises:
@@ -113,7 +116,7 @@ def pgd(
                 break
             climbed = ascend(
                 _cross_entropy(model, labels[left], targeted, early_stop=early_stop),
-                random_start(torch.Generator(generator.device).manual_seed(seed))[left],
+                random_start(torch.Generator(generator.device).manual_seed(seed), first)[left],
                 steps=steps,
                 step_size=step_size,
                 direction=direction,

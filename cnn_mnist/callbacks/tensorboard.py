@@ -6,6 +6,7 @@ import pytorch_lightning as pl
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.tensorboard.summary import hparams as summaries
 
 from cnn_mnist.figures.canvas import to_pixels
@@ -24,6 +25,7 @@ def is_due(trainer: pl.Trainer, every_n_epochs: int) -> bool:
     return trainer.is_global_zero and (epoch % every_n_epochs == 0 or epoch == trainer.max_epochs)
 
 
+@rank_zero_only
 def fill_hparams(trainer: pl.Trainer, cfg: DictConfig, record: dict[str, Any]) -> None:
     """Give the run its row in TensorBoard's HParams tab: what was set, and the final test figures.
 

@@ -58,7 +58,7 @@ class Throughput(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: Any, batch_idx: int
     ) -> None:
         """Count the batch; stop the epoch's clock at its last one, before validation."""
-        self.num_images += len(batch[0])
+        self.num_images += len(batch[0]) * trainer.world_size
         if trainer.is_last_batch:
             if pl_module.device.type == "cuda":
                 torch.cuda.synchronize()
