@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cnn_mnist import files, sweep
-from cnn_mnist.seeds import described, group_of, paired_over_seeds
+from cnn_mnist.configurations import described, group_of, paired_over_seeds
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCHNORM = "model.batchnorm=false,true"

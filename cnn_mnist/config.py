@@ -84,19 +84,12 @@ def run(main: Callable[[DictConfig], None], script: str) -> None:
     """
     config_dir, config_name = str(Path(script).resolve().with_name("conf")), Path(script).stem
     sys.argv[1:] = _with_swept_groups(sys.argv[1:])
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
-    full_error = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would otherwise print
 
     def one_line(error: Exception) -> str:
         return _one_line(error, config_dir, config_name)
 
-    def say(error: Exception) -> NoReturn:
-        if full_error:
-            raise error
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        raise SystemExit(1) from None
+    say = _speaker(one_line)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would otherwise print
 
     def job(cfg: DictConfig) -> None:
         if HydraConfig.get().mode is RunMode.MULTIRUN:
@@ -111,6 +104,30 @@ def run(main: Callable[[DictConfig], None], script: str) -> None:
             hydra.main(version_base="1.3", config_path=config_dir, config_name=config_name)(job)()
     except Exception as error:
         say(error)
+
+
+def run_without_hydra(main: Callable[[], None]) -> None:
+    """Run an entry point that composes no configuration of its own, with the same statuses and lines."""
+    say = _speaker(lambda error: _one_line(error, "", ""))
+    try:
+        main()
+    except Exception as error:
+        say(error)
+
+
+def _speaker(one_line: Callable[[Exception], str]) -> Callable[[Exception], NoReturn]:
+    """Let signals end the process with their status; returns what ends it with a line for an error."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    full_error = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+
+    def say(error: Exception) -> NoReturn:
+        if full_error:
+            raise error
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+    return say
 
 
 def in_all_processes(main: Callable[[DictConfig], None], cfg: DictConfig) -> None:

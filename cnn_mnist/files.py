@@ -1,8 +1,13 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and how they are named to a reader."""
 
 import os
 import threading
 from pathlib import Path
+
+
+def shown(path: Path) -> str:
+    """A path as a reader wants it: from the folder in which the command was given, where it lies below."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def write(path: Path, text: str) -> None:

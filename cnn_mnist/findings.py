@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 from omegaconf import DictConfig
 from PIL import Image
 from torch.utils.tensorboard.writer import SummaryWriter
@@ -19,9 +20,22 @@ from cnn_mnist.figures.canvas import to_pixels
 from cnn_mnist.part import Part
 from cnn_mnist.report import page
 from cnn_mnist.report.prose import plain
-from cnn_mnist.seeds import Sweep
-from cnn_mnist.subject import OTHER, Subject
+from cnn_mnist.subject import OTHER
 from cnn_mnist.tasks import OF_A_SAMPLE, OF_A_SWEEP, Task
+
+
+class About(Protocol):
+    """What is looked at: a network, a sweep or a search.
+
+    `name`: what its analyses are filed under. `facts`: what heads the record. `device`: where it is computed.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def facts(self) -> dict[str, Any]: ...  # noqa: D102
+    @property
+    def device(self) -> torch.device: ...  # noqa: D102
 
 
 class Incomplete(ValueError):
@@ -39,7 +53,7 @@ class Findings:
         OSError: The folder cannot be written.
     """
 
-    def __init__(self, folder: Path, cfg: DictConfig, sides: Sequence[Subject] | Sequence[Sweep]) -> None:
+    def __init__(self, folder: Path, cfg: DictConfig, sides: Sequence[About]) -> None:
         if folder.parent.name == "analyses":  # a job of a sweep has its place already
             folder = folder.parent / sides[0].name / folder.name
         folder.mkdir(parents=True, exist_ok=True)  # now, not after minutes of work
@@ -77,7 +91,7 @@ class Findings:
             print(f"error in {task.name}: {message}", file=sys.stderr)
         self.record["part_seconds"][task.name] = round(time.perf_counter() - start, 2)
 
-    def add(self, task: Task, subject: Subject | Sweep, part: Part) -> None:
+    def add(self, task: Task, subject: About, part: Part) -> None:
         """Write what a part found in one of the networks, say it, and keep it for the page."""
         is_other = subject is not self.sides[0]
         record = self.record[OTHER] if is_other else self.record
@@ -109,7 +123,7 @@ class Findings:
         for answer in part.answers:
             for sentence in answer.says:
                 print(f"  {plain(sentence, found)}")
-            for table in answer.tables if task.name == OF_A_SWEEP else ():
+            for table in answer.tables if task.name in (OF_A_SWEEP, "search") else ():
                 console.show_table(table, found)
 
     def _draw(self, task: Task, part: Part, base: Path, other: str) -> dict[str, Path]:

@@ -1,7 +1,5 @@
 """A sweep's configurations, compared over their seeds: how good each one is, how sure that is, and what it costs."""
 
-import itertools
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,21 +7,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from omegaconf import DictConfig
-from scipy import stats
 
 from cnn_mnist import sweep
-from cnn_mnist.classification import curves_of
+from cnn_mnist.configurations import (
+    LEVEL,
+    described,
+    group_of,
+    is_number,
+    options_of,
+    pairs_of,
+    runs_of,
+    unfinished,
+)
 from cnn_mnist.figures import sweep as draw
+from cnn_mnist.files import shown
 from cnn_mnist.part import Answer, Part, Table
 from cnn_mnist.rules import nearest
-from cnn_mnist.sweep import DONE, FAILED, MISSING, RUNNING, Job, as_csv, varying
+from cnn_mnist.sweep import DONE, Job, as_csv
 
-Runs = dict[str, dict[int, Job]]  # by configuration and seed
-
-LEVEL = 0.95
-MOST_PAIRS = 15  # beyond, each configuration is compared with the first alone
 NOT_METRICS = ("seed", "epochs", "batchnorm", "num_train", "num_val", "num_test", "num_parameters", "num_neurons")
 CIRCUMSTANCES = {"git_commit": "code", "num_threads": "number of threads", "device": "processor"}
 
@@ -54,7 +56,7 @@ class Sweep:
         return {
             "title": title,
             "names": [title],
-            "sweep": str(self.folder),
+            "sweep": shown(self.folder),
             "dataset": " and ".join(datasets),
             "metric": self.metric,
         }
@@ -71,7 +73,7 @@ def read(cfg: DictConfig) -> list[Sweep]:
     done = [job for job in found if job.status == DONE]
     if not done:
         raise ValueError(f"no job of the sweep {folder} is done: there is nothing to compare")
-    known = {key for job in done for key, value in job.results.items() if _is_number(value) and key not in NOT_METRICS}
+    known = {key for job in done for key, value in job.results.items() if is_number(value) and key not in NOT_METRICS}
     if cfg.metric not in known:
         raise ValueError(f"metric={cfg.metric} is in no job's results{nearest(cfg.metric, known)}")
     print(f"{folder}: {len(done)} of {len(found)} jobs are done")
@@ -81,8 +83,8 @@ def read(cfg: DictConfig) -> list[Sweep]:
 def seeds(subject: Sweep) -> Part:
     """Which configuration is best over the seeds, is that more than chance, and which option matters?"""
     metric = subject.metric
-    done = [job for job in subject.jobs if job.status == DONE and _is_number(job.results.get(metric))]
-    runs = _runs(done)
+    done = [job for job in subject.jobs if job.status == DONE and is_number(job.results.get(metric))]
+    runs = runs_of(done)
     groups = [group_of(name, list(own.values()), metric) for name, own in runs.items()]
     values = np.concatenate([group.values for group in groups])
     in_percent = metric.endswith(("acc", "rate")) and bool(((values >= 0) & (values <= 1)).all())
@@ -92,9 +94,9 @@ def seeds(subject: Sweep) -> Part:
         "num_jobs": len(subject.jobs),
         "num_done": len(done),
         "configurations": [described(group) for group in groups],
-        "pairs": _pairs(runs, metric),
-        "options": _options(done, metric),
-        "unfinished": _unfinished(subject.jobs),
+        "pairs": pairs_of(runs, metric),
+        "options": options_of(done, metric),
+        "unfinished": unfinished(subject.jobs),
         **{key: sorted({str(job.results[key]) for job in done if key in job.results}) for key in CIRCUMSTANCES},
     }
     spec = ".2%" if in_percent else ".4g"
@@ -116,144 +118,6 @@ def seeds(subject: Sweep) -> Part:
         "pairs.csv": findings["pairs"],
     }
     return Part(findings, answers, {}, figures, {name: as_csv(rows).encode() for name, rows in tables.items() if rows})
-
-
-def paired_over_seeds(first: Sequence[float], second: Sequence[float]) -> dict[str, float | None]:
-    """Whether the second of two configurations is better, from the same seeds of both.
-
-    Returns:
-        `difference`, the mean of the second less that of the first; `low` and `high`, the ends of its 95 % interval;
-        and `p`, of Student's paired t-test, two-sided. The last three are None where there are fewer than two seeds,
-        or all differences are equal.
-    """
-    difference = np.subtract(second, first)
-    found: dict[str, float | None] = {"difference": float(difference.mean()), "low": None, "high": None, "p": None}
-    if len(difference) > 1 and np.ptp(difference) > 0:
-        test = stats.ttest_rel(second, first)
-        low, high = test.confidence_interval(LEVEL)
-        found |= {"low": float(low), "high": float(high), "p": float(test.pvalue)}
-    return found
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _runs(done: Sequence[Job]) -> Runs:
-    """The jobs by configuration, named by those options other than the seed that not all jobs share."""
-    options = [[one for one in job.overrides if not one.startswith("seed=")] for job in done]
-    names = varying(options)
-    if all(one == options[0] for one in options):
-        names = [str(done[0].results.get("recipe", "all"))] * len(done)
-    runs: Runs = defaultdict(dict)
-    for job, name in zip(done, names, strict=True):
-        runs[name][int(job.results.get("seed", 0))] = job
-    return runs
-
-
-def _seconds(job: Job) -> float:
-    return float(job.results.get("fit_seconds", job.results.get("seconds", np.nan)))
-
-
-def group_of(name: str, own: Sequence[Job], metric: str) -> draw.Group:
-    """What is drawn of a configuration: its runs, their mean, and Student's interval of it."""
-    values = np.array([job.results[metric] for job in own], dtype=np.float64)
-    margin = np.nan
-    if len(values) > 1:
-        margin = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
-    seconds = np.array([_seconds(job) for job in own])
-    return draw.Group(name, values, seconds, float(values.mean()), margin, _curves(own, metric))
-
-
-def _curves(own: Sequence[Job], metric: str) -> NDArray[np.float64]:
-    """The metric after each epoch, (R, E); NaN where it was not measured."""
-    found = [curves_of(job.folder / "metrics.csv").get(metric, []) for job in own if job.folder is not None]
-    curves = np.full((len(own), max(map(len, found))), np.nan)
-    for row, curve in enumerate(found):
-        curves[row, : len(curve)] = [np.nan if value is None else value for value in curve]
-    return curves
-
-
-def described(group: draw.Group) -> dict[str, Any]:
-    """A configuration in numbers; None for what a single run cannot tell."""
-    several = len(group.values) > 1
-    return {
-        "name": group.name,
-        "num_seeds": len(group.values),
-        "mean": group.mean,
-        "sd": float(group.values.std(ddof=1)) if several else None,
-        "low": group.mean - group.margin if several else None,
-        "high": group.mean + group.margin if several else None,
-        "lowest": float(group.values.min()),
-        "highest": float(group.values.max()),
-        "seconds": float(group.seconds.mean()),
-        "seconds_sd": float(group.seconds.std(ddof=1)) if several else None,
-    }
-
-
-def _pairs(runs: Runs, metric: str) -> list[dict[str, Any]]:
-    """Every two configurations on the seeds that both have; `p_holm` allows for the number of pairs (Holm 1979)."""
-    couples = list(itertools.combinations(runs, 2))
-    if len(couples) > MOST_PAIRS:
-        couples = [couple for couple in couples if couple[0] == next(iter(runs))]
-    pairs: list[dict[str, Any]] = []
-    for couple in couples:
-        shared = sorted(runs[couple[0]].keys() & runs[couple[1]].keys())
-        if shared:
-            own = [[runs[name][seed] for seed in shared] for name in couple]
-            values = ([job.results[metric] for job in jobs] for jobs in own)
-            first, second = (sum(map(_seconds, jobs)) for jobs in own)
-            names = {"first": couple[0], "second": couple[1], "num_seeds": len(shared)}
-            pairs.append(names | paired_over_seeds(*values) | {"time_ratio": second / first, "p_holm": None})
-    tested = sorted((pair for pair in pairs if pair["p"] is not None), key=lambda pair: pair["p"])
-    largest = 0.0
-    for place, pair in enumerate(tested):
-        largest = max(largest, min(1.0, (len(tested) - place) * pair["p"]))
-        pair["p_holm"] = largest
-    return pairs
-
-
-def _options(done: Sequence[Job], metric: str) -> list[dict[str, Any]]:
-    """How much of the variance between runs goes with each option that varies, the largest share first.
-
-    The share is the sum of squares between an option's levels over the whole (eta squared).
-    """
-    values = np.array([job.results[metric] for job in done], dtype=np.float64)
-    total = ((values - values.mean()) ** 2).sum()
-    options = [dict(one.lstrip("+").partition("=")[::2] for one in job.overrides) for job in done]
-    found = []
-    for key in dict.fromkeys(key for one in options for key in one):
-        levels: dict[str, list[float]] = defaultdict(list)
-        for one, value in zip(options, values, strict=True):
-            levels[one.get(key, "-")].append(float(value))
-        if len(levels) == 1 or total == 0:
-            continue
-        means = {level: float(np.mean(own)) for level, own in levels.items()}
-        between = sum(len(own) * (means[level] - values.mean()) ** 2 for level, own in levels.items())
-        best = max(means, key=lambda level: means[level])
-        worst = min(means, key=lambda level: means[level])
-        found.append(
-            {
-                "key": key,
-                "share": float(between / total),
-                "highest_level": best,
-                "highest": means[best],
-                "lowest_level": worst,
-                "lowest": means[worst],
-            }
-        )
-    return sorted(found, key=lambda one: -one["share"])
-
-
-def _unfinished(jobs: Sequence[Job]) -> list[dict[str, str]]:
-    """The jobs that are not done, and why."""
-    labels = varying([job.overrides for job in jobs])
-    why = {FAILED: "failed", RUNNING: "running, or killed", MISSING: "missing"}
-    return [
-        {"job": label, "status": why[job.status], "error": job.error or ""}
-        for label, job in zip(labels, jobs, strict=True)
-        if job.status != DONE
-    ]
 
 
 def _which_is_best(findings: dict[str, Any], spec: str) -> Answer:
@@ -296,8 +160,8 @@ def _is_it_chance(findings: dict[str, Any], spec: str, done: Sequence[Job]) -> l
             "the second is better" if low > 0 else "the first is better" if high < 0 else "no difference can be told"
         )
         says = [
-            "Over the same {pairs.0.num_seeds} seeds, {pairs.0.second} against {pairs.0.first} changes {metric} by "
-            f"{{pairs.0.difference:+{spec}}} ({{level:.0%}} interval {{pairs.0.low:+{spec}}} to "
+            "Over the same {pairs.0.num_seeds} seeds, {pairs.0.second} against {pairs.0.first} adds "
+            f"{{pairs.0.difference:+{spec}}} to {{metric}} ({{level:.0%}} interval {{pairs.0.low:+{spec}}} to "
             f"{{pairs.0.high:+{spec}}}; paired t-test: p = {{pairs.0.p:.2g}}), so {verdict}. Training takes "
             "{pairs.0.time_ratio:.2f} times as long."
         ]
@@ -353,4 +217,9 @@ def _trust(findings: dict[str, Any]) -> Answer:
             for k in range(len(findings["unfinished"]))
         ]
         tables.append(Table("Jobs that are not done", ["job", "status", "what went wrong"], rows))
-    return Answer("Is the sweep whole, and all of one kind?", [], says or ["It is."], tables)
+    return Answer(
+        "Is the sweep whole, and all of one kind?",
+        [],
+        says or ["It is: every job is done, by the same code, on the same kind of processor."],
+        tables,
+    )

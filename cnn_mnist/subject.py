@@ -14,6 +14,7 @@ from torch import Tensor
 from cnn_mnist import checkpoint, picture
 from cnn_mnist.analysis.likeness import nearest
 from cnn_mnist.data import EVAL_BATCH_SIZE, DataModule, Images
+from cnn_mnist.files import shown
 from cnn_mnist.network import CNN
 from cnn_mnist.tasks import OF_A_PICTURE, OF_THE_NETWORK
 
@@ -84,8 +85,7 @@ class Subject:
     def _place(self) -> dict[str, str]:
         """Where its checkpoint is, and the same as a reader wants it: from the folder of the command."""
         file = self.checkpoint.resolve()
-        shown = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
-        return {"checkpoint": str(file), "network": str(shown)}
+        return {"checkpoint": str(file), "network": shown(file)}
 
     @cached_property
     def probability(self) -> Tensor:

@@ -1,0 +1,34 @@
+"""Search for better options: training runs, each chosen in the light of those before. `python search.py --help`."""
+
+import argparse
+
+from cnn_mnist import config
+
+EXAMPLES = """\
+every other word is an option of train.py: one with an interval or a choice is searched, the others are fixed
+
+  python search.py experiment=tuned                             learning rate, distortion, smoothing and weight decay
+  python search.py --trials 30 'model.lr=tag(log,interval(1e-4,1e-1))' 'model.batchnorm=choice(true,false)'
+  python search.py --folder multirun/mine --trials 40           ten more of a search that had thirty
+
+Runs are compared by val/acc on 5,000 training images held out (data.val_size), never by the test set."""
+
+
+def main() -> None:
+    """Search, and write the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("options", nargs="*", metavar="KEY=VALUE", help="options of train.py, fixed or to be searched")
+    parser.add_argument("--trials", type=int, default=20, help="runs in all, those of an earlier call included (20)")
+    parser.add_argument("--folder", default="multirun/search", help="where they lie; there already: gone on with")
+    parser.add_argument("--seed", type=int, default=0, help="of what is tried (0)")
+    asked = parser.parse_intermixed_args()
+
+    from cnn_mnist.search import search  # takes seconds
+
+    search(asked.options, num_trials=asked.trials, folder=asked.folder, seed=asked.seed)
+
+
+if __name__ == "__main__":
+    config.run_without_hydra(main)
