@@ -193,7 +193,7 @@ def test_a_last_batch_of_one_image_is_refused_with_batch_norm_alone() -> None:
         (["lr=1"], "unknown key lr: did you mean model.lr?"),
         (["~callbacks.predictoins"], "unknown key callbacks.predictoins: did you mean callbacks.predictions?"),
         (["data=minst"], "data=minst does not exist: did you mean mnist?"),
-        (["trainer=laptop"], "trainer=laptop does not exist: choose from cpu, default, gpu"),
+        (["trainer=laptop"], "trainer=laptop does not exist: choose from cpu, ddp, default, gpu"),
         (["model.lr=-1"], "model.lr must be a number above 0, got -1: set model.lr=..."),
         (["trainer=gpu"], "trainer.accelerator=gpu, but torch finds no GPU: set trainer=cpu"),
         (["ckpt_path=nowhere"], "there is no checkpoint at nowhere: set ckpt_path= to a run's folder or a .ckpt file"),
