@@ -246,7 +246,7 @@ def test_the_other_attacks_leave_the_same_record(attack: str, run: Done, analyze
         (["class_image.layer=conv3"], "class_image.layer must be null or conv1 or conv2, got conv3"),
         (
             ["analysis=filtres"],
-            "analysis must be all or comparison or training or predictions or filters or activations or occlusion",
+            "analysis must be all or seeds or comparison or training or predictions or filters or activations",
         ),
         (["images=[3,-1]"], "images must be a count from 1 to 100 or as many indices such as [3,14,15], got [3, -1]"),
         (["images=0"], "images must be a count from 1 to 100"),

@@ -97,6 +97,7 @@ def test_analyses_in_two_processes_equal_those_in_one(alone: Done, analyze: Comm
         assert two.results[key] == pytest.approx(one.results[key], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_occlusion_in_two_processes_equals_that_in_one(alone: Done, analyze: Command) -> None:
     options = (f"ckpt_path={alone.folder}", "analysis=occlusion", "occlusion.num_images=60", "images=10")
     one, two = (analyze(*options, trainer).results["occlusion"] for trainer in ("trainer=cpu", "trainer=ddp"))

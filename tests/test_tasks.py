@@ -10,11 +10,21 @@ ATTACKS = ["non_targeted", "targeted", "noise"]
 
 
 def asked(**options: object) -> DictConfig:
-    default = {"ckpt_path": None, "against": None, "analysis": "all", "image": None, "images": 3}
+    default = {"ckpt_path": None, "against": None, "sweep": None, "analysis": "all", "image": None, "images": 3}
     groups = {"data": {"dataset": "digits", "root": "data"}, "trainer": {"accelerator": "cpu"}}
     parts = {name: {} for name in ("comparison", *EVERY)}
     attacks = {"attack": {name: {"_target_": f"cnn_mnist.adversary.{name}"} for name in ATTACKS}}
     return OmegaConf.create(default | groups | parts | attacks | options)
+
+
+def test_a_sweep_has_its_own_part_and_no_network() -> None:
+    cfg = asked(sweep="multirun/mine", seeds={})
+    assert names(cfg) == ["seeds"]
+    with pytest.raises(ValueError, match="leave one of them out"):
+        names(asked(sweep="multirun/mine", seeds={}, against="outputs/other"))
+    with pytest.raises(ValueError, match="set sweep= to its folder"):
+        names(asked(analysis="seeds", seeds={}), "analysis=seeds")
+    assert "seeds" not in names(asked(seeds={}))
 
 
 def names(cfg: DictConfig, *overrides: str) -> list[str]:

@@ -161,21 +161,23 @@ def test_pgd_leaves_as_much_accuracy_as_foolboxs(norm: str, digits: Batch) -> No
     images, labels = digits
     epsilon, step_size, kind = {"linf": (0.08, 0.01, "LinfPGD"), "l2": (1.0, 0.15, "L2PGD")}[norm]
     attack = getattr(foolbox.attacks, kind)(abs_stepsize=step_size, steps=20)
-    fooled = attack(foolbox.PyTorchModel(network, bounds=(0, 1)), images, labels, epsilons=epsilon)[2]
+    peer = foolbox.PyTorchModel(network, bounds=(0, 1))
+    seeds = range(3)  # both start at random: single ones differ by an image or three
+    theirs = []
+    for seed in seeds:
+        torch.manual_seed(seed)
+        theirs.append(attack(peer, images, labels, epsilons=epsilon)[2].double().mean().item())
+    options = {"epsilon": epsilon, "step_size": step_size, "steps": 20, "norm": norm}
     for early_stop in (True, False):
-        ours = attacks.pgd(
-            network,
-            images,
-            labels,
-            epsilon=epsilon,
-            step_size=step_size,
-            steps=20,
-            norm=norm,
-            early_stop=early_stop,
-            generator=generator(),
+        found = (
+            attacks.pgd(
+                network, images, labels, early_stop=early_stop, generator=torch.Generator().manual_seed(seed), **options
+            )
+            for seed in seeds
         )
-        assert ours.success.double().mean().item() == pytest.approx(fooled.double().mean().item(), abs=0.007)
-    assert 0.1 < fooled.double().mean() < 0.9  # else both would agree on nothing
+        ours = [result.success.double().mean().item() for result in found]
+        assert sum(ours) / 3 == pytest.approx(sum(theirs) / 3, abs=0.007), (ours, theirs)
+    assert 0.1 < sum(theirs) / 3 < 0.9  # else both would agree on nothing
 
 
 def test_deepfool_is_about_as_near_as_foolboxs(digits: Batch) -> None:
@@ -211,7 +213,9 @@ def test_non_targeted_raises_every_class_out_of_noise() -> None:
     assert result.success.all()
     assert (result.confidence >= 0.999).all()
     last = result.trace.gather(0, result.steps[None])[0]
-    assert (last > result.trace[0]).all()
+    has_climbed = result.steps > 0  # the noise itself may be a class already
+    assert (last > result.trace[0])[has_climbed].all()
+    assert has_climbed.sum() >= 5
     start = result.images - result.perturbation
     assert start.mean().item() == pytest.approx(0.5, abs=0.01)
     assert start.std().item() == pytest.approx(0.1, abs=0.01)
