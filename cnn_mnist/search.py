@@ -59,13 +59,12 @@ class Search:
     def facts(self) -> dict[str, Any]:
         """What heads its record."""
         title = f"A search of {len(self.study.trials)} trials"
-        options = self.study.user_attrs["fixed"]
         return {
             "title": title,
             "names": [title],
-            "dataset": "a hold-out",
+            "dataset": self.study.best_trial.user_attrs["dataset"],
             "sweep": shown(self.folder),
-            "fixed": options,
+            "fixed": " ".join(self.study.user_attrs["fixed"]),
         }
 
 
@@ -168,7 +167,8 @@ def _run(study: optuna.Study, space: dict[str, BaseDistribution], num_trials: in
         command = [sys.executable, str(TRAIN), *study.user_attrs["fixed"], *options, f"hydra.run.dir={run}"]
         start = time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True)
-        line = f"trial {trial.number}  " + " ".join(options)
+        short = (f"{key}={one:.3g}" if isinstance(one, float) else f"{key}={one}" for key, one in trial.params.items())
+        line = f"trial {trial.number}  " + " ".join(short)
         if done.returncode:
             failed.append(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"status {done.returncode}")
             study.tell(trial, state=TrialState.FAIL)
@@ -176,6 +176,7 @@ def _run(study: optuna.Study, space: dict[str, BaseDistribution], num_trials: in
             continue
         results = json.loads((run / "results.json").read_text())
         trial.set_user_attr("seconds", results["fit_seconds"])
+        trial.set_user_attr("dataset", results["dataset"])
         study.tell(trial, results[METRIC])
         best = f"best {study.best_value:.2%} in trial {study.best_trial.number}"
         print(f"{line}  {METRIC} {results[METRIC]:.2%}  {time.perf_counter() - start:.0f} s  ({best})", flush=True)
