@@ -1,6 +1,7 @@
 """Search for better options: training runs, each chosen in the light of those before. `python search.py --help`."""
 
 import argparse
+import importlib.util
 
 from cnn_mnist import config
 
@@ -25,6 +26,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of what is tried (0)")
     asked = parser.parse_intermixed_args()
 
+    if importlib.util.find_spec("optuna") is None:
+        raise ValueError("a search needs optuna (pip install -e '.[search]')")
     from cnn_mnist.search import search  # takes seconds
 
     search(asked.options, num_trials=asked.trials, folder=asked.folder, seed=asked.seed)

@@ -195,7 +195,8 @@ def _one_line(error: Exception, config_dir: str, config_name: str) -> str:
         group, _, option = error.missing_cfg_file.rpartition("/")
         hint = nearest(option, error.options)
         others = f" There are {', '.join(sorted(error.options))}" if hint.endswith("?") else ""
-        return f"{group}={option} does not exist{hint}{others}"
+        extra = " (pip install -e '.[launchers]' brings joblib and submitit)" if group == "hydra/launcher" else ""
+        return f"{group}={option} does not exist{hint}{others}{extra}"
     if isinstance(error, ConfigCompositionException):
         unknown = next(_unknown_keys(config_dir, config_name), None)
         return unknown or text

@@ -62,6 +62,15 @@ def test_a_mistake_is_one_line(words: tuple[str, ...], message: str, search: Com
     assert not list(done.cwd.iterdir())
 
 
+def test_without_optuna_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    import search  # the entry point beside the package
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("sys.argv", ["search.py"])
+    with pytest.raises(ValueError, match="pip install -e"):
+        search.main()
+
+
 @pytest.mark.slow
 def test_a_failing_trial_is_said_and_the_status_is_not_0(search: Command) -> None:
     done = search("--trials", "1", *FIXED, "model.lr=choice(1e30)", "model.lrr=1")

@@ -103,6 +103,7 @@ def test_a_folder_with_other_defaults_is_refused(train: Command, tmp_path: Path)
     [
         ("seed=range(0,0)", "error: the sweep is empty: one of its options has no values"),
         ("model.lrr=1,2", "error: unknown key model.lrr: did you mean model.lr?"),
+        ("hydra/launcher=sbatch", "error: hydra/launcher=sbatch does not exist"),
         ("experiment=paper,nope", "error: experiment=nope does not exist"),
     ],
 )
