@@ -115,7 +115,7 @@ def do_job(main: Callable[[DictConfig], None], cfg: DictConfig, one_line: Callab
         seconds = None if status == RUNNING else round(time.time() - start, 2)
         how = {"status": status, "error": error, "started": start, "seconds": seconds}
         files.write(folder / "job.json", json.dumps(record | how, indent=2) + "\n")
-        write_table(folder.parent)
+        write_table(Path(HydraConfig.get().sweep.dir))
 
     try:
         if cfg.trainer.strategy == "ddp":
@@ -143,7 +143,7 @@ def jobs(folder: Path) -> list[Job]:
     if not (folder / "jobs.json").is_file():
         raise ValueError(f"{folder} is not the folder of a sweep: it holds no jobs.json")
     found: dict[tuple[str, ...], Job] = {}
-    for path in sorted(folder.glob("*/job.json")):
+    for path in sorted(folder.rglob("job.json")):
         record = _read(path)
         results = _read(path.with_name("results.json")) if record["status"] == DONE else {}
         del record["configuration"]
