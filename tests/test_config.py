@@ -185,6 +185,14 @@ def test_a_last_batch_of_one_image_is_refused_with_batch_norm_alone() -> None:
         config.check_batches(composed("data.batch_size=1", "model.batchnorm=true"), 50)
 
 
+def test_a_last_batch_that_not_all_processes_share_is_refused() -> None:
+    config.check_batches(composed("trainer=ddp", "data.batch_size=8"), 50)
+    with pytest.raises(ValueError, match="a batch of 1, too few for 2 processes"):
+        config.check_batches(composed("trainer=ddp", "data.batch_size=7"), 50)
+    with pytest.raises(ValueError, match="a batch of 2, too few for 2 processes"):
+        config.check_batches(composed("trainer=ddp", "data.batch_size=8", "model.batchnorm=true"), 50)
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

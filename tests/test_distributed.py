@@ -129,7 +129,7 @@ def test_a_set_attacked_in_pieces_is_the_set_attacked_whole(norm: str, digits: B
         (("trainer=ddp", "trainer.devices=0"), "trainer.devices must be a whole number of at least 1, got 0"),
         (("trainer=cpu", "trainer.devices=2"), "more than one process: set trainer=ddp as well"),
         (("trainer=ddp", "trainer.num_nodes=2"), "use torchrun or srun, see docs/scale.md"),
-        (("trainer=ddp", "data.batch_size=1499"), "too few for 2 processes"),
+        pytest.param(("trainer=ddp", "data.batch_size=1499"), "too few for 2 processes", marks=pytest.mark.slow),
         pytest.param(("trainer=ddp", "model.lr=1e30"), "lower model.lr=1e+30", marks=pytest.mark.slow),
     ],
 )

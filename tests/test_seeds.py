@@ -107,8 +107,6 @@ def test_failed_and_missing_jobs_and_mixed_code_are_said(copy: Path, analyze: Co
     [
         (("sweep=.",), "is not the folder of a sweep"),
         (("sweep=multirun/mine", "metric=test/accuracy"), "metric=test/accuracy is in no job's results: did you mean"),
-        (("sweep=multirun/mine", "ckpt_path=somewhere"), "leave one of them out"),
-        (("analysis=seeds",), "set sweep= to its folder"),
     ],
 )
 def test_a_mistake_is_one_line(options: tuple[str, ...], message: str, swept: Done, analyze: Command) -> None:
