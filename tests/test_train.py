@@ -108,7 +108,11 @@ def test_the_same_seed_without_callbacks_gives_the_same_weights(run: Done, train
 
 @pytest.mark.parametrize(
     ("experiment", "number", "status"),
-    [("paper", signal.SIGTERM, 143), ("tuned", signal.SIGINT, 130), ("paper", signal.SIGKILL, -9)],
+    [
+        pytest.param("paper", signal.SIGTERM, 143, marks=pytest.mark.slow),
+        ("tuned", signal.SIGINT, 130),
+        pytest.param("paper", signal.SIGKILL, -9, marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_gone_on_with_equals_one_that_never_stopped(
     experiment: str, number: int, status: int, train: Command, interrupt: Interrupt, tmp_path: Path
@@ -227,7 +231,9 @@ def test_a_gpu_trains_as_well(train: Command) -> None:
 
 
 @pytest.mark.mnist
-@pytest.mark.parametrize(("batchnorm", "bound"), [("false", 0.986), ("true", 0.988)])
+@pytest.mark.parametrize(
+    ("batchnorm", "bound"), [pytest.param("false", 0.986, marks=pytest.mark.slow), ("true", 0.988)]
+)
 def test_one_epoch_on_mnist(batchnorm: str, bound: float, train: Command, mnist_root: Path) -> None:
     done = train("experiment=one_epoch", f"model.batchnorm={batchnorm}", f"data.root={mnist_root}", "trainer=cpu")
     assert done.status == 0, done.err
