@@ -102,7 +102,16 @@ class Classifier(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean cross-entropy of a batch, its images distorted or attacked where that is asked for."""
         images, labels = batch
-        generator = self._generator()
+        if self.distortion or self.epsilon:
+            images = self._changed(images, labels)
+        logits = self(images)
+        self.recent.append((logits.detach(), labels))
+        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+
+    def _changed(self, images: Tensor, labels: Tensor) -> Tensor:
+        # drawn from seed, step and process alone: a resumed run goes on bit for bit
+        place = (self.trainer.datamodule.seed, self.global_step, self.global_rank)  # type: ignore[attr-defined]
+        generator = torch.Generator().manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
         if self.distortion:
             images = distorted(images, distortion=self.distortion, generator=generator)
         if self.epsilon:
@@ -115,14 +124,7 @@ class Classifier(pl.LightningModule):
                 steps=self.attack_steps,
                 generator=generator,
             )
-        logits = self(images)
-        self.recent.append((logits.detach(), labels))
-        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-
-    def _generator(self) -> torch.Generator:
-        """What is drawn at random depends on seed, step and process alone: a resumed run goes on bit for bit."""
-        place = (self.trainer.datamodule.seed, self.global_step, self.global_rank)  # type: ignore[attr-defined]
-        return torch.Generator().manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
+        return images
 
     def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
         """Log the loss when it is due, and once an epoch the accuracy, of batches not yet learnt from."""

@@ -78,14 +78,13 @@ def search(options: Sequence[str], *, num_trials: int, folder: str | Path, seed:
         seed: Of what is tried.
 
     Raises:
-        ValueError: Nothing is searched, an option is malformed, the folder holds another search, there is no hold-out,
+        ValueError: An option is malformed or cannot be searched, the folder holds another search, there is no hold-out,
             or trials failed.
     """
     if num_trials < 1:
         raise ValueError(f"--trials must be at least 1, got {num_trials}")
     place = Path(folder).resolve()
-    is_new = not (place / "study.db").exists()
-    fixed, space = _parsed(options, is_new=is_new)
+    fixed, space = _parsed(options)
     place.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
@@ -95,7 +94,7 @@ def search(options: Sequence[str], *, num_trials: int, folder: str | Path, seed:
         direction="maximize",
         load_if_exists=True,
     )
-    if is_new:
+    if "space" not in study.user_attrs:
         study.set_user_attr("fixed", fixed)
         study.set_user_attr("space", {key: optuna.distributions.distribution_to_json(d) for key, d in space.items()})
     kept = {key: optuna.distributions.json_to_distribution(d) for key, d in study.user_attrs["space"].items()}
@@ -110,14 +109,11 @@ def search(options: Sequence[str], *, num_trials: int, folder: str | Path, seed:
         raise ValueError(f"{len(failed)} trials failed, the last one so: {failed[-1]}")
 
 
-def _parsed(options: Sequence[str], *, is_new: bool) -> tuple[list[str], dict[str, BaseDistribution]]:
+def _parsed(options: Sequence[str]) -> tuple[list[str], dict[str, BaseDistribution]]:
     """The options that are fixed, and those to be searched."""
-    given = list(options)
     parser = OverridesParser.create()
-    overrides = parser.parse_overrides(given)
+    overrides = parser.parse_overrides(list(options))
     if not any(override.is_sweep_override() for override in overrides):
-        if given and not is_new:
-            raise ValueError("none of the options is searched: give one an interval or a choice, or leave them all out")
         overrides += parser.parse_overrides(list(USUAL_SPACE))
     keys = {override.key_or_group for override in overrides}
     overrides += [usual for usual in parser.parse_overrides(list(USUAL)) if usual.key_or_group not in keys]

@@ -30,7 +30,7 @@ def test_a_search_resumes_and_is_judged_by_the_hold_out(search: Command, tmp_pat
     assert values == [run["val/acc"] for run in runs]
     assert all(run["num_val"] == 200 for run in runs)
     killed = study.ask({"model.lr": optuna.distributions.FloatDistribution(1e-4, 1e-1, log=True)})  # and never told
-    again = search("--trials", "3", cwd=tmp_path)
+    again = search("--trials", "3", *FIXED, *SPACE, cwd=tmp_path)  # the same command, or the options left out
     assert again.status == 0, again.err
     assert "2 of 3 trials are done already" in again.out
     states = [trial.state for trial in study.get_trials()]
