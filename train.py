@@ -1,5 +1,9 @@
 """Train the lab's network: compose -> build -> fit -> test -> results. `python train.py --help` shows how."""
 
+from cnn_mnist import signals
+
+signals.listen()
+
 from omegaconf import DictConfig
 
 from cnn_mnist import config, rules
@@ -8,52 +12,48 @@ from cnn_mnist import config, rules
 def main(cfg: DictConfig) -> None:
     """One run: from a composed configuration to results.json."""
     folder, overrides = config.run_folder(), config.overrides()
-    rules.check(cfg, rules.TRAIN)
+    config.check(cfg, rules.TRAIN)
 
     import pytorch_lightning as pl  # takes seconds, and neither --help nor a typo needs it
     from hydra.utils import instantiate
 
-    from cnn_mnist import checkpoint, console, results
-    from cnn_mnist.callbacks.tensorboard import fill_hparams
-    from cnn_mnist.callbacks.throughput import Throughput
+    from cnn_mnist import checkpoint, console, results, runs
+    from cnn_mnist.callbacks import spared, tensorboard, throughput
 
     console.quiet()
-    run = checkpoint.open_run(cfg, folder, overrides)
-    if run.is_finished:
-        print(f"{run.folder} has trained for all of its epochs already\nresults: {run.results}")
-        return
-    cfg = run.cfg
-    config.check_device(cfg)
-    data = instantiate(cfg.data, _convert_="all")
-    data.prepare_data()
-    data.setup()
-    run = run.on(data.dataset)  # the digits, where MNIST was not to be had
-    config.check_batches(cfg, len(data.train))
-    pl.seed_everything(cfg.seed, verbose=False)
-    model = instantiate(cfg.model, _convert_="all")
-    console.show_architecture(model.network)
+    with runs.open_run(cfg, folder, overrides) as run:
+        if run.is_finished:
+            print(f"{run.folder} has trained for all of its epochs already\nresults: {run.results}")
+            return
+        cfg = run.cfg
+        config.check_device(cfg)
+        data = run.on(instantiate(cfg.data, _convert_="all").ready())
+        config.check_batches(cfg, len(data.train))
+        pl.seed_everything(cfg.seed, verbose=False)
+        model = instantiate(cfg.model, _convert_="all")
+        console.show_architecture(model.network)
 
-    throughput = Throughput()
-    writers = checkpoint.writers(run.folder, data.val_name)
-    loggers = [instantiate(logger, save_dir=str(run.folder)) for logger in cfg.logger.values()]
-    checkpoint.keep_curves(loggers, run.step)
-    trainer = instantiate(
-        cfg.trainer,
-        callbacks=[throughput, *instantiate(cfg.callbacks).values(), console.EpochLine(), *writers],
-        logger=loggers,
-        default_root_dir=run.folder,
-        enable_progress_bar=console.has_terminal(),
-        _convert_="all",
-    )
-    results.write_config(run.folder, cfg)
-    trainer.fit(model, data, ckpt_path=run.checkpoint)
-    timing = throughput.timing()  # now: the test brings back the state of the checkpoint it is given
-    chosen = writers[0]  # by the hold-out; without one it is the last
-    trainer.test(model, data, ckpt_path=chosen.best_model_path, verbose=False)
-    record = results.of_training(cfg, data, model, trainer, timing, chosen)
-    fill_hparams(trainer, cfg, record)
-    print(f"results: {results.write(run.folder, record)}")
+        clock, looks = throughput.Throughput(), spared.Spared(instantiate(cfg.callbacks))
+        writers = runs.writers(run.folder, data.val_name)  # the first one knows which checkpoint is to be tested
+        trainer = instantiate(
+            cfg.trainer,
+            callbacks=[clock, *looks.callbacks, console.EpochLine(), *writers],
+            logger=[instantiate(logger, save_dir=str(run.folder)) for logger in cfg.logger.values()],
+            plugins=[checkpoint.CheckpointFiles()],
+            default_root_dir=run.folder,
+            enable_progress_bar=console.has_terminal(),
+            _convert_="all",
+        )
+        run.begin(model)
+        trainer.fit(model, data, ckpt_path=run.checkpoint, weights_only=True)
+        timing = clock.timing()  # now: the test brings back the state of the checkpoint it is given
+        trainer.test(model, data, ckpt_path=writers[0].best_model_path, verbose=False, weights_only=True)
+        record = results.of_training(cfg, data, model, trainer, timing, writers[0])
+        tensorboard.fill_hparams(trainer, cfg, record)
+        print(f"results: {results.write(run.folder, record)}")
+        looks.check()
 
 
 if __name__ == "__main__":
     config.run(main, __file__)
+    signals.done()

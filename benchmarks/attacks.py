@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from cnn_mnist import attacks, checkpoint
+from cnn_mnist import archive, attacks, checkpoint
 from cnn_mnist.allocator import keep_freed_memory
 from cnn_mnist.ascent import l2
 from cnn_mnist.data import DataModule, Images
@@ -55,7 +55,7 @@ def main() -> None:
     options = parser.parse_args()
 
     keep_freed_memory()
-    network = checkpoint.load(options.checkpoint or checkpoint.newest())
+    network = checkpoint.load(options.checkpoint or archive.newest())
     data = DataModule(root=options.root, fallback=None)
     data.prepare_data()
     data.setup()

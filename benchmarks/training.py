@@ -26,7 +26,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -36,6 +36,7 @@ from torchvision import datasets, transforms
 from cnn_mnist import console
 from cnn_mnist.allocator import keep_freed_memory
 from cnn_mnist.callbacks.throughput import Throughput
+from cnn_mnist.curves import Curves
 from cnn_mnist.data import DataModule, Shuffled
 from cnn_mnist.module import Classifier
 from cnn_mnist.network import CNN
@@ -167,7 +168,7 @@ def this_project(data: DataModule, num_steps: int, batchnorm: bool, scratch: Pat
         limit_val_batches=0,
         accelerator="cpu",
         callbacks=[throughput],
-        logger=[TensorBoardLogger(folder, name="", version=""), CSVLogger(folder, name="", version="")],
+        logger=[TensorBoardLogger(folder, name="", version=""), Curves(folder)],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

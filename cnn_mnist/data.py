@@ -163,6 +163,16 @@ class DataModule(pl.LightningDataModule):
         self.seed = seed
         self.val_name = "val" if val_size else "test"
 
+    def ready(self) -> "DataModule":
+        """Have the files there, read them and split them; returns this very data module.
+
+        Raises:
+            ConnectionError, ValueError: See `prepare_data` and `setup`.
+        """
+        self.prepare_data()
+        self.setup()
+        return self
+
     def prepare_data(self) -> None:
         """Download the files that are absent, or fall back.
 

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from cnn_mnist import console, results
+from cnn_mnist import console, files, results
 from cnn_mnist.figures.canvas import to_pixels
 from cnn_mnist.part import Part
 from cnn_mnist.report import page
@@ -104,12 +104,14 @@ class Findings:
         if task.kind == "attacks":
             found = {"attack": task.name, **found, "tensors": str(place.resolve() / f"{task.name}.npz")}
         found = _plain(found)
-        (place / "findings.json").write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
+        files.write(place / "findings.json", json.dumps(found, indent=2, allow_nan=False) + "\n")
         for stem, tensors in part.tensors.items():
             arrays: dict[str, Any] = {key: value.detach().cpu().numpy() for key, value in tensors.items()}
-            np.savez_compressed(place / f"{stem}.npz", **arrays)
+            with files.replacing(place / f"{stem}.npz") as scratch:
+                np.savez_compressed(scratch, **arrays)
         for file, content in part.files.items():
-            (place / file).write_bytes(content)
+            with files.replacing(place / file) as scratch:
+                scratch.write_bytes(content)
         data = sorted(path for path in place.iterdir() if path.is_file())
         pictures = self._draw(task, part, base, OTHER * is_other)
 
@@ -128,15 +130,15 @@ class Findings:
 
     def _draw(self, task: Task, part: Part, base: Path, other: str) -> dict[str, Path]:
         """Figures as files and in TensorBoard; returns the files by tag."""
-        files = {tag: base / f"{tag}.png" for tag in part.figures}
+        places = {tag: base / f"{tag}.png" for tag in part.figures}
         with SummaryWriter(str(self.folder), filename_suffix=f".{other}{task.name}") as writer:
             for tag, figure in part.figures.items():
                 pixels = to_pixels(figure)
-                files[tag].parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(pixels).save(files[tag], optimize=True)
+                with files.replacing(places[tag]) as scratch:
+                    Image.fromarray(pixels).save(scratch, optimize=True)
                 name = _tag(task, tag)
                 writer.add_image(f"{other}/{name}" if other else name, pixels, 0, dataformats="HWC")
-        return files
+        return places
 
     def close(self) -> Path:
         """Write the record and the page; returns the path of results.json."""

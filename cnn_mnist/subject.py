@@ -1,6 +1,5 @@
 """What is looked at: a trained network, the data it was trained on, and a few images."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,10 +10,10 @@ import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor
 
-from cnn_mnist import checkpoint, picture
+from cnn_mnist import archive, checkpoint, picture
 from cnn_mnist.analysis.likeness import nearest
 from cnn_mnist.data import EVAL_BATCH_SIZE, DataModule, Images
-from cnn_mnist.files import shown
+from cnn_mnist.files import read_json, shown
 from cnn_mnist.network import CNN
 from cnn_mnist.tasks import OF_A_PICTURE, OF_THE_NETWORK
 
@@ -142,8 +141,9 @@ def choose(cfg: DictConfig, overrides: list[str], names: Sequence[str] = OF_A_PI
             compared, or an option has no effect on an analysis.
     """
     _refuse_what_has_no_effect(overrides)
-    file = checkpoint.newest() if cfg.ckpt_path is None else checkpoint.find(cfg.ckpt_path, prefer_best=True)
-    print(f"{'newest run: ' if cfg.ckpt_path is None else ''}{file}")
+    is_newest = cfg.ckpt_path in (None, archive.LAST)
+    file = archive.newest() if is_newest else archive.find(cfg.ckpt_path, prefer_best=True)
+    print(f"{'newest run: ' if is_newest else ''}{file}")
     own = picture.read(cfg.image) if cfg.image is not None else None
     cfg.ckpt_path = str(file)
     device = _device(cfg.trainer.accelerator)
@@ -175,7 +175,7 @@ def _of_checkpoint(file: Path, device: torch.device) -> Subject:
         labels=nothing,
         indices=nothing,
         test=None,
-        run=json.loads(record.read_text()) if record.is_file() else {},
+        run=read_json(record),
         recipe={**content["hyper_parameters"], **content.get("datamodule_hyper_parameters", {})},
     )
 
@@ -203,9 +203,7 @@ def _look_at_data(cfg: DictConfig, subject: Subject, *, needs_images: bool) -> N
     subject.dataset = cfg.data.dataset
     if not needs_images:
         return
-    data = DataModule(cfg.data.dataset, cfg.data.root, fallback=None)
-    data.prepare_data()
-    data.setup()
+    data = DataModule(cfg.data.dataset, cfg.data.root, fallback=None).ready()
     subject.dataset, subject.test, subject.train = data.dataset, data.test, data.train
     subject.indices = _indices(cfg.images, data.test)
     subject.images, subject.labels = data.test[subject.indices]
@@ -218,10 +216,7 @@ def _other(path: str, first: Subject) -> Subject:
         FileNotFoundError: There is none.
         ValueError: It is no checkpoint, or of another architecture or data set.
     """
-    try:
-        other = _of_checkpoint(checkpoint.find(path, prefer_best=True), first.device)
-    except (FileNotFoundError, ValueError) as error:
-        raise type(error)(str(error).replace("ckpt_path", "against")) from error
+    other = _of_checkpoint(archive.find(path, prefer_best=True, key="against"), first.device)
     if other.network.kernel_size != first.network.kernel_size:
         sizes = " and ".join(f"{side.network.kernel_size}x{side.network.kernel_size}" for side in (first, other))
         raise ValueError(f"the two networks have filters of {sizes}, which cannot be set side by side: set against=")

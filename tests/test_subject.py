@@ -80,7 +80,7 @@ def test_what_cannot_be_compared_is_refused(network: CNN, dataset: str, words: s
         ({"images": [3, 297]}, "test images have the indices 0..296, got 297"),
         ({"ckpt_path": "nowhere"}, "there is no checkpoint at nowhere: set ckpt_path="),
         ({"against": "nowhere"}, "there is no checkpoint at nowhere: set against="),
-        ({"ckpt_path": "text.ckpt"}, "text.ckpt is not a whole checkpoint"),
+        ({"ckpt_path": "text.ckpt"}, "text.ckpt is not a checkpoint: it is no archive"),
         ({"image": "nowhere.png"}, "there is no picture at nowhere.png: set image="),
         ({"image": "text.ckpt"}, "text.ckpt cannot be read as a picture"),
     ],

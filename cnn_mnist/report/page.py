@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+from cnn_mnist import files
 from cnn_mnist.part import Answer
 from cnn_mnist.report.prose import Found, lookup, marked, plain
 
@@ -91,7 +92,7 @@ def write(folder: Path, record: dict[str, Any], sections: list[Section]) -> Path
         link=lambda path: path.relative_to(folder).as_posix(),
     )
     path = folder / "report.html"
-    path.write_text(html, encoding="utf-8")
+    files.write(path, html)
     return path
 
 
