@@ -1,5 +1,9 @@
 """Take a trained network apart and attack it: checkpoint -> parts -> figures, findings, report. `--help` shows how."""
 
+from cnn_mnist import signals
+
+signals.listen()
+
 from omegaconf import DictConfig
 
 from cnn_mnist import config, rules
@@ -8,7 +12,7 @@ from cnn_mnist import config, rules
 def main(cfg: DictConfig) -> None:
     """One look at a trained network: from a composed configuration to results.json."""
     folder, overrides = config.run_folder(), config.overrides()
-    rules.check(cfg, rules.ANALYZE)
+    config.check(cfg, rules.ANALYZE)
     config.check_device(cfg)
 
     from hydra.utils import instantiate  # takes seconds with what it brings, and neither --help nor a typo needs it
@@ -38,3 +42,4 @@ def main(cfg: DictConfig) -> None:
 
 if __name__ == "__main__":
     config.run(main, __file__)
+    signals.done()

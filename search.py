@@ -1,5 +1,9 @@
 """Search for better options: training runs, each chosen in the light of those before. `python search.py --help`."""
 
+from cnn_mnist import signals
+
+signals.listen()
+
 import argparse
 import importlib.util
 
@@ -24,6 +28,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=20, help="runs in all, those of an earlier call included (20)")
     parser.add_argument("--folder", default="multirun/search", help="where they lie; there already: gone on with")
     parser.add_argument("--seed", type=int, default=0, help="of what is tried (0)")
+    parser.error = config.refuse  # type: ignore[method-assign]
     asked = parser.parse_intermixed_args()
 
     if importlib.util.find_spec("optuna") is None:
@@ -35,3 +40,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     config.run_without_hydra(main)
+    signals.done()

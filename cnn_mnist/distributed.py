@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 import torch
@@ -26,6 +27,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from torch import Tensor, multiprocessing, nn
 from torch.multiprocessing.spawn import ProcessException, start_processes
 
+from cnn_mnist import signals
 from cnn_mnist.data import share
 from cnn_mnist.rules import TRAIN, hold
 
@@ -59,12 +61,14 @@ def run(main: Callable[[DictConfig], None], cfg: DictConfig) -> None:
         )
     if not num_gpus:  # the cores are shared out
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // cfg.trainer.devices)))
-    context = multiprocessing.get_context("spawn")
-    errors = context.Queue()
+    errors = multiprocessing.get_context("spawn").Queue()
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # which ones it ends, and how
     state = (main, cfg, HydraConfig.instance().cfg, find_free_network_port(), cfg.trainer.devices, errors)
+    context = start_processes(_process, state, cfg.trainer.devices, join=False, daemon=True, start_method="spawn")
+    signals.closing.extend(process.kill for process in context.processes)  # asked kindly, they wait for one another
     try:
-        start_processes(_process, state, cfg.trainer.devices, daemon=True, start_method="spawn")
+        while not context.join():
+            pass
     except ProcessException as error:
         try:
             raise errors.get(timeout=1) from None
@@ -76,7 +80,9 @@ def _process(
     rank: int, main: Callable[[DictConfig], None], cfg: DictConfig, hydra: DictConfig, port: int, size: int, errors: Any
 ) -> None:
     """One of the processes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one answers it
+    signal.signal(signal.SIGINT, _end_with_the_first)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _end_with_the_first()  # it may have been killed before torch asked to be told
     os.environ["LOCAL_RANK"] = str(rank)  # tells Lightning that the processes are there
     if rank:
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
@@ -89,6 +95,12 @@ def _process(
         is_plain = isinstance(error, ValueError | OSError)  # others may not survive the way
         errors.put(error if is_plain else RuntimeError(f"{type(error).__name__}: {error}"))
         raise
+
+
+def _end_with_the_first(number: int = 0, frame: FrameType | None = None) -> None:
+    """Leave SIGINT to the process that started this one; torch sends it, too, where that one was killed."""
+    if (parent := multiprocessing.parent_process()) is None or not parent.is_alive():
+        os._exit(1)
 
 
 def _join(address: str, port: int, rank: int, size: int) -> None:

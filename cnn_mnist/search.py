@@ -1,6 +1,5 @@
 """A search for better options with Optuna: runs of train.py, compared by the hold-out, remembered in SQLite."""
 
-import json
 import subprocess
 import sys
 import time
@@ -18,10 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from cnn_mnist import console
+from cnn_mnist import console, files, signals
 from cnn_mnist.figures import search as draw
 from cnn_mnist.figures import sweep as draw_sweep
-from cnn_mnist.files import shown
 from cnn_mnist.findings import Findings
 from cnn_mnist.part import Answer, Part, Table
 from cnn_mnist.tasks import Task
@@ -63,7 +61,7 @@ class Search:
             "title": title,
             "names": [title],
             "dataset": self.study.best_trial.user_attrs["dataset"],
-            "sweep": shown(self.folder),
+            "sweep": files.shown(self.folder),
             "fixed": " ".join(self.study.user_attrs["fixed"]),
         }
 
@@ -78,15 +76,26 @@ def search(options: Sequence[str], *, num_trials: int, folder: str | Path, seed:
         seed: Of what is tried.
 
     Raises:
-        ValueError: An option is malformed or cannot be searched, the folder holds another search, there is no hold-out,
-            or trials failed.
+        ValueError: An option is malformed or cannot be searched, the folder holds another search or is in use, there is
+            no hold-out, or trials failed.
     """
     if num_trials < 1:
         raise ValueError(f"--trials must be at least 1, got {num_trials}")
     place = Path(folder).resolve()
     fixed, space = _parsed(options)
-    place.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with files.claimed(place):
+        _search(options, fixed, space, num_trials, place, seed)
+
+
+def _search(
+    options: Sequence[str],
+    fixed: list[str],
+    space: dict[str, BaseDistribution],
+    num_trials: int,
+    place: Path,
+    seed: int,
+) -> None:
     study = optuna.create_study(
         study_name="search",
         storage=f"sqlite:///{place / 'study.db'}",
@@ -162,7 +171,7 @@ def _run(study: optuna.Study, space: dict[str, BaseDistribution], num_trials: in
         run = place / f"trial-{trial.number:03}"
         command = [sys.executable, str(TRAIN), *study.user_attrs["fixed"], *options, f"hydra.run.dir={run}"]
         start = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = _done(command)
         short = (f"{key}={one:.3g}" if isinstance(one, float) else f"{key}={one}" for key, one in trial.params.items())
         line = f"trial {trial.number}  " + " ".join(short)
         if done.returncode:
@@ -170,13 +179,21 @@ def _run(study: optuna.Study, space: dict[str, BaseDistribution], num_trials: in
             study.tell(trial, state=TrialState.FAIL)
             print(f"{line}  failed: {failed[-1]}", flush=True)
             continue
-        results = json.loads((run / "results.json").read_text())
+        results = files.read_json(run / "results.json")
         trial.set_user_attr("seconds", results["fit_seconds"])
         trial.set_user_attr("dataset", results["dataset"])
         study.tell(trial, results[METRIC])
         best = f"best {study.best_value:.2%} in trial {study.best_trial.number}"
         print(f"{line}  {METRIC} {results[METRIC]:.2%}  {time.perf_counter() - start:.0f} s  ({best})", flush=True)
     return failed
+
+
+def _done(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """A command that ends with this one."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        signals.closing[:] = [process.kill]
+        out, err = process.communicate()
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 def _write_page(place: Path, study: optuna.Study, seed: int) -> None:

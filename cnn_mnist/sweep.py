@@ -96,6 +96,8 @@ class AnnounceSweep(Callback):
             watched.append(Watch(Path(config.hydra.sweep.dir), [list(job) for job in asked]))
         except OSError as error:
             raise SystemExit(f"error: cannot use {error.filename}: {error}") from None
+        except ValueError as error:
+            raise SystemExit(f"error: {error}") from None
 
 
 def do_job(main: Callable[[DictConfig], None], cfg: DictConfig, one_line: Callable[[Exception], str]) -> None:
@@ -105,7 +107,7 @@ def do_job(main: Callable[[DictConfig], None], cfg: DictConfig, one_line: Callab
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
     record = {"overrides": list(HydraConfig.get().overrides.task), "configuration": _fingerprint(cfg)}
-    before = _read(folder / "job.json")
+    before = files.read_json(folder / "job.json")
     is_same = before.get("configuration") == record["configuration"]
     if is_same and before["status"] == DONE:
         return
@@ -144,11 +146,11 @@ def jobs(folder: Path) -> list[Job]:
         raise ValueError(f"{folder} is not the folder of a sweep: it holds no jobs.json")
     found: dict[tuple[str, ...], Job] = {}
     for path in sorted(folder.rglob("job.json")):
-        record = _read(path)
-        results = _read(path.with_name("results.json")) if record["status"] == DONE else {}
+        record = files.read_json(path)
+        results = files.read_json(path.with_name("results.json")) if record["status"] == DONE else {}
         del record["configuration"]
         found[tuple(record["overrides"])] = Job(folder=path.parent, results=results, **record)
-    asked = [found.pop(tuple(overrides), Job(overrides)) for overrides in _read(folder / "jobs.json")["jobs"]]
+    asked = [found.pop(tuple(overrides), Job(overrides)) for overrides in files.read_json(folder / "jobs.json")["jobs"]]
     return asked + list(found.values())
 
 
@@ -183,9 +185,3 @@ def _fingerprint(cfg: DictConfig) -> str:
         if OmegaConf.select(plain, key) is not None:
             OmegaConf.update(plain, key, None)
     return hashlib.sha256(OmegaConf.to_yaml(plain).encode()).hexdigest()
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A JSON file's content; empty where there is none."""
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return content

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Event, Thread
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from cnn_mnist import files
+from cnn_mnist import files, signals
 from cnn_mnist.sweep import DONE, RUNNING, Job, jobs, varying, write_table
 
 INTERVAL = 0.3  # seconds between two looks
@@ -27,11 +27,15 @@ class Watch:
     """
 
     def __init__(self, folder: Path, asked: list[list[str]]) -> None:
+        self.claim = ExitStack()
+        self.claim.enter_context(files.claimed(folder))
         files.write(folder / "jobs.json", json.dumps({"command": sys.argv[1:], "jobs": asked}, indent=2) + "\n")
         self.folder = folder
         self.labels = varying(asked)
         self.start = time.perf_counter()
         self.before = jobs(folder)[: len(asked)]
+        signals.sweep = folder
+        signals.closing.extend((_end_workers, self.close))
         self.num_ended = 0
         self.running: dict[int, TaskID] = {}
         self.console = Console(file=sys.stdout, soft_wrap=True, highlight=False, markup=False)
@@ -47,13 +51,17 @@ class Watch:
 
     def close(self) -> bool:
         """Take a last look, write the table and say what came of the jobs; returns whether all of them are done."""
+        with self.claim:
+            return self._close()
+
+    def _close(self) -> bool:
         self.end.set()
         self.thread.join()
         self._look()
         self.bar.stop()
         found = write_table(self.folder)[: len(self.labels)]
         if not any(job.folder for job in found):  # a mistake before the first
-            for name in ("jobs.json", "multirun.yaml", "sweep.json", "sweep.csv"):
+            for name in ("jobs.json", "multirun.yaml", "sweep.json", "sweep.csv", files.LOCK):
                 (self.folder / name).unlink(missing_ok=True)
             with suppress(OSError):
                 self.folder.rmdir()
@@ -100,6 +108,13 @@ class Watch:
         if num_left <= 0:
             return ""
         return f", about {seconds / 60:.0f} min left" if seconds >= 90 else f", about {seconds:.0f} s left"
+
+
+def _end_workers() -> None:
+    """End the processes in which joblib has jobs at work, if it has."""
+    loky = sys.modules.get("joblib.externals.loky.reusable_executor")
+    if loky is not None and loky._executor is not None:
+        loky._executor.shutdown(wait=True, kill_workers=True)
 
 
 watched: list[Watch] = []  # the sweep of this process, if it has begun one
