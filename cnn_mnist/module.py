@@ -16,7 +16,7 @@ from cnn_mnist.allocator import keep_freed_memory
 from cnn_mnist.augmentation import distorted
 from cnn_mnist.data import NUM_CLASSES, Batch, Shuffled
 from cnn_mnist.defence import adversarial_examples, warmed_up
-from cnn_mnist.network import CNN
+from cnn_mnist.network import CNN, not_finite
 
 LOSS_EVERY = 50  # steps between two points of the training loss, each the mean over those steps
 
@@ -131,14 +131,29 @@ class Classifier(pl.LightningModule):
         is_last = self.trainer.is_last_batch
         if is_last or (batch_idx + 1) % LOSS_EVERY == 0:
             logits, labels = map(torch.cat, zip(*self.recent, strict=True))
-            self.recent.clear()
-            self.train_accuracy.update(logits, labels)
             loss = self.trainer.strategy.reduce(F.cross_entropy(logits, labels), reduce_op="mean").item()
             if not math.isfinite(loss):
-                raise ValueError(f"train/loss is {loss} at step {self.global_step}: lower model.lr={self.lr}")
+                is_finite = [math.isfinite(F.cross_entropy(*part)) for part in self.recent]  # of another process, all
+                first = is_finite.index(False) + 1 if False in is_finite else len(is_finite)
+                raise ValueError(self._diverged(f"train/loss is {loss}", self.global_step - len(is_finite) + first))
+            self.recent.clear()
+            self.train_accuracy.update(logits, labels)
             self._log({"train/loss": loss})
         if is_last:
             self._log({"train/acc": self._take(self.train_accuracy)})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """See that what is kept is a network.
+
+        Raises:
+            ValueError: The last step, whose loss was finite, has left weights that are not.
+        """
+        if name := not_finite(checkpoint["state_dict"]):
+            raise ValueError(self._diverged(f"{name} is not finite", self.global_step))
+
+    def _diverged(self, what: str, step: int) -> str:
+        rate = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
+        return f"{what} at step {step}, with a learning rate of {rate:g}: lower model.lr={self.lr:g}"
 
     def on_train_epoch_end(self) -> None:
         """Write what was logged, before the checkpoint that goes with it."""
@@ -156,7 +171,10 @@ class Classifier(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log loss and accuracy under the name of the data they were measured on."""
         name = self.trainer.datamodule.val_name  # type: ignore[attr-defined]
-        self._log(self._measured(name))
+        metrics = self._measured(name)
+        if not math.isfinite(loss := metrics[f"{name}/loss"]):
+            raise ValueError(self._diverged(f"{name}/loss is {loss}", self.global_step))
+        self._log(metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The same as `validation_step`."""
@@ -167,7 +185,7 @@ class Classifier(pl.LightningModule):
         metrics = self._measured("test")
         self.log_dict(metrics, logger=False, sync_dist=self.trainer.world_size > 1)  # the same in all processes
         if self.trainer.datamodule.val_name != "test":  # type: ignore[attr-defined]
-            self._log(metrics)
+            self._log(metrics, step=self.global_step + 1)  # past what a run that is gone on with has kept
 
     def _measured(self, name: str) -> dict[str, float]:
         return {f"{name}/loss": self._take(self.eval_loss), f"{name}/acc": self._take(self.eval_accuracy)}
@@ -179,8 +197,8 @@ class Classifier(pl.LightningModule):
         metric.reset()
         return round(value, 7)
 
-    def _log(self, metrics: dict[str, float]) -> None:
-        """Hand numbers to the callbacks and, at the number of steps taken, to the loggers.
+    def _log(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Hand numbers to the callbacks and, at a step or at the number of steps taken, to the loggers.
 
         Lightning's own logging costs several times as much a step, and counts epochs' ends one step short.
         """
@@ -188,4 +206,4 @@ class Classifier(pl.LightningModule):
             {name: torch.tensor(value, dtype=torch.float64) for name, value in metrics.items()}
         )
         for logger in self.loggers:
-            logger.log_metrics(metrics | {"epoch": self.current_epoch}, step=self.global_step)
+            logger.log_metrics(metrics | {"epoch": self.current_epoch}, step=step or self.global_step)

@@ -119,3 +119,8 @@ def _statistics(norm: nn.BatchNorm2d, images: Tensor, weight: Tensor, bias: Tens
         running_var.lerp_(var * (num_patches / (num_patches - 1)), MOMENTUM)
         num_batches.add_(1)
     return mean, var
+
+
+def not_finite(state: dict[str, Tensor]) -> str | None:
+    """The first of a network's tensors that holds an infinity or what is not a number; None where there is none."""
+    return next((name for name, tensor in state.items() if not tensor.isfinite().all()), None)

@@ -116,3 +116,17 @@ def test_label_smoothing_and_weight_decay_equal_a_plain_loop(data: DataModule, t
         plain.step()
     for own, other in zip(model.network.parameters(), network.parameters(), strict=True):
         torch.testing.assert_close(own, other, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore::FutureWarning:pytorch_lightning")
+def test_weights_that_are_not_finite_are_not_kept(tmp_path: Path) -> None:
+    data = DataModule("digits", batch_size=1500).ready()
+    model = Classifier(lr=1e39)  # the one loss of the epoch is that of the weights before
+    fit = trainer(tmp_path, 1, limit_val_batches=0)
+    fit.fit(model, data)
+    assert fit.callback_metrics["train/loss"].isfinite()
+    with pytest.raises(
+        ValueError, match=r"weight is not finite at step 1, with a learning rate of 1e\+39: lower model.lr"
+    ):
+        fit.save_checkpoint(tmp_path / "last.ckpt")
+    assert not (tmp_path / "last.ckpt").exists()

@@ -188,7 +188,7 @@ def test_times_count_every_epoch_whichever_was_best(train: Command) -> None:
 def test_a_loss_that_is_not_finite_ends_the_run(train: Command) -> None:
     done = train(*DIGITS, "model.lr=1e30", "callbacks=none")
     assert done.status == 1
-    assert "train/loss is nan at step 15: lower model.lr=1e+30" in done.err
+    assert "train/loss is nan at step 2, with a learning rate of 1e+30: lower model.lr=1e+30" in done.err
 
 
 def test_a_sweep_gives_each_job_a_folder_named_after_its_overrides(run: Done, train: Command, tmp_path: Path) -> None:
