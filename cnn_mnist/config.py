@@ -1,35 +1,48 @@
-"""What a configuration may hold, and how a mistake in it is said: in one line, with what to change.
+"""How a command runs and ends.
 
 Imports neither torch nor Lightning, so that `--help` and a mistake answer at once.
 """
 
 import os
 import re
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
 import hydra
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
+import yaml
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cnn_mnist import sweep
-from cnn_mnist.rules import nearest
+from cnn_mnist import archive, mistakes, rules, signals, sweep
 
 OmegaConf.register_new_resolver("choose", lambda flag, yes, no: yes if flag else no, replace=True)
 OmegaConf.register_new_resolver(
     "slug", lambda text: re.sub(r"[^\w.+-]+", "-", text).strip("-") or "defaults", replace=True
 )
+
+
+def check(cfg: DictConfig, allowed: rules.Rules) -> None:
+    """Hold a configuration against the rules, and look at the files it names, before seconds are spent on imports.
+
+    Raises:
+        FileNotFoundError: A file is not there.
+        ValueError: A key holds what it may not, or a checkpoint is not one, or not a whole one.
+    """
+    rules.check(cfg, allowed)
+    if "against" in cfg and cfg.sweep is None and cfg.ckpt_path in (None, archive.LAST):
+        archive.newest()
+    for key in ("ckpt_path", "against"):
+        path = OmegaConf.select(cfg, key)
+        if path not in (None, archive.LAST) and not archive.is_begun(Path(path).expanduser()):
+            archive.check(archive.find(path, key=key))
 
 
 def check_device(cfg: DictConfig) -> None:
@@ -83,32 +96,47 @@ def run(main: Callable[[DictConfig], None], script: str) -> None:
         script: The entry point's file; its configuration is conf/<its name>.yaml beside it.
     """
     config_dir, config_name = str(Path(script).resolve().with_name("conf")), Path(script).stem
-    sys.argv[1:] = _with_swept_groups(sys.argv[1:])
 
     def one_line(error: Exception) -> str:
-        return _one_line(error, config_dir, config_name)
+        return mistakes.one_line(error, config_dir, config_name)
 
     say = _speaker(one_line)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would otherwise print
 
     def job(cfg: DictConfig) -> None:
+        if any(word.startswith("+") for word in overrides()):
+            for unknown in mistakes.unknown_keys(config_dir, config_name):
+                say(ValueError(unknown))
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             return sweep.do_job(main, cfg, one_line)
         try:
+            if config_name == "train":
+                signals.folder = Path(HydraConfig.get().runtime.output_dir)
+                if rules.SOME_PATH.holds(cfg.ckpt_path):
+                    _where_it_ran(cfg)
             in_all_processes(main, cfg)
         except Exception as error:
             say(error)
 
     try:
+        parser = get_args_parser()
+        parser.error = refuse  # type: ignore[method-assign]
+        parser.parse_args()
+        sys.argv[1:] = _with_swept_groups(sys.argv[1:])
         with _end_of_sweep():
             hydra.main(version_base="1.3", config_path=config_dir, config_name=config_name)(job)()
     except Exception as error:
         say(error)
 
 
+def refuse(message: str) -> NoReturn:
+    """What argparse is to do about a mistake, instead of a page on how to use the command."""
+    raise ValueError(f"{message} (--help shows examples)")
+
+
 def run_without_hydra(main: Callable[[], None]) -> None:
     """Run an entry point that composes no configuration of its own, with the same statuses and lines."""
-    say = _speaker(lambda error: _one_line(error, "", ""))
+    say = _speaker(lambda error: mistakes.one_line(error, "", ""))
     try:
         main()
     except Exception as error:
@@ -116,9 +144,7 @@ def run_without_hydra(main: Callable[[], None]) -> None:
 
 
 def _speaker(one_line: Callable[[Exception], str]) -> Callable[[Exception], NoReturn]:
-    """Let signals end the process with their status; returns what ends it with a line for an error."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+    """What ends the process with a line for an error."""
     full_error = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
 
     def say(error: Exception) -> NoReturn:
@@ -128,6 +154,20 @@ def _speaker(one_line: Callable[[Exception], str]) -> Callable[[Exception], NoRe
         raise SystemExit(1) from None
 
     return say
+
+
+def _where_it_ran(cfg: DictConfig) -> None:
+    """Go on with a run in as many processes as it has had, unless the command says how many."""
+    given = {word.partition("=")[0] for word in overrides()}
+    if "trainer" in given:
+        return
+    run = archive.run_of(cfg.ckpt_path) or archive.find(cfg.ckpt_path).resolve().parent.parent
+    with suppress(OmegaConfBaseException, OSError, ValueError, yaml.YAMLError):  # who reads all of it will say so
+        own = OmegaConf.load(run / "config.yaml")
+        for key in ("strategy", "devices", "num_nodes"):
+            value = OmegaConf.select(own, f"trainer.{key}")
+            if value is not None and f"trainer.{key}" not in given:
+                cfg.trainer[key] = value
 
 
 def in_all_processes(main: Callable[[DictConfig], None], cfg: DictConfig) -> None:
@@ -182,54 +222,3 @@ def _with_swept_groups(words: list[str]) -> list[str]:
         else word
         for word in words
     ]
-
-
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)
-
-
-def _one_line(error: Exception, config_dir: str, config_name: str) -> str:
-    """What went wrong, as one line that names the override to change."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
-        group, _, option = error.missing_cfg_file.rpartition("/")
-        hint = nearest(option, error.options)
-        others = f" There are {', '.join(sorted(error.options))}" if hint.endswith("?") else ""
-        extra = " (pip install -e '.[launchers]' brings joblib and submitit)" if group == "hydra/launcher" else ""
-        return f"{group}={option} does not exist{hint}{others}{extra}"
-    if isinstance(error, ConfigCompositionException):
-        unknown = next(_unknown_keys(config_dir, config_name), None)
-        return unknown or text
-    if isinstance(error, OSError) and error.filename and error.strerror:  # a path, and not in our own words
-        return f"cannot use {error.filename}: {error.strerror.lower()}"
-    if isinstance(error, HydraException | OmegaConfBaseException | ValueError | OSError):
-        return text
-    return f"{type(error).__name__}: {text} (HYDRA_FULL_ERROR=1 shows where)"
-
-
-def _unknown_keys(config_dir: str, config_name: str) -> Iterator[str]:
-    """A line for every override on the command line whose key the configuration does not have."""
-    groups = {entry.name for entry in os.scandir(config_dir) if entry.is_dir()}
-    words = [word for word in sys.argv[1:] if ("=" in word or word.startswith("~")) and not word.startswith("-")]
-    given = OverridesParser.create().parse_overrides(words)
-    chosen = [
-        override.input_line
-        for override in given
-        if override.key_or_group in groups and not override.is_sweep_override()
-    ]
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(config_dir, version_base="1.3"):
-        cfg = compose(config_name, [line for line in chosen if line])
-    known = groups | set(_keys(cfg))
-    for override in given:
-        key = override.key_or_group
-        if not override.is_add() and key not in known and not key.startswith("hydra"):
-            yield f"unknown key {key}{nearest(key, known)}"
-
-
-def _keys(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
-    """Every key of a configuration in dotted form, its sections included."""
-    for key in map(str, cfg):
-        yield prefix + key
-        if isinstance(child := cfg._get_node(key), DictConfig):
-            yield from _keys(child, f"{prefix}{key}.")

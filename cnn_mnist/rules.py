@@ -56,7 +56,8 @@ def _selects(value: object) -> bool:
     return number(int, 1, 100).holds(value)
 
 
-PATH = Rule("a path or null", lambda value: value is None or (isinstance(value, str) and value != ""))
+SOME_PATH = Rule("a path", lambda value: isinstance(value, str) and value != "")
+PATH = Rule("a path or null", lambda value: value is None or SOME_PATH.holds(value))
 SELECTION = Rule("a count from 1 to 100 or as many indices such as [3,14,15]", _selects)
 
 NEURON = Rule(
@@ -87,6 +88,7 @@ PARTS = (
 )
 _SHARED = {
     "data.dataset": one_of("mnist", "fashion_mnist", "kmnist", "digits"),
+    "data.root": SOME_PATH,
     "data.fallback": one_of("digits", None),
     "trainer.strategy": one_of("auto", "ddp"),
     "trainer.devices": number(int, 1),
@@ -99,7 +101,7 @@ TRAIN = Rules(
     {"recipe", "seed", "ckpt_path", "data", "model", "trainer", "logger", "callbacks"},
     _SHARED
     | {
-        "data.batch_size": number(int, 1),
+        "data.batch_size": number(int, 1, 1_000_000),
         "data.val_size": number(int, 0),
         "model.batchnorm": one_of(True, False),
         "model.kernel_size": one_of(3, 5, 7, 9, 11),
@@ -111,7 +113,7 @@ TRAIN = Rules(
         "model.epsilon": number(float, 0, 1),
         "model.attack_steps": number(int, 1),
         "model.warmup_epochs": number(float, 0),
-        "trainer.max_epochs": number(int, 1),
+        "trainer.max_epochs": number(int, 1, 1_000_000),
     }
     | {f"callbacks.{name}.every_n_epochs": number(int, 1) for name in ("filters", "activations", "occlusion")}
     | {
@@ -197,6 +199,9 @@ ANALYZE = Rules(
 )
 
 
+SECTIONS = ("data", "model", "trainer", "logger", "callbacks")  # that are there, though they may be empty
+
+
 def check(cfg: DictConfig, rules: Rules) -> None:
     """Hold a composed configuration against the rules.
 
@@ -206,6 +211,18 @@ def check(cfg: DictConfig, rules: Rules) -> None:
     for key in cfg:
         if key not in rules.top_level:
             raise ValueError(f"unknown key {key!s}{nearest(str(key), rules.top_level)}")
+    for section in SECTIONS:
+        if section in rules.top_level and not isinstance(cfg.get(section), DictConfig):
+            raise ValueError(
+                f"{section} cannot be left out or replaced as a whole: set {section}.KEY or {section}=NAME"
+            )
+    for section in ("callbacks", "logger"):
+        nodes = cfg.get(section) or {}
+        for name, node in nodes.items():
+            if not isinstance(node, DictConfig) or "_target_" not in node:
+                raise ValueError(
+                    f"unknown key {section}.{name}, or nothing that can be built: leave it out by ~{section}.{name}"
+                )
     for key, rule in rules.keys.items():
         section = key.rpartition(".")[0]
         if section and OmegaConf.select(cfg, section) is None:  # left out, as by ~callbacks.occlusion
