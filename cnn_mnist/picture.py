@@ -11,7 +11,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 MAX_PIXELS = 25_000_000
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO")  # none that runs a program, as EPS does
 BOX, SIZE = 20, 28  # MNIST fits a digit into 20x20 and centres its mass in 28x28
+
+
+class Refused(ValueError):
+    """A picture that could be read, and is not."""
 
 
 class Picture(NamedTuple):
@@ -56,13 +61,13 @@ def _grey(path: Path) -> tuple[NDArray[np.float32], list[str]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own warning of huge pictures: the limit below is stricter
         try:
-            with Image.open(path) as opened:
+            with Image.open(path, formats=FORMATS) as opened:
                 width, height = opened.size
                 if width * height > MAX_PIXELS:
-                    raise ValueError(f"{path} has {width:,} x {height:,} pixels: at most {MAX_PIXELS:,} are read")
+                    raise Refused(f"{path} has {width:,} x {height:,} pixels: at most {MAX_PIXELS:,} are read")
                 num_frames = getattr(opened, "n_frames", 1)
                 if num_frames > 1 and opened.format != "MPO":  # a photograph with its small copy
-                    raise ValueError(f"{path} is animated: save one of its {num_frames} frames as a picture")
+                    raise Refused(f"{path} is animated: save one of its {num_frames} frames as a picture")
                 picture = ImageOps.exif_transpose(opened)
                 if picture.has_transparency_data:
                     picture = picture.convert("RGBA")
@@ -71,7 +76,7 @@ def _grey(path: Path) -> tuple[NDArray[np.float32], list[str]]:
                     picture = Image.alpha_composite(Image.new("RGBA", picture.size, ground), picture)
                     notes.append(f"transparent parts laid on {ground} paper")
                 if picture.mode == "F":
-                    raise ValueError(f"{path} has brightness in floating point: save it with 8 or 16 bits")
+                    raise Refused(f"{path} has brightness in floating point: save it with 8 or 16 bits")
                 if picture.mode.startswith("I"):  # 16 bits: Pillow's own conversion would cut them off
                     grey = np.asarray(picture, np.float32) / 65535
                 else:
@@ -80,8 +85,12 @@ def _grey(path: Path) -> tuple[NDArray[np.float32], list[str]]:
                     grey = np.asarray(picture.convert("L"), np.float32) / 255
         except Image.DecompressionBombError as error:
             raise ValueError(f"{path} has too many pixels: at most {MAX_PIXELS:,} are read") from error
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            reason = "it is no picture" if isinstance(error, UnidentifiedImageError) else str(error)
+        except Refused:
+            raise
+        except Exception as error:  # a file of a stranger's making can break Pillow in any way
+            reason = str(error) or type(error).__name__
+            if isinstance(error, UnidentifiedImageError):
+                reason = f"it is no picture in a format that is read: {', '.join(FORMATS)}"
             raise ValueError(f"{path} cannot be read as a picture ({reason})") from error
     return grey.clip(0, 1), notes
 

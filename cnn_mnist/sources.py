@@ -1,16 +1,19 @@
 """Where images come from: the published IDX files, packed as they are, and the digits inside scikit-learn.
 
 A file is read only against its checksum and never extracted, so there is nothing that could be half there; a
-download appears under its name whole and verified or not at all.
+download appears under its name whole and verified or not at all. A damaged file is named, and healed where that can be
+done: MNIST's packed and unpacked files stand in for one another, and a packed one is downloaded anew.
 """
 
 import gzip
 import hashlib
+import math
 import os
 import shutil
 import struct
 import tempfile
 import time
+import warnings
 from contextlib import suppress
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -27,11 +30,15 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
 
+from cnn_mnist.files import SCRATCH
+
 SOURCES = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST, "kmnist": datasets.KMNIST}
 NUM_DIGITS_TEST = 297  # of the 1,797: leaves 1,500 for training
 Arrays = tuple[Tensor, Tensor]  # images uint8 (N, 1, 28, 28), labels int64 (N,)
 TIMEOUT = 5.0  # seconds that a server may stay silent
 PATIENCE = 600.0  # seconds that a file may take
+MOST = 100_000_000  # bytes that a file may have: the largest has ten million
+DAY = 86_400.0  # seconds after which no download is at work any more
 
 # MNIST's files unpacked, for those who have them only so. The packed ones' checksums are torchvision's.
 UNPACKED_MD5 = {
@@ -65,20 +72,30 @@ def digits() -> tuple[Arrays, Arrays]:
     return (pixels[train], labels[train]), (pixels[test], labels[test])
 
 
+class DamageWarning(UserWarning):
+    """A file is damaged, and another has taken its place."""
+
+
 def download(dataset: str, root: Path) -> None:
-    """Put those of a data set's four files that are absent into `root`, each one whole and verified or not at all.
+    """Put those of a data set's four files that are absent or damaged into `root`, each one verified or not at all.
 
     Raises:
-        ConnectionError: A file could not be had from any mirror; says where to put the four by hand.
+        ConnectionError: An absent file could not be had from any mirror; says where to put the four by hand.
+        ValueError: A damaged file could not.
     """
     source = SOURCES[dataset]
     raw = _raw(dataset, root)
+    for left in root.glob(f"{SCRATCH}*"):  # by one that was killed
+        with suppress(OSError):  # another sees to it
+            if time.time() - left.stat().st_mtime > DAY:
+                shutil.rmtree(left)
     for name, md5 in source.resources:
-        if _find(dataset, root, name) is not None:
+        damage = _damage(dataset, root, name)
+        if damage is None:
             continue
         root.mkdir(parents=True, exist_ok=True)
         # a folder of its own and a rename: two processes do not collide, and a kill leaves no half file
-        with tempfile.TemporaryDirectory(dir=root, ignore_cleanup_errors=True) as scratch:
+        with tempfile.TemporaryDirectory(dir=root, prefix=SCRATCH, ignore_cleanup_errors=True) as scratch:
             path = Path(scratch, name)
             for mirror in source.mirrors:
                 try:
@@ -94,12 +111,16 @@ def download(dataset: str, root: Path) -> None:
                 with suppress(OSError):  # other data is in it
                     root.rmdir()
                 names = ", ".join(name for name, _ in source.resources)
+                if damage:
+                    raise ValueError(f"{damage}, and could not be downloaded anew: put the original in its place")
                 raise ConnectionError(
                     f"{name} of {dataset} is not in {raw} and could not be downloaded ({reason}). "
                     f"Put the four files there by hand: {names}"
                 )
             raw.mkdir(parents=True, exist_ok=True)
             os.replace(path, raw / name)
+        if damage:
+            warnings.warn(f"{damage}: downloaded anew", DamageWarning, stacklevel=2)
 
 
 def _fetch(url: str, path: Path) -> None:
@@ -129,6 +150,8 @@ def _fetch(url: str, path: Path) -> None:
     with answer, path.open("wb") as file:
         while chunk := answer.read1(2**16):
             file.write(chunk)
+            if file.tell() > MOST:
+                raise OSError(f"{url}: more than {MOST:,} bytes")
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{url}: timed out")
 
@@ -138,15 +161,24 @@ def read(dataset: str, root: Path, part: str) -> Arrays:
 
     Raises:
         FileNotFoundError: A file is absent.
-        ValueError: A file does not have its published checksum.
+        ValueError: A file does not have its published checksum, and nothing stands in for it.
     """
     arrays = []
-    for name, md5 in SOURCES[dataset].resources:
+    for name, _ in SOURCES[dataset].resources:
         if name.startswith(part):
-            path = _find(dataset, root, name)
-            if path is None:
+            damaged = []
+            for path, md5 in _candidates(dataset, root, name):
+                content = path.read_bytes()
+                if (damage := _differs(path, content, md5)) is None:
+                    arrays.append(parse_idx(gzip.decompress(content) if path.suffix == ".gz" else content))
+                    break
+                damaged.append(damage)
+            else:
+                if damaged:
+                    raise ValueError(f"{damaged[0]}: put the original in its place, or delete it to have it downloaded")
                 raise FileNotFoundError(f"{name} of {dataset} is not in {_raw(dataset, root)}")
-            arrays.append(_read_idx(path, md5 if path.suffix == ".gz" else UNPACKED_MD5[path.name]))
+            if damaged:
+                warnings.warn(f"{damaged[0]}: {path.name} is read instead", DamageWarning, stacklevel=2)
     images, labels = arrays  # torchvision lists images before labels
     return images[:, None], labels.long()
 
@@ -155,26 +187,42 @@ def _raw(dataset: str, root: Path) -> Path:
     return root / str(SOURCES[dataset].__name__) / "raw"
 
 
-def _find(dataset: str, root: Path, name: str) -> Path | None:
-    """The packed file; failing that, for MNIST, the unpacked one, whose checksum is known."""
+def _candidates(dataset: str, root: Path, name: str) -> list[tuple[Path, str]]:
+    """Files that hold the same, with their checksums: the packed one and, for MNIST, the unpacked one."""
     packed = _raw(dataset, root) / name
-    if packed.exists():
-        return packed
-    unpacked = packed.with_suffix("")
-    return unpacked if dataset == "mnist" and unpacked.exists() else None
+    found = [(packed, dict(SOURCES[dataset].resources)[name])]
+    if dataset == "mnist":
+        unpacked = packed.with_suffix("")
+        found.append((unpacked, UNPACKED_MD5[unpacked.name]))
+    return [(path, md5) for path, md5 in found if path.exists()]
 
 
-def _read_idx(path: Path, md5: str) -> Tensor:
-    """The uint8 array in an IDX file, packed or not (format: yann.lecun.com/exdb/mnist)."""
-    content = path.read_bytes()
+def _damage(dataset: str, root: Path, name: str) -> str | None:
+    """What is wrong with a file, empty where it is absent; None where it, or what stands in for it, is as published."""
+    found = [_differs(path, path.read_bytes(), md5) for path, md5 in _candidates(dataset, root, name)]
+    return None if None in found else next(iter(found), "")
+
+
+def _differs(path: Path, content: bytes, md5: str) -> str | None:
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    if found != md5:
-        raise ValueError(
-            f"{path} is damaged: {len(content):,} bytes, MD5 {found}, expected MD5 {md5}: "
-            "put the original in its place, or delete it to have it downloaded"
-        )
-    if path.suffix == ".gz":
-        content = gzip.decompress(content)
+    return None if found == md5 else f"{path} is damaged: {len(content):,} bytes, MD5 {found}, expected MD5 {md5}"
+
+
+def parse_idx(content: bytes) -> Tensor:
+    """The uint8 array of an unpacked IDX file (format: yann.lecun.com/exdb/mnist).
+
+    Raises:
+        ValueError: It is no such file, or its header does not fit its length.
+    """
+    if len(content) < 4 or content[:3] != b"\0\0\x08":
+        raise ValueError(f"it is no IDX file of bytes: it begins with {content[:4]!r}")
     num_axes = content[3]
+    if num_axes not in (1, 3):
+        raise ValueError(f"it has {num_axes} axes: labels have 1, images 3")
+    start = 4 + 4 * num_axes
+    if len(content) < start:
+        raise ValueError(f"its header of {num_axes} axes is cut off after {len(content)} bytes")
     shape = struct.unpack_from(f">{num_axes}I", content, offset=4)
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=4 + 4 * num_axes).view(shape)
+    if math.prod(shape) != len(content) - start:
+        raise ValueError(f"it has {len(content) - start:,} bytes for an array of {' x '.join(map(str, shape))}")
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).view(shape)

@@ -3,10 +3,12 @@
 import gzip
 import hashlib
 import http.server
+import shutil
 import socket
 import struct
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -229,6 +231,49 @@ def test_a_damaged_file_is_named_with_the_expected_checksum(raw: Path, name: str
     (raw / name).write_bytes({"truncated": content[:middle], "altered": flipped, "empty": b""}[damage])
     with pytest.raises(ValueError, match=f"{name} is damaged.*expected MD5 {hashlib.md5(content).hexdigest()}"):
         module(raw.parents[1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_damaged_file_is_downloaded_anew_and_said(name: str, small_mnist: Path, mirror: str, tmp_path: Path) -> None:
+    raw = tmp_path / "data" / "MNIST" / "raw"
+    shutil.copytree(small_mnist, raw)
+    (raw / name).write_bytes((raw / name).read_bytes()[:-1])
+    with pytest.warns(sources.DamageWarning, match=f"{name} is damaged.*expected MD5 .*: downloaded anew"):
+        assert len(module(tmp_path / "data", fallback=None).train) == 200
+    assert (raw / name).read_bytes() == (small_mnist / name).read_bytes()
+
+
+def test_a_damaged_file_that_cannot_be_healed_stays_as_it_is(raw: Path) -> None:
+    (raw / NAMES[0]).write_bytes(b"half")
+    with pytest.raises(ValueError, match=f"{NAMES[0]} is damaged.*could not be downloaded anew"):
+        module(raw.parents[1], fallback=None)
+    assert (raw / NAMES[0]).read_bytes() == b"half"
+    assert [path.name for path in raw.parents[1].iterdir()] == ["MNIST"]
+
+
+@pytest.mark.parametrize("damaged", ["packed", "unpacked"])
+def test_packed_and_unpacked_files_stand_in_for_one_another(
+    damaged: str, raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = module(raw.parents[1])
+    originals = {name: (raw / name).read_bytes() for name in NAMES}
+    unpack(raw, monkeypatch)
+    for name, content in originals.items():
+        (raw / name).write_bytes(content)
+    name = NAMES[0] if damaged == "packed" else NAMES[0].removesuffix(".gz")
+    (raw / name).write_bytes(b"half")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        healed = module(raw.parents[1], fallback=None)
+    assert torch.equal(healed.train.images, whole.train.images)
+    words = [str(one.message) for one in said if one.category is sources.DamageWarning]
+    if damaged == "packed":  # of the unpacked one nothing was wanted
+        assert len(words) == 1
+        assert f"{name} is damaged: 4 bytes" in words[0]
+        assert words[0].endswith(f"{name.removesuffix('.gz')} is read instead")
+    else:
+        assert words == []
+    assert (raw / name).read_bytes() == b"half"
 
 
 def unpack(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 """Pictures of one's own: MNIST's own digits come back, and what cannot be read says so."""
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +97,7 @@ def test_what_cannot_be_read_says_so(digit: np.ndarray, tmp_path: Path, monkeypa
     refused(
         "text.png",
         b"not a picture",
-        "text.png cannot be read as a picture (it is no picture)".replace("(", r"\(").replace(")", r"\)"),
+        "text.png cannot be read as a picture (it is no picture in a format".replace("(", r"\("),
     )
     refused(
         "float.tiff", saved(tmp_path / "f.tiff", digit / np.float32(255)).read_bytes(), "brightness in floating point"
@@ -112,8 +114,18 @@ def test_what_cannot_be_read_says_so(digit: np.ndarray, tmp_path: Path, monkeypa
         read(tmp_path / "nowhere.png")
 
 
+def huge(path: Path) -> None:
+    """A picture that says it has 3.6 gigapixels."""
+    size = struct.pack(">II", 60_000, 60_000)
+    content = io.BytesIO()
+    Image.new("1", (8, 8)).save(content, "PNG")
+    small = content.getvalue()
+    header = b"IHDR" + size + small[24:29]
+    path.write_bytes(small[:12] + header + struct.pack(">I", zlib.crc32(header)) + small[33:])
+
+
 def test_a_huge_picture_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     bomb = tmp_path / "bomb.png"
-    Image.new("1", (60_000, 60_000)).save(bomb)
+    huge(bomb)
     with pytest.raises(ValueError, match="bomb.png has too many pixels: at most 25,000,000 are read"):
         read(bomb)
