@@ -2,8 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# Two at once, each with a thread of its own: most of a test's time is one command's imports.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: help train report test test-slow check lint bench results tensorboard
+.PHONY: help train report test test-slow check lint audit bench results tensorboard
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -16,18 +18,21 @@ report: $(READY) ## the report of the newest run, with every figure and number m
 	$(BIN)/python analyze.py $(ARGS)
 
 test: lint ## ruff, mypy and every test not marked slow
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
-test-slow: $(READY) ## the long tests: the report's whole recipe on MNIST, the pages in a real browser
-	$(BIN)/python -m pytest -m slow
+test-slow: $(READY) ## the long tests: kills, faults, fuzzing, the report's whole recipe on MNIST, the pages in a real browser
+	$(PYTEST) --no-loadscope-reorder -m slow tests/test_lab.py tests  # the longest first
 
-check: lint ## ruff, mypy and the tests that need no MNIST
-	$(BIN)/python -m pytest -m "not slow and not mnist"
+check: lint audit ## ruff, mypy, known vulnerabilities, secrets and the tests that need no MNIST
+	$(PYTEST) -m "not slow and not mnist"
 
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit: $(READY)
+	$(BIN)/python .ci/audit.py
 
 bench: $(READY) ## speed beside the peers: a plain loop, captum, foolbox, about 15 minutes; needs MNIST and a trained run
 	$(BIN)/python -m benchmarks.training

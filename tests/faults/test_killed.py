@@ -1,0 +1,352 @@
+"""Killed at any moment, a run is gone on with and ends as if nothing had been."""
+
+import csv
+import os
+import random
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from cnn_mnist import checkpoint, files
+from tests.conftest import ROOT, Command, Done, Interrupt, same
+from tests.test_train import events
+
+OPTIONS = ("data=digits", "trainer=cpu", "model.batchnorm=true", "data.val_size=100", "trainer.max_epochs=6")
+KILLS = {"none": 20, "default": 10}  # of each of two runs at once, without pictures and with them
+STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}
+EARLIEST = 0.3  # seconds: before, it is Python that starts, not this project
+
+
+def start(words: list[str], cwd: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, *words],
+        cwd=cwd,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},  # two runs at once, each with the weights of one thread
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def told(out: str) -> list[str]:
+    """The command that the last line says goes on."""
+    line = out.splitlines()[-1]
+    assert line.startswith("to go on: python "), line
+    return shlex.split(line.removeprefix("to go on: python "))
+
+
+def check_whole(folder: Path) -> None:
+    """Every checkpoint on disk is whole."""
+    for path in folder.rglob("*.ckpt"):
+        if not path.name.startswith(files.SCRATCH):
+            checkpoint.load(path)
+
+
+def curves(folder: Path) -> list[object]:
+    """Every scalar that TensorBoard itself reads, and the rows of the table."""
+    found = events(folder)
+    scalars = {
+        tag: [(point.step, point.value) for point in found.Scalars(tag)]
+        for tag in found.Tags()["scalars"]
+        if "hp" not in tag
+    }
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [scalars, list(csv.DictReader(file))]
+
+
+def killed_again_and_again(seed: int, callbacks: str, cwd: Path) -> tuple[Done, int]:
+    """A run that is killed at random moments until it has been killed often enough; how often it was begun anew."""
+    dice = random.Random(seed)
+    first = [str(ROOT / "train.py"), *OPTIONS, f"callbacks={callbacks}"]
+    longest = 9.0 if callbacks == "none" else 16.0  # about what a run takes from its start to its end
+    words, num_kills, num_ends = first, 0, 0
+    while num_kills < KILLS[callbacks]:
+        process = start(words, cwd)
+        try:
+            out, err = process.communicate(timeout=dice.uniform(EARLIEST, longest))
+        except subprocess.TimeoutExpired:
+            number = dice.choice(list(STATUS))
+            process.send_signal(number)
+            out, err = process.communicate(timeout=60)
+            check_whole(cwd)
+            if process.returncode != 0:  # else it was over in the same moment
+                num_kills += 1
+                assert process.returncode == STATUS[number], (out, err)
+                assert "Traceback" not in err
+                begun = list(cwd.glob("outputs/*/*/config.yaml"))
+                assert len(begun) <= 1
+                words = told(out) if number != signal.SIGKILL else [first[0], "ckpt_path=last"] if begun else first
+                continue
+        assert process.returncode == 0, err
+        num_ends += 1
+        if num_kills < KILLS[callbacks]:  # it was quicker than the kills: another, from the start
+            (folder,) = cwd.glob("outputs/*/*")
+            folder.rename(cwd / f"done-{num_ends}")
+            words = first
+    process = start(words, cwd)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return Done(process.returncode, out, err, cwd), num_ends
+
+
+@pytest.mark.slow
+def test_thirty_random_kills_change_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:
+    places = {callbacks: tmp_path_factory.mktemp(callbacks) for callbacks in KILLS}
+    reference = tmp_path_factory.mktemp("reference")
+    process = start([str(ROOT / "train.py"), *OPTIONS, "callbacks=none"], reference)
+    out, err = process.communicate(timeout=120)
+    whole = Done(process.returncode, out, err, reference)
+    assert whole.status == 0, err
+    with ThreadPoolExecutor(2) as pool:
+        ended = list(pool.map(lambda item: killed_again_and_again(item[0], *item[1]), enumerate(places.items())))
+    for done, _ in ended:
+        for folder in (done.folder, *done.cwd.glob("done-*")):
+            results = Done(0, f"results: {folder / 'results.json'}", "", done.cwd)
+            assert same(results.weights, whole.weights)
+            assert curves(folder) == curves(whole.folder)
+            for name in ("test/acc", "test/loss", "val/acc", "epochs"):
+                assert results.results[name] == whole.results[name]
+            assert not list(folder.rglob(f"{files.SCRATCH}*"))
+
+
+WRITER = """
+import os, signal, sys
+from pathlib import Path
+from cnn_mnist import files
+
+count, path, content = int(sys.argv[1]), Path(sys.argv[2]), bytes(3_000_000)
+
+def trace(frame, event, argument):
+    global count
+    if frame.f_code.co_filename in (files.__file__, __file__) or "pathlib" in frame.f_code.co_filename:
+        if event == "line":
+            count -= 1
+            if count == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+
+sys.settrace(trace)
+with files.replacing(path) as scratch:
+    with scratch.open("wb", buffering=0) as file:
+        for start in range(0, len(content), 1_000_000):
+            file.write(content[start : start + 1_000_000])
+sys.settrace(None)
+print("done")
+"""
+
+
+def test_the_writer_killed_at_every_line_leaves_the_old_file_or_the_new(tmp_path: Path) -> None:
+    (tmp_path / "writer.py").write_text(WRITER)
+    path = tmp_path / "run" / "last.ckpt"
+    seen = []
+    for line in range(1, 1000):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"old")
+        command = [sys.executable, str(tmp_path / "writer.py"), str(line), str(path)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}
+        )
+        seen.append(path.read_bytes())
+        assert seen[-1] in (b"old", bytes(3_000_000))
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL
+        files.sweep_up(path.parent)
+        assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
+    assert len(seen) > 20
+    assert seen[0] == b"old"
+    assert seen[-1] == bytes(3_000_000)
+
+
+INJECTOR = """
+import os, runpy, signal, sys
+from pathlib import Path
+
+script, place, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+sys.argv[:] = [script, *sys.argv[4:]]
+sys.path.insert(0, str(Path(script).parent))
+real = Path.replace
+
+def replace(self, target):
+    global count
+    if str(target).endswith(".ckpt"):
+        count -= 1
+        if count == 0 and place == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(self, target)
+        if count == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return real(self, target) if not str(target).endswith(".ckpt") else target
+
+Path.replace = replace
+runpy.run_path(script, run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module")
+def whole(train: Command) -> Done:
+    done = train(*OPTIONS, "callbacks=none", "trainer.max_epochs=2")
+    assert done.status == 0, done.err
+    return done
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(  # the last of the first epoch, the best and the last of the second
+    ("place", "count"), [("before", 2), ("before", 3), ("after", 4)]
+)
+def test_killed_at_a_rename_of_a_checkpoint(
+    place: str, count: int, whole: Done, train: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "injector.py").write_text(INJECTOR)
+    options = (*OPTIONS, "callbacks=none", "trainer.max_epochs=2")
+    command = [sys.executable, str(tmp_path / "injector.py"), str(ROOT / "train.py"), place, str(count), *options]
+    killed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    check_whole(tmp_path)
+    (folder,) = (tmp_path / "outputs").glob("*/*")
+    folder.rename(folder.with_name("moved"))  # wherever it is now
+    resumed = train("ckpt_path=last", cwd=tmp_path)
+    assert resumed.status == 0, resumed.err
+    assert same(resumed.weights, whole.weights)
+    assert Path(resumed.results["checkpoint"]).parents[1] == resumed.folder
+    assert curves(resumed.folder) == curves(whole.folder)
+    for path in ("best.ckpt", "last.ckpt"):
+        one, other = (checkpoint.load(done.folder / "checkpoints" / path) for done in (resumed, whole))
+        assert same(one.state_dict(), other.state_dict())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("script", ["train.py", "analyze.py", "search.py"])
+def test_a_signal_while_it_is_set_up_names_the_same_command(number: int, script: str, tmp_path: Path) -> None:
+    words = [str(ROOT / script), "seed=3"]
+    with start(words, tmp_path) as process:
+        time.sleep(EARLIEST)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, err
+    assert err == ""
+    assert told(out) == words
+
+
+def test_a_signal_ends_a_command_whose_reader_is_gone(tmp_path: Path) -> None:
+    with start([str(ROOT / "train.py"), "data=digits"], tmp_path) as process:
+        assert process.stdout is not None
+        process.stdout.close()  # as where Ctrl-C ends all of `python train.py | tee log`
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+
+
+def test_a_sweep_that_is_stopped_says_how_to_go_on(interrupt: Interrupt, tmp_path: Path) -> None:
+    options = ("-m", "data=digits", "trainer=cpu", "callbacks=none", "trainer.max_epochs=1", "seed=0,1")
+    stopped = interrupt(*options, cwd=tmp_path, line="job 2 of 2  running", number=signal.SIGINT)
+    assert stopped.status == 130, stopped.err
+    assert "Traceback" not in stopped.err
+    words = told(stopped.out)
+    (folder,) = (tmp_path / "multirun").iterdir()
+    assert words == [str(ROOT / "train.py"), *options, f"hydra.sweep.dir=multirun/{folder.name}"]
+    with start(words, tmp_path) as process:
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "1 of 2 jobs are done already" in out
+    assert "2 of 2 jobs are done" in out
+
+
+def processes_in(folder: Path) -> list[int]:
+    """Who is at work in a folder."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            if place.resolve() == folder.resolve():
+                found.append(int(place.parent.name))
+        except OSError:  # it is gone
+            continue
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to see who is left")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_several_processes_end_with_the_first_and_are_gone_on_with(
+    number: signal.Signals, train: Command, interrupt: Interrupt, tmp_path: Path
+) -> None:
+    options = ("data=digits", "trainer=ddp", "callbacks=none", "trainer.max_epochs=8")
+    stopped = interrupt(*options, cwd=tmp_path, line="epoch 3/8", number=number)
+    assert stopped.status == STATUS[number], stopped.err
+    deadline = time.monotonic() + 30
+    while processes_in(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert processes_in(tmp_path) == []
+    check_whole(tmp_path)
+    (folder,) = (tmp_path / "outputs").glob("*/*")
+    words = [f"ckpt_path={folder}/checkpoints/last.ckpt"]
+    if number != signal.SIGKILL:
+        words = told(stopped.out)[1:]
+        assert words == [f"ckpt_path={folder.relative_to(tmp_path)}"]
+    resumed = train(*words, cwd=tmp_path)
+    assert resumed.status == 0, resumed.err
+    assert (resumed.results["epochs"], resumed.results["num_processes"]) == (8, 2)
+
+
+@pytest.fixture
+def running(finished: Done, tmp_path: Path) -> Iterator[tuple["subprocess.Popen[str]", Path]]:
+    """A run that is at work for long, and its folder."""
+    process = start(
+        [str(ROOT / "train.py"), "data=digits", "trainer=cpu", "callbacks=none", "trainer.max_epochs=500"], tmp_path
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 1/"):
+            break
+    (folder,) = (tmp_path / "outputs").glob("*/*")
+    with process:
+        yield process, folder
+        process.kill()
+
+
+def test_a_folder_in_use_is_refused_and_its_run_goes_on(
+    running: tuple["subprocess.Popen[str]", Path], train: Command, tmp_path: Path
+) -> None:
+    process, folder = running
+    second = train(f"ckpt_path={folder}", cwd=tmp_path)
+    assert second.status == 1
+    assert second.err == f"error: outputs/digits-paper/{folder.name} is in use: another command is at work in it\n"
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    third = train(f"ckpt_path={folder}", "trainer.max_epochs=1000001", cwd=tmp_path)  # free again: another mistake
+    assert "trainer.max_epochs must be" in third.err
+
+
+def test_two_runs_of_the_same_second_have_folders_of_their_own(tmp_path: Path) -> None:
+    words = [str(ROOT / "train.py"), "data=digits", "trainer=cpu", "callbacks=none", "trainer.max_epochs=1"]
+    both = [start(words, tmp_path) for _ in range(2)]
+    for process in both:
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+    assert len(list((tmp_path / "outputs" / "digits-paper").glob("*/results.json"))) == 2
+
+
+@pytest.mark.slow
+def test_a_sweep_in_use_is_refused(train: Command, tmp_path: Path) -> None:
+    options = ["-m", "data=digits", "trainer=cpu", "callbacks=none", "seed=0,1", "hydra.sweep.dir=multirun/mine"]
+    with start([str(ROOT / "train.py"), *options, "trainer.max_epochs=500"], tmp_path) as process:
+        try:
+            while not list(tmp_path.glob("multirun/mine/*/checkpoints/last.ckpt")):
+                assert process.poll() is None
+                time.sleep(0.2)
+            second = train(*options, "trainer.max_epochs=1", cwd=tmp_path)
+            assert process.poll() is None
+        finally:
+            process.kill()
+    assert second.status == 1
+    assert second.err == "error: multirun/mine is in use: another command is at work in it\n"

@@ -1,0 +1,305 @@
+"""One fault a row: the command, the sentence, the exit status, and every file that was there as it was."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from PIL import Image
+
+from cnn_mnist.network import CNN
+from tests.conftest import ROOT, Done
+from tests.faults.conftest import fingerprints
+from tests.test_checkpoint import Payload, changed, saved
+from tests.test_picture import huge
+
+
+def last(folder: Path) -> Path:
+    return folder / "checkpoints" / "last.ckpt"
+
+
+def damage(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    """Change the bytes of the run's checkpoint."""
+
+    def arrange(folder: Path) -> None:
+        last(folder).write_bytes(change(last(folder).read_bytes()))
+
+    return arrange
+
+
+def replace(**changes: Any) -> Callable[[Path], None]:
+    """Change what the run's checkpoint holds; None takes it out."""
+
+    def arrange(folder: Path) -> None:
+        content = torch.load(last(folder), weights_only=True) | changes
+        torch.save({key: value for key, value in content.items() if value is not None}, last(folder))
+
+    return arrange
+
+
+def malicious(folder: Path) -> None:
+    content = torch.load(last(folder), weights_only=True)
+    torch.save(content | {"extra": Payload(folder.parents[2] / "the payload ran")}, last(folder))
+
+
+def other_size(folder: Path) -> None:
+    saved(folder.parents[2] / "large.ckpt", CNN(kernel_size=7))
+
+
+def written(name: str, content: str) -> Callable[[Path], None]:
+    """Put a file into the folder of the command, or into the run's."""
+
+    def arrange(folder: Path) -> None:
+        path = folder / name.removeprefix("run/") if name.startswith("run/") else folder.parents[2] / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+
+    return arrange
+
+
+def moving_picture(folder: Path) -> None:
+    frames = [Image.new("L", (28, 28), grey) for grey in (0, 100, 200)]
+    frames[0].save(folder.parents[2] / "moving.gif", save_all=True, append_images=frames[1:])
+
+
+def huge_picture(folder: Path) -> None:
+    huge(folder.parents[2] / "huge.png")
+
+
+def cut_picture(folder: Path) -> None:
+    path = folder.parents[2] / "cut.png"
+    Image.effect_noise((60, 60), 90).save(path)
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def mnist(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    """Files with MNIST's names that are not MNIST's."""
+
+    def arrange(folder: Path) -> None:
+        raw = folder.parents[2] / "data" / "MNIST" / "raw"
+        raw.mkdir(parents=True)
+        for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+            (raw / f"{name}-ubyte.gz").write_bytes(change(b"\x1f\x8b\x08\x00 not really"))
+
+    return arrange
+
+
+def nothing(folder: Path) -> None:
+    """Leave all as it is."""
+
+
+class Row(NamedTuple):
+    """A fault.
+
+    Attributes:
+        command: What is typed, RUN standing for the run's folder.
+        sentence: What the one line on stderr says, or else stdout.
+        arrange: What is done to the run's folder, or to that of the command, before.
+        status: What the command ends with.
+        is_slow: Whether it is left to `make test-slow`.
+    """
+
+    command: str
+    sentence: str
+    arrange: Callable[[Path], None] = nothing
+    status: int = 1
+    is_slow: bool = False
+
+
+ROWS = {
+    # options
+    "unknown group option": Row("train.py data=mnst", "data=mnst does not exist: did you mean mnist?"),
+    "misspelt key": Row("train.py model.batchnrom=true", "unknown key model.batchnrom: did you mean model.batchnorm?"),
+    "added key": Row("train.py +model.lrr=1", "unknown key model.lrr: did you mean model.lr?"),
+    "added key at the top": Row("train.py +lrr=1", "unknown key lrr: choose from callbacks, ckpt_path, data"),
+    "added group": Row("train.py +data=digits", "data is there already: write data=... without the +"),
+    "added key of an attack": Row("analyze.py attack=pgd +attack.beta=1", "unknown key attack.beta"),
+    "added key of the trainer": Row(
+        "train.py data=digits +trainer.max_epoch=1",
+        "unknown key trainer.max_epoch: did you mean trainer.max_epochs?",
+        is_slow=True,
+    ),
+    "section left out": Row("train.py ~model", "model cannot be left out"),
+    "not an option": Row("train.py batchnorm", "'batchnorm' is not an option: write key=value"),
+    "unknown flag": Row("train.py --fast", "unrecognized arguments: --fast (--help shows examples)"),
+    "wrong type": Row("train.py model.lr=fast", "model.lr must be a number above 0, got fast: set model.lr="),
+    "wrong type, a yes": Row("train.py model.batchnorm=1", "model.batchnorm must be true or false, got 1"),
+    "negative number": Row("train.py model.lr=-1", "model.lr must be a number above 0, got -1"),
+    "nan": Row("train.py model.lr=nan", "model.lr must be a number above 0, got nan"),
+    "inf": Row("train.py model.weight_decay=inf", "model.weight_decay must be a number of at least 0, got inf"),
+    "huge seed": Row("train.py seed=4294967296", "seed must be a whole number from 0 to 4,294,967,295"),
+    "huge number": Row(f"train.py trainer.max_epochs={10**30}", "trainer.max_epochs must be a whole number from 1 to"),
+    "batch size 0": Row("train.py data.batch_size=0", "data.batch_size must be a whole number from 1 to"),
+    "epochs 0": Row("train.py trainer.max_epochs=0", "trainer.max_epochs must be a whole number from 1 to"),
+    "steps 0": Row("analyze.py attack=targeted attack.steps=0", "attack.steps must be a whole number of at least 1"),
+    "target 10": Row("analyze.py attack=targeted attack.target=10", "attack.target must be null or a class from 0"),
+    "comma without -m": Row("train.py seed=0,1", "seed has several values, 0,1: add -m to sweep over them"),
+    "empty sweep": Row("train.py -m seed=range(0,0)", "the sweep is empty"),
+    "mistake in a sweep": Row("train.py -m data=digits model.lrr=1,2", "unknown key model.lrr: did you mean model.lr?"),
+    "path with =": Row("analyze.py ckpt_path=a=b", """write "ckpt_path='a=b'\""""),
+    "path with a bracket": Row("train.py data.root=[data", """write "data.root='[data'\""""),
+    "path with a leading ~": Row("analyze.py ckpt_path=~/run", """write "ckpt_path='~/run'\""""),
+    "path as it says": Row("""analyze.py "ckpt_path='a=b'\"""", "there is no checkpoint at a=b: set ckpt_path="),
+    "no GPU": Row(
+        "train.py data=digits trainer=gpu", "trainer.accelerator=gpu, but torch finds no GPU: set trainer=cpu"
+    ),
+    # checkpoints
+    "no run": Row("analyze.py", "there is no run below outputs/ or multirun/ to look at", shutil.rmtree),
+    "no run to go on with": Row(
+        "train.py ckpt_path=last",
+        "there is no run below outputs/ or multirun/ to go on with",
+        shutil.rmtree,
+        is_slow=True,
+    ),
+    "missing checkpoint": Row("analyze.py ckpt_path=nowhere", "there is no checkpoint at nowhere: set ckpt_path="),
+    "missing other": Row("analyze.py against=nowhere", "there is no checkpoint at nowhere: set against="),
+    "empty checkpoint": Row("analyze.py ckpt_path=RUN/checkpoints/last.ckpt", "is empty", damage(lambda good: b"")),
+    "text for a checkpoint": Row(
+        "train.py ckpt_path=RUN/checkpoints/last.ckpt",
+        "it is no archive, but begins with b'text'",
+        damage(lambda good: b"text"),
+    ),
+    "folder for a checkpoint": Row(
+        "analyze.py ckpt_path=outputs", "there is no checkpoint at outputs/checkpoints/last"
+    ),
+    "truncated checkpoint": Row(
+        "train.py ckpt_path=RUN/checkpoints/last.ckpt", "is cut off", damage(lambda good: good[: len(good) // 2])
+    ),
+    "flipped bit": Row(
+        "analyze.py ckpt_path=RUN/checkpoints/last.ckpt",
+        "does not have its checksum",
+        damage(lambda good: changed(good, len(good) // 2)),
+    ),
+    "flipped bit in the newest run": Row(
+        "analyze.py", "does not have its checksum", damage(lambda good: changed(good, len(good) // 2)), is_slow=True
+    ),
+    "address for a checkpoint": Row("analyze.py ckpt_path=https://example.com/last.ckpt", "is an address"),
+    "foreign checkpoint": Row(
+        "analyze.py ckpt_path=RUN",
+        "is a checkpoint of another kind of network",
+        replace(state_dict={"w": torch.ones(2)}),
+    ),
+    "malicious checkpoint": Row(
+        "analyze.py ckpt_path=RUN", "it holds a pickle which names getattr, and is not run", malicious
+    ),
+    "malicious checkpoint to train on": Row(
+        "train.py ckpt_path=RUN trainer.max_epochs=2", "it holds a pickle which names getattr", malicious, is_slow=True
+    ),
+    "network that is no more": Row(
+        "analyze.py ckpt_path=RUN",
+        "fc2.bias is not finite",
+        lambda folder: replace(
+            state_dict=torch.load(last(folder), weights_only=True)["state_dict"]
+            | {"network.fc2.bias": torch.full((10,), torch.nan)}
+        )(folder),
+        is_slow=True,
+    ),
+    "weights alone to train on": Row(
+        "train.py ckpt_path=RUN trainer.max_epochs=2", "holds weights alone", replace(optimizer_states=None)
+    ),
+    "two sizes of filters": Row(
+        "analyze.py ckpt_path=RUN against=large.ckpt", "the two networks have filters of 3x3 and 7x7", other_size
+    ),
+    "run that is finished": Row("train.py ckpt_path=RUN", "has trained for all of its epochs already", status=0),
+    "other options for a run": Row("train.py ckpt_path=last model.lr=0.5", "cannot become 0.5 half way", is_slow=True),
+    "malicious config.yaml, in a list": Row(
+        "train.py ckpt_path=RUN",
+        "asks for os.system, which is not run from a file",
+        lambda folder: (folder / "config.yaml").write_text(
+            (folder / "config.yaml")
+            .read_text()
+            .replace("model:\n", "model:\n  x: [{_target_: os.system, command: ls}]\n")
+        ),
+        is_slow=True,
+    ),
+    "malicious config.yaml": Row(
+        "train.py ckpt_path=RUN",
+        "asks for os.system, which is not run from a file",
+        lambda folder: (folder / "config.yaml").write_text(
+            (folder / "config.yaml")
+            .read_text()
+            .replace("callbacks: {}", "callbacks: {x: {_target_: os.system, command: ls}}")
+        ),
+    ),
+    "damaged config.yaml": Row(
+        "train.py ckpt_path=RUN", "is damaged: it is not a run's", written("run/config.yaml", "[1, {"), is_slow=True
+    ),
+    "number for a config.yaml": Row(
+        "train.py ckpt_path=RUN", "is damaged: it is not a run's", written("run/config.yaml", "5"), is_slow=True
+    ),
+    "damaged results.json": Row(
+        "analyze.py", "results.json is damaged", written("run/results.json", '{"epochs": 1'), is_slow=True
+    ),
+    # data
+    "no network and no data": Row("train.py data=mnist data.fallback=null", "could not be downloaded", is_slow=True),
+    "files with a wrong checksum": Row(
+        "train.py data=mnist", "is damaged: 15 bytes, MD5 ", mnist(lambda content: content), is_slow=True
+    ),
+    # pictures
+    "missing picture": Row("analyze.py image=nowhere.png", "there is no picture at nowhere.png", is_slow=True),
+    "no picture": Row(
+        "analyze.py image=text.png", "it is no picture in a format that is read", written("text.png", "text")
+    ),
+    "truncated picture": Row(
+        "analyze.py image=cut.png", "cut.png cannot be read as a picture", cut_picture, is_slow=True
+    ),
+    "huge picture": Row("analyze.py image=huge.png", "huge.png has too many pixels", huge_picture, is_slow=True),
+    "animated picture": Row(
+        "analyze.py image=moving.gif", "is animated: save one of its 3 frames", moving_picture, is_slow=True
+    ),
+    # places
+    "output is a file": Row(
+        "train.py data=digits", "cannot use outputs/digits-paper/", lambda folder: _file_instead(folder.parent)
+    ),
+}
+
+
+def _file_instead(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("a file")
+
+
+OFFLINE = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+
+
+def typed(command: str, cwd: Path, **options: Any) -> Done:
+    """Run a command as it is typed; no network is reached."""
+    script, *words = shlex.split(command)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / script), *words],
+        cwd=cwd,
+        env=os.environ | OFFLINE | options.pop("env", {}),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        **options,
+    )
+    return Done(done.returncode, done.stdout, done.stderr, cwd)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if row.is_slow else name for name, row in ROWS.items()]
+)
+def test_a_fault_is_one_line_and_changes_nothing(name: str, run_folder: Path, tmp_path: Path) -> None:
+    row = ROWS[name]
+    row.arrange(run_folder)
+    before = fingerprints(tmp_path)
+    done = typed(row.command.replace("RUN", str(run_folder.relative_to(tmp_path))), tmp_path)
+    assert done.status == row.status, done.err
+    if row.status:
+        assert row.sentence in done.err
+        assert done.err.startswith("error: ")
+        assert len(done.err.splitlines()) == 1
+        assert "HYDRA_FULL_ERROR" not in done.err  # a mistake that was foreseen
+    else:
+        assert done.err == ""
+        assert row.sentence in done.out
+        assert done.results_path == run_folder / "results.json"
+    assert fingerprints(tmp_path) == before
