@@ -21,7 +21,8 @@ test: lint ## ruff, mypy and every test not marked slow
 	$(PYTEST) -m "not slow"
 
 test-slow: $(READY) ## the long tests: kills, faults, fuzzing, the report's whole recipe on MNIST, the pages in a real browser
-	$(PYTEST) --no-loadscope-reorder -m slow tests/test_lab.py tests  # the longest first
+	$(BIN)/python -m pytest -m "slow and mnist"
+	$(PYTEST) -m "slow and not mnist"
 
 check: lint audit ## ruff, mypy, known vulnerabilities, secrets and the tests that need no MNIST
 	$(PYTEST) -m "not slow and not mnist"
