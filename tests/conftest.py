@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from cnn_mnist.data import Batch, DataModule
 from cnn_mnist.network import CNN
+from tests.warm import Warm
 
 ROOT = Path(__file__).parents[1]
 MNIST_ROOT = Path(os.environ.get("CNN_MNIST_DATA", ROOT / "data"))
@@ -65,11 +66,16 @@ class Done(NamedTuple):
 Command = Callable[..., Done]
 
 
-def command(script: str, tmp_path_factory: pytest.TempPathFactory) -> Command:
-    """`python SCRIPT ARGUMENTS` in an empty folder, or in `cwd`."""
+NEEDS_A_FRESH_PROCESS = ("ddp", "launcher")  # they start processes of their own, which import the main module anew
+
+
+def command(script: str, tmp_path_factory: pytest.TempPathFactory, warm: Warm | None = None) -> Command:
+    """`python SCRIPT ARGUMENTS` in an empty folder, or in `cwd`: forked from the warm process where that will do."""
 
     def run(*arguments: str, cwd: Path | None = None, timeout: float = 300, **environment: str) -> Done:
         folder = cwd or tmp_path_factory.mktemp("run")
+        if warm and not environment and not any(word in " ".join(arguments) for word in NEEDS_A_FRESH_PROCESS):
+            return Done(*warm.run(ROOT / script, arguments, folder, timeout), folder)
         done = subprocess.run(
             [sys.executable, str(ROOT / script), *arguments],
             cwd=folder,
@@ -85,15 +91,23 @@ def command(script: str, tmp_path_factory: pytest.TempPathFactory) -> Command:
 
 
 @pytest.fixture(scope="session")
-def train(tmp_path_factory: pytest.TempPathFactory) -> Command:
-    """Run `python train.py`."""
-    return command("train.py", tmp_path_factory)
+def warm() -> Iterator[Warm]:
+    """A process that has imported everything, to fork commands from."""
+    process = Warm()
+    yield process
+    process.close()
 
 
 @pytest.fixture(scope="session")
-def analyze(tmp_path_factory: pytest.TempPathFactory) -> Command:
+def train(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> Command:
+    """Run `python train.py`."""
+    return command("train.py", tmp_path_factory, warm)
+
+
+@pytest.fixture(scope="session")
+def analyze(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> Command:
     """Run `python analyze.py`."""
-    return command("analyze.py", tmp_path_factory)
+    return command("analyze.py", tmp_path_factory, warm)
 
 
 SMALL = (

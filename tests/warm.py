@@ -1,0 +1,132 @@
+"""A process that has imported what commands import, and forks one for each command: 5 seconds of imports less each.
+
+A forked command is a process of its own, with its own folder, arguments, output and exit status. Commands whose
+environment differs, or that start processes themselves, get a fresh interpreter instead (`tests.conftest.command`).
+"""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+IMPORTS = (  # what train.py, analyze.py and search.py import on their way
+    "cnn_mnist.checkpoint",
+    "cnn_mnist.console",
+    "cnn_mnist.findings",
+    "cnn_mnist.results",
+    "cnn_mnist.runs",
+    "cnn_mnist.seeds",
+    "cnn_mnist.subject",
+    "cnn_mnist.tasks",
+    "cnn_mnist.module",
+    "captum.attr",
+    "pytorch_lightning.loggers",
+    "hydra._internal.hydra",
+    "torch.utils.tensorboard",
+)
+
+
+class Warm:
+    """The client's side: starts the warm process at first use."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[str] | None = None
+
+    def run(self, script: Path, arguments: tuple[str, ...], cwd: Path, timeout: float) -> tuple[int, str, str]:
+        """Run a command; returns its exit status, negative for a signal, and what it wrote to stdout and stderr."""
+        if self.process is None or self.process.poll() is not None:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.warm"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        outputs = [cwd.parent / f".{cwd.name}-{time.monotonic_ns()}-{name}" for name in ("out", "err")]
+        asked = {"script": str(script), "arguments": arguments, "cwd": str(cwd), "timeout": timeout}
+        self.process.stdin.write(json.dumps(asked | {"outputs": list(map(str, outputs))}) + "\n")
+        self.process.stdin.flush()
+        status = int(self.process.stdout.readline())
+        texts = [path.read_text() for path in outputs]
+        for path in outputs:
+            path.unlink()
+        if status == TIMED_OUT:
+            raise subprocess.TimeoutExpired([str(script), *arguments], timeout, *texts)
+        return status, *texts
+
+    def close(self) -> None:
+        """End the warm process."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.communicate()
+
+
+TIMED_OUT = 1000  # no exit status
+
+
+def serve() -> None:
+    """Fork a command for each line of stdin; answer with its status."""
+    import importlib
+
+    for name in IMPORTS:
+        importlib.import_module(name)
+    replies = os.fdopen(os.dup(1), "w")
+    for line in sys.stdin:
+        asked = json.loads(line)
+        sys.stdout.flush()
+        child = os.fork()
+        if not child:
+            replies.close()
+            _become(asked)
+        deadline = time.monotonic() + asked["timeout"]
+        status = _wait(child, deadline)
+        replies.write(f"{status}\n")
+        replies.flush()
+
+
+def _wait(child: int, deadline: float) -> int:
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > deadline:
+            os.kill(child, 9)
+            os.waitpid(child, 0)
+            return TIMED_OUT
+        time.sleep(0.005)
+
+
+def _become(asked: dict[str, object]) -> None:
+    """Turn this process into `python SCRIPT ARGUMENTS`."""
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)
+    for number, path in zip((1, 2), asked["outputs"], strict=True):  # type: ignore[call-overload]
+        with open(path, "w") as file:
+            os.dup2(file.fileno(), number)
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+    os.chdir(str(asked["cwd"]))
+    script = str(asked["script"])
+    sys.argv = [script, *asked["arguments"]]  # type: ignore[misc]
+    sys.path[0] = str(Path(script).parent)
+    status = 0
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        status = 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    serve()
