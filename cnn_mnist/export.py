@@ -70,7 +70,7 @@ logits = network(images)"""
 
 def _exported(network: CNN) -> ExportedProgram:
     """The graph of the network in eval mode, for any number of images."""
-    network = copy.deepcopy(network).cpu().to(memory_format=torch.contiguous_format)
+    network = copy.deepcopy(network).cpu()
     image = torch.zeros(2, 1, 28, 28)
     program = torch.export.export(network, (image,), dynamic_shapes={"images": {0: Dim("batch")}})
     for node in program.graph.nodes:

@@ -3,7 +3,7 @@
 `forward` is arranged for speed and `features` for looking inside; they compute the same function of the same
 parameters. What makes `forward` fast on a CPU:
 
-- images and filters lie channels-last in memory, in which the max-pool is vectorised;
+- images lie channels-last in memory, in which the max-pool is vectorised;
 - the pool comes before the ReLU, on a quarter of the values (max and ReLU commute);
 - the first batch normalisation costs next to nothing. Its statistics are those of a linear map of 3x3 patches of
   the image, so they follow from the patches' mean and covariance, nine numbers and a 9x9 matrix, without looking
@@ -60,11 +60,10 @@ class CNN(nn.Module):
         self.fc1 = nn.Linear(CHANNELS * 7 * 7, HIDDEN)
         self.norm3 = nn.BatchNorm1d(HIDDEN) if batchnorm else nn.Identity()
         self.fc2 = nn.Linear(HIDDEN, 10)
-        self.to(memory_format=torch.channels_last)
 
     def features(self, images: Tensor) -> Features:
         """Every hidden layer's output for images (B, 1, 28, 28), each layer in the report's order."""
-        conv1 = F.relu(self.norm1(self.conv1(images)))
+        conv1 = F.relu(self.norm1(self.conv1(images.to(memory_format=torch.channels_last))))
         pool1 = F.max_pool2d(conv1, 2)
         conv2 = F.relu(self.norm2(self.conv2(pool1)))
         pool2 = F.max_pool2d(conv2, 2)
@@ -76,22 +75,47 @@ class CNN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, 10) for images (B, 1, 28, 28)."""
-        x = images.contiguous(memory_format=torch.channels_last)
+        x = images.to(memory_format=torch.channels_last)  # not contiguous(), which leaves one channel as it is
         x = F.relu(F.max_pool2d(self._normalised_conv1(x), 2))  # (B, 32, 14, 14)
         x = F.relu(F.max_pool2d(self.norm2(self.conv2(x)), 2))  # (B, 32, 7, 7)
         logits: Tensor = self.fc2(self.hidden(x))
         return logits
 
     def _normalised_conv1(self, images: Tensor) -> Tensor:
-        """norm1(conv1(images)), (B, 32, 28, 28), as one convolution with normalised filters."""
+        """norm1(conv1(images)), (B, 32, 28, 28), as one convolution with normalised filters.
+
+        Where a hook waits on either layer, or another layer stands in its place, the two are called one by one.
+        """
+        if type(self.norm1) is not nn.BatchNorm2d or not all(map(is_plain, (self.conv1, self.norm1))):
+            maps: Tensor = self.norm1(self.conv1(images))
+            return maps
         weight, bias = self.conv1.weight, self.conv1.bias
         assert bias is not None
-        if isinstance(self.norm1, nn.BatchNorm2d):
-            mean, var = _statistics(self.norm1, images, weight, bias)
-            scale = self.norm1.weight * torch.rsqrt(var + self.norm1.eps)
-            weight = weight * scale.view(-1, 1, 1, 1)
-            bias = self.norm1.bias + (bias - mean) * scale
+        mean, var = _statistics(self.norm1, images, weight, bias)
+        scale = self.norm1.weight * torch.rsqrt(var + self.norm1.eps)
+        weight = weight * scale.view(-1, 1, 1, 1)
+        bias = self.norm1.bias + (bias - mean) * scale
         return F.conv2d(images, weight, bias, padding=self.kernel_size // 2)
+
+
+PLAIN = (nn.Conv2d, nn.BatchNorm2d, nn.BatchNorm1d, nn.Linear, nn.Identity)
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Whether a layer is one of PyTorch's own as it comes, so that its parameters say all that it does.
+
+    It is not where it has a hook, a subclass's or its own `forward`, or parameters computed from others (pruning,
+    parametrisations), or no running statistics.
+    """
+    return (
+        type(layer) in PLAIN
+        and "forward" not in vars(layer)
+        and not any(getattr(layer, name) for name in HOOKS)
+        and getattr(layer, "track_running_stats", True)
+        and getattr(layer, "affine", True)
+        and getattr(layer, "padding_mode", "zeros") == "zeros"
+    )
 
 
 def _statistics(norm: nn.BatchNorm2d, images: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

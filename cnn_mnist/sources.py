@@ -1,12 +1,14 @@
 """Where images come from: the published IDX files, packed as they are, and the digits inside scikit-learn.
 
 A file is read only against its checksum and never extracted, so there is nothing that could be half there; a
-download appears under its name whole and verified or not at all. A damaged file is named, and healed where that can be
-done: MNIST's packed and unpacked files stand in for one another, and a packed one is downloaded anew.
+download appears under its name whole and verified or not at all. MNIST's files are taken by their content, in whatever
+form people have them: packed, unpacked, packed again, or with a dot in the name. A damaged file is named; where another
+form of it is there that one is read, and a packed one is downloaded anew.
 """
 
 import gzip
 import hashlib
+import io
 import math
 import os
 import shutil
@@ -14,6 +16,7 @@ import struct
 import tempfile
 import time
 import warnings
+import zlib
 from contextlib import suppress
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -40,7 +43,7 @@ PATIENCE = 600.0  # seconds that a file may take
 MOST = 100_000_000  # bytes that a file may have: the largest has ten million
 DAY = 86_400.0  # seconds after which no download is at work any more
 
-# MNIST's files unpacked, for those who have them only so. The packed ones' checksums are torchvision's.
+# MNIST's files unpacked: what is in them, however they are packed. The packed ones' checksums are torchvision's.
 UNPACKED_MD5 = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
@@ -167,12 +170,12 @@ def read(dataset: str, root: Path, part: str) -> Arrays:
     for name, _ in SOURCES[dataset].resources:
         if name.startswith(part):
             damaged = []
-            for path, md5 in _candidates(dataset, root, name):
+            for path in _candidates(dataset, root, name):
                 content = path.read_bytes()
-                if (damage := _differs(path, content, md5)) is None:
-                    arrays.append(parse_idx(gzip.decompress(content) if path.suffix == ".gz" else content))
+                if (unpacked := _published(dataset, name, content)) is not None:
+                    arrays.append(parse_idx(unpacked))
                     break
-                damaged.append(damage)
+                damaged.append(_differs(dataset, name, path, content))
             else:
                 if damaged:
                     raise ValueError(f"{damaged[0]}: put the original in its place, or delete it to have it downloaded")
@@ -187,25 +190,51 @@ def _raw(dataset: str, root: Path) -> Path:
     return root / str(SOURCES[dataset].__name__) / "raw"
 
 
-def _candidates(dataset: str, root: Path, name: str) -> list[tuple[Path, str]]:
-    """Files that hold the same, with their checksums: the packed one and, for MNIST, the unpacked one."""
+def _candidates(dataset: str, root: Path, name: str) -> list[Path]:
+    """Files that may hold the same: the packed one and, for MNIST, those by other names that people have."""
     packed = _raw(dataset, root) / name
-    found = [(packed, dict(SOURCES[dataset].resources)[name])]
+    names = [name]
     if dataset == "mnist":
-        unpacked = packed.with_suffix("")
-        found.append((unpacked, UNPACKED_MD5[unpacked.name]))
-    return [(path, md5) for path, md5 in found if path.exists()]
+        plain = packed.stem  # such as train-images-idx3-ubyte
+        dotted = plain.replace("-idx", ".idx")  # as some archives unpack it
+        names += [plain, dotted, f"{dotted}.gz"]
+    return [path for path in map(packed.with_name, names) if path.is_file()]
+
+
+def _published(dataset: str, name: str, content: bytes) -> bytes | None:
+    """A file's content, unpacked, where it is what was published under `name`; else None."""
+    is_packed = content.startswith(b"\x1f\x8b")
+    is_original = _md5(content) == dict(SOURCES[dataset].resources)[name]
+    unpacked = content
+    if is_packed:
+        try:
+            with gzip.open(io.BytesIO(content)) as file:
+                unpacked = file.read(MOST)
+        except (OSError, EOFError, zlib.error):
+            return None
+    if is_original or (dataset == "mnist" and _md5(unpacked) == UNPACKED_MD5[Path(name).stem]):
+        return unpacked
+    return None
 
 
 def _damage(dataset: str, root: Path, name: str) -> str | None:
     """What is wrong with a file, empty where it is absent; None where it, or what stands in for it, is as published."""
-    found = [_differs(path, path.read_bytes(), md5) for path, md5 in _candidates(dataset, root, name)]
-    return None if None in found else next(iter(found), "")
+    found = []
+    for path in _candidates(dataset, root, name):
+        content = path.read_bytes()
+        if _published(dataset, name, content) is not None:
+            return None
+        found.append(_differs(dataset, name, path, content))
+    return next(iter(found), "")
 
 
-def _differs(path: Path, content: bytes, md5: str) -> str | None:
-    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    return None if found == md5 else f"{path} is damaged: {len(content):,} bytes, MD5 {found}, expected MD5 {md5}"
+def _differs(dataset: str, name: str, path: Path, content: bytes) -> str:
+    md5 = dict(SOURCES[dataset].resources)[name] if path.name == name else UNPACKED_MD5[Path(name).stem]
+    return f"{path} is damaged: {len(content):,} bytes, MD5 {_md5(content)}, expected MD5 {md5}"
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def parse_idx(content: bytes) -> Tensor:

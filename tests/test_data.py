@@ -291,6 +291,30 @@ def test_unpacked_files_will_do(raw: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert torch.equal(module(raw.parents[1], fallback=None).train.images, packed.train.images)
 
 
+@pytest.mark.parametrize("form", ["unpacked under the packed name", "packed again", "dotted", "dotted and packed"])
+def test_files_are_taken_by_their_content(form: str, raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = module(raw.parents[1])
+    for name in NAMES:
+        content = gzip.decompress((raw / name).read_bytes())
+        (raw / name).unlink()
+        plain = name.removesuffix(".gz")
+        monkeypatch.setitem(sources.UNPACKED_MD5, plain, hashlib.md5(content).hexdigest())
+        again = gzip.compress(content, compresslevel=1, mtime=7)
+        dotted = plain.replace("-idx", ".idx")
+        written, what = {
+            "unpacked under the packed name": (name, content),
+            "packed again": (name, again),
+            "dotted": (dotted, content),
+            "dotted and packed": (f"{dotted}.gz", again),
+        }[form]
+        (raw / written).write_bytes(what)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = module(raw.parents[1], fallback=None)
+    assert torch.equal(found.train.images, expected.train.images)
+    assert torch.equal(found.test.labels, expected.test.labels)
+
+
 def test_a_half_unpacked_file_is_named(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unpack(raw, monkeypatch)
     path = raw / "train-images-idx3-ubyte"

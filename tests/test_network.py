@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, prune, vector_to_parameters
 
 from cnn_mnist.network import CNN
 
@@ -113,3 +114,48 @@ def test_an_images_logits_do_not_depend_on_its_batch(images: Tensor) -> None:
     network, _ = pair(batchnorm=True)
     network.eval()
     torch.testing.assert_close(network(images)[:1], network(images[:1]))
+
+
+@pytest.mark.parametrize("batchnorm", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", ["conv1", "norm1", "conv2", "norm2", "fc1", "norm3", "fc2"])
+def test_a_hook_on_any_layer_fires_and_changes_no_number(
+    name: str, training: bool, batchnorm: bool, images: Tensor
+) -> None:
+    network, reference = pair(batchnorm)
+    network.train(training)
+    reference.train(training)
+    seen: list[Tensor] = []
+    getattr(network, name).register_forward_hook(lambda layer, given, output: seen.append(output))
+    torch.testing.assert_close(network(images), reference(images))
+    assert len(seen) == 1
+
+
+def test_captum_looks_into_a_layer(images: Tensor) -> None:
+    from captum.attr import LayerActivation
+
+    network, _ = pair(batchnorm=True)
+    network.eval()
+    found = LayerActivation(network, network.norm1).attribute(images)
+    torch.testing.assert_close(F.relu(found), network.features(images).conv1)
+
+
+def test_parameters_may_be_flattened_pruned_and_optimised_by_lbfgs(images: Tensor) -> None:
+    network = CNN(batchnorm=True).double()
+    assert all(parameter.is_contiguous() for parameter in network.parameters())
+    vector = parameters_to_vector(network.parameters())
+    vector_to_parameters(vector * 0.5, network.parameters())
+    labels = torch.arange(20) % 10
+    optimizer = torch.optim.LBFGS(network.parameters(), lr=0.1, max_iter=3)
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = F.cross_entropy(network(images), labels)
+        value.backward()
+        return value
+
+    before = loss().item()
+    optimizer.step(loss)
+    assert loss().item() < before
+    prune.ln_structured(network.conv2, "weight", amount=0.5, n=2, dim=0)
+    assert network(images).shape == (20, 10)

@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnn_mnist.analysis import reach
-from cnn_mnist.guard import untouched
-from cnn_mnist.network import CNN
+from cnn_mnist.guard import checked_images, examined
 
 OCCLUDED_AT_ONCE = 200  # occluded images, on the plain path: more of them would not stay in cache
 
@@ -60,8 +59,9 @@ def occlusion_map(
 ) -> OcclusionMap:
     """Probability of the true class with a patch at each position; low means the patch hid what mattered.
 
-    For this project's network only what the patch can reach is computed anew: the same numbers to 1e-5, several times
-    as fast. Any other model sees every occluded image, some 200 at a time.
+    For this project's network, as it comes, only what the patch can reach is computed anew: the same numbers to 1e-5,
+    several times as fast. Any other model, and that one with hooks or other layers, sees every occluded image, some
+    200 at a time.
 
     Args:
         model: Images (B, 1, H, W) to logits (B, C); left as it was.
@@ -75,23 +75,24 @@ def occlusion_map(
         Maps over a grid of G = (H - window) // stride + 1 positions along each axis.
 
     Raises:
-        ValueError: The window does not fit, the stride is below 1, or the fill is outside [0, 1].
+        ValueError: The window does not fit, the stride is below 1, or the fill is outside [0, 1]; or as
+            `guard.examined` says of model, images and labels.
 
     Source: lab report 2.4 and 3.2.3; Zeiler and Fergus 2014.
     """
-    side = min(images.shape[2:])
+    side = min(checked_images(images).shape[2:])
     if not 1 <= window <= side:
         raise ValueError(f"window must be 1..{side} pixels, got {window}: set occlusion.window")
     if stride < 1:
         raise ValueError(f"stride must be at least 1 pixel, got {stride}: set occlusion.stride")
     if not 0 <= fill <= 1:
         raise ValueError(f"fill must be from 0 to 1, got {fill}: set occlusion.fill")
-    with torch.no_grad(), untouched(model):
-        if isinstance(model, CNN) and images.shape[1:] == (1, 28, 28) and images.dtype == torch.float32:
+    with torch.no_grad(), examined(model, images, labels) as (logits_of, images, labels):
+        if reach.fits(model, images):
             occluded = reach.class_probabilities(model, images, window=window, stride=stride, fill=fill)
         else:
-            occluded = class_probabilities(model, images, window=window, stride=stride, fill=fill)
-        clean = torch.cat([model(part).softmax(1) for part in images.split(OCCLUDED_AT_ONCE)])
+            occluded = class_probabilities(logits_of, images, window=window, stride=stride, fill=fill)
+        clean = torch.cat([logits_of(part).softmax(1) for part in images.split(OCCLUDED_AT_ONCE)])
     index = labels.view(-1, 1, 1, 1).expand(*occluded.shape[:3], 1)
     return OcclusionMap(
         probability=occluded.gather(3, index)[..., 0],
@@ -122,29 +123,34 @@ def class_probabilities(model: nn.Module, images: Tensor, *, window: int, stride
     return torch.cat(found, 1).transpose(0, 1).reshape(len(images), len(rows), len(columns), -1)
 
 
-def mean_drop(maps: OcclusionMap, size: int = 28) -> Tensor:
+def mean_drop(maps: OcclusionMap, size: int | tuple[int, int] = 28) -> Tensor:
     """The drop of the true class's probability at each pixel, averaged over the patches that cover it.
 
-    This is what captum calls an occlusion attribution: high means important. A pixel that no patch covers is NaN.
+    High means important. A pixel that no patch covers is NaN. Where the last patch ends at the edge of the image,
+    `(size - window) % stride == 0`, this is what captum calls an occlusion attribution. Elsewhere captum adds a last
+    patch that hangs over the edge; the maps have none, so the pixels that it would cover differ or are NaN.
 
     Args:
-        maps: The maps of B images of `size` x `size` pixels.
-        size: Height and width of the images in pixels.
+        maps: The maps of B images.
+        size: Height and width of the images in pixels; one number for square ones.
 
     Returns:
-        (B, size, size) in [-1, 1].
+        (B, height, width) in [-1, 1].
 
     Raises:
         ValueError: The maps are not of images of that size.
     """
-    if (size - maps.window) // maps.stride + 1 != maps.probability.shape[-1]:
-        raise ValueError(f"maps of {maps.probability.shape[-1]} positions an axis are not of {size}x{size} images")
+    height, width = (size, size) if isinstance(size, int) else size
+    grid = tuple((side - maps.window) // maps.stride + 1 for side in (height, width))
+    if grid != maps.probability.shape[1:]:
+        positions = " x ".join(map(str, maps.probability.shape[1:]))
+        raise ValueError(f"maps of {positions} positions are not of images of {height} x {width} pixels: set size=")
     drop = (maps.clean[:, None, None] - maps.probability)[:, None]
     patch = torch.ones(1, 1, maps.window, maps.window, dtype=drop.dtype, device=drop.device)
     total = F.conv_transpose2d(drop, patch, stride=maps.stride)
     count = F.conv_transpose2d(torch.ones_like(drop[:1]), patch, stride=maps.stride)
-    margin = size - total.shape[-1]
-    return F.pad(total / count, (0, margin, 0, margin), value=torch.nan)[:, 0]  # 0 / 0 between far-apart patches
+    margins = (0, width - total.shape[3], 0, height - total.shape[2])
+    return F.pad(total / count, margins, value=torch.nan)[:, 0]  # 0 / 0 between far-apart patches
 
 
 def resistance(

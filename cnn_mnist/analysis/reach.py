@@ -17,14 +17,14 @@ The arithmetic of a position is a fifth of the full forward pass.
 """
 
 from itertools import groupby
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
-from cnn_mnist.network import CHANNELS, CNN, HIDDEN
+from cnn_mnist.network import CHANNELS, CNN, HIDDEN, HOOKS, is_plain
 
 POOL1, POOL2 = 14, 7  # rows and columns
 IMAGES_AT_ONCE = 100  # in FC1: the larger, the better its matrix products, at 2 MB an image
@@ -69,6 +69,22 @@ class Axis(NamedTuple):
         """The states (2 * pairs, K) that the two rows of `conv2` behind each of those pairs see."""
         windows = [group.states.unfold(1, kernel_size, 1) for group in self.groups]  # (positions, rows of conv2, K)
         return torch.cat([w.unflatten(1, (-1, 2)).transpose(0, 1).flatten(0, 2) for w in windows])
+
+
+def fits(model: nn.Module, images: Tensor) -> TypeGuard[CNN]:
+    """Whether a model is the lab's network as it comes, every layer of it, and the images are of its size and dtype."""
+    if type(model) is not CNN or images.shape[1:] != (1, 28, 28):
+        return False
+    if "forward" in vars(model) or any(getattr(model, name) for name in HOOKS):
+        return False
+    with torch.device("meta"):  # draws no random numbers
+        usual = CNN(model.batchnorm, model.kernel_size)
+    tensors = [images, *model.parameters()]
+    return repr(model) == repr(usual) and all(map(is_plain, model.children())) and _are_floats(tensors)
+
+
+def _are_floats(tensors: list[Tensor]) -> bool:
+    return all(tensor.dtype == torch.float32 for tensor in tensors)
 
 
 def class_probabilities(network: CNN, images: Tensor, *, window: int, stride: int, fill: float) -> Tensor:

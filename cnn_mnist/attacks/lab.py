@@ -15,7 +15,8 @@ from cnn_mnist.ascent import (
     to_grey_values,
     unit_inside,
 )
-from cnn_mnist.attacks.result import AttackResult, as_classes, attacking, check_number, conclude
+from cnn_mnist.attacks.result import AttackResult, check_number, conclude
+from cnn_mnist.guard import checked_images, examined, seeded
 
 GROWTH = 1.2  # of beta in a step, once the target is reached
 
@@ -27,7 +28,7 @@ def non_targeted(
     steps: int,
     step_size: float,
     confidence: float = 0.999,
-    generator: torch.Generator,
+    generator: torch.Generator | None = None,
     shape: tuple[int, int, int] = (1, 28, 28),
 ) -> AttackResult:
     """Images made from noise that the model takes for a class; the field calls them fooling images.
@@ -41,16 +42,19 @@ def non_targeted(
         steps: Most steps.
         step_size: L2 norm of a step, in units of the grey value.
         confidence: Probability of the target at which an image is done, 0..1.
-        generator: Of the noise.
+        generator: Of the noise; None: one with seed 0.
         shape: Of an image.
 
     Raises:
-        ValueError: As `attacking` says, or an option out of range.
+        ValueError: As `examined` says, or an option out of range.
 
     Source: lab report 2.5 and 3.3.1; Nguyen, Yosinski and Clune 2015.
     """
     _check(steps, step_size, confidence)
     target = torch.as_tensor(target, dtype=torch.long).reshape(-1)
+    if not len(target):
+        raise ValueError("there are no classes to aim at: target is empty")
+    generator = seeded(generator)
     drawn = torch.randn(len(target), *shape, generator=generator, device=generator.device)
     device = next(model.parameters(), drawn).device
     start, target = (0.5 + 0.1 * drawn).clamp(0, 1).to(device), target.to(device)
@@ -82,14 +86,13 @@ def noise(
         epsilon: Budget: the largest change of a pixel, 0..1. None: there is none.
 
     Raises:
-        ValueError: As `attacking` says, or an option out of range.
+        ValueError: As `examined` says, or an option out of range.
 
     Source: lab report 3.3.3.
     """
     _check(steps, step_size, confidence)
     check_number("epsilon", 1 if epsilon is None else epsilon, 0, 1)
-    target = as_classes(target, images)
-    project = to_grey_values if epsilon is None else linf_ball(images, epsilon).project
+    project = to_grey_values if epsilon is None else linf_ball(checked_images(images), epsilon).project
     return _climb_logit(model, images, target, steps, step_size, confidence, standardised, project)
 
 
@@ -121,36 +124,35 @@ def targeted(
         confidence: Probability of the target that is a success, 0..1.
 
     Raises:
-        ValueError: As `attacking` says, or an option out of range.
+        ValueError: As `examined` says, or an option out of range.
 
     Source: lab report 2.5 and 3.3.2; the search for the weight after Carlini and Wagner 2017 and Rony et al. 2019.
     """
     _check(steps, step_size, confidence)
     check_number("beta", beta, 0)
-    target = as_classes(target, images)
-    weight = torch.full((len(images),), float(max(1, beta)), device=images.device)  # of the search: 0 could not grow
-    was_reached = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+    with examined(model, images, target, name="target") as (logits_of, images, target):
+        weight = torch.full((len(images),), float(max(1, beta)), device=images.device)  # of the search: 0 cannot grow
+        was_reached = torch.zeros(len(images), dtype=torch.bool, device=images.device)
 
-    def judge(x: Tensor, index: Tensor) -> Judged:
-        logits, aim = model(x), target[index][:, None]
-        logit = logits.gather(1, aim)[:, 0]
-        runner_up = logits.scatter(1, aim, -torch.inf).amax(1)
-        probability = logits.detach().softmax(1).gather(1, aim)[:, 0]
-        mse = (x - images[index]).square().mean((1, 2, 3))
-        holds = (probability >= confidence) & (logit > runner_up)
-        was_reached[index] |= holds
-        searches = was_reached[index]
-        weight[index] *= torch.where(searches, torch.where(holds, GROWTH, 1 / GROWTH), 1)
-        return Judged(
-            cost=torch.where(searches, logit - runner_up - weight[index] * mse, logit - beta * mse),
-            is_done=holds & (mse == 0),  # it was seen as the target from the first
-            score=torch.where(holds, 1 - mse, logits.log_softmax(1).gather(1, aim)[:, 0]),
-            shown=logit - beta * mse,
-        )
+        def judge(x: Tensor, index: Tensor) -> Judged:
+            logits, aim = logits_of(x), target[index][:, None]
+            logit = logits.gather(1, aim)[:, 0]
+            runner_up = logits.scatter(1, aim, -torch.inf).amax(1)
+            probability = logits.detach().softmax(1).gather(1, aim)[:, 0]
+            mse = (x - images[index]).square().mean((1, 2, 3))
+            holds = (probability >= confidence) & (logit > runner_up)
+            was_reached[index] |= holds
+            searches = was_reached[index]
+            weight[index] *= torch.where(searches, torch.where(holds, GROWTH, 1 / GROWTH), 1)
+            return Judged(
+                cost=torch.where(searches, logit - runner_up - weight[index] * mse, logit - beta * mse),
+                is_done=holds & (mse == 0),  # it was seen as the target from the first
+                score=torch.where(holds, 1 - mse, logits.log_softmax(1).gather(1, aim)[:, 0]),
+                shown=logit - beta * mse,
+            )
 
-    with attacking(model, images, target):
         climbed = ascend(judge, images, steps=steps, step_size=step_size, direction=unit_inside, project=to_grey_values)
-        return conclude(model, images, climbed, target, confidence=confidence)
+        return conclude(logits_of, images, climbed, target, confidence=confidence)
 
 
 def universal(
@@ -180,24 +182,22 @@ def universal(
         generator: Draws them; None: one with seed 0.
 
     Raises:
-        ValueError: As `attacking` says, or an option out of range.
+        ValueError: As `examined` says, or an option out of range.
 
     Source: lab report 3.3.3; Moosavi-Dezfooli, Fawzi, Fawzi and Frossard 2017.
     """
     _check(steps, step_size, 1)
     check_number("epsilon", epsilon, 0, 1)
     check_number("batch_size", batch_size, 1)
-    classes = as_classes(target, images)
-    if generator is None:
-        generator = torch.Generator().manual_seed(0)
+    generator = seeded(generator)
+    with examined(model, images, target, name="target") as (logits_of, images, classes):
 
-    def mean_log_probability(matrix: Tensor, index: Tensor) -> Judged:
-        drawn = torch.randint(len(images), (batch_size,), generator=generator, device=generator.device)
-        chosen = drawn.to(images.device)
-        logits = model((images[chosen] + matrix).clamp(0, 1))
-        return Judged(-F.cross_entropy(logits, classes[chosen])[None])
+        def mean_log_probability(matrix: Tensor, index: Tensor) -> Judged:
+            drawn = torch.randint(len(images), (batch_size,), generator=generator, device=generator.device)
+            chosen = drawn.to(images.device)
+            logits = logits_of((images[chosen] + matrix).clamp(0, 1))
+            return Judged(-F.cross_entropy(logits, classes[chosen])[None])
 
-    with attacking(model, images, classes):
         climbed = ascend(
             mean_log_probability,
             torch.zeros_like(images[:1]),
@@ -213,13 +213,13 @@ def universal(
             trace=climbed.trace.expand(-1, len(images)),
             is_flat=climbed.is_flat.expand(len(images)),
         )
-        return conclude(model, images, shared, classes)._replace(perturbation=matrix)
+        return conclude(logits_of, images, shared, classes)._replace(perturbation=matrix)
 
 
 def _climb_logit(
     model: nn.Module,
     start: Tensor,
-    target: Tensor,
+    target: Tensor | int,
     steps: int,
     step_size: float,
     confidence: float,
@@ -227,15 +227,15 @@ def _climb_logit(
     project: Project,
 ) -> AttackResult:
     """Raise the logit of the target until its probability is high enough."""
+    with examined(model, start, target, name="target") as (logits_of, start, target):
 
-    def judge(x: Tensor, index: Tensor) -> Judged:
-        logits, aim = model(x), target[index][:, None]
-        reached = logits.softmax(1).gather(1, aim)[:, 0] >= confidence
-        return Judged(logits.gather(1, aim)[:, 0], reached)
+        def judge(x: Tensor, index: Tensor) -> Judged:
+            logits, aim = logits_of(x), target[index][:, None]
+            reached = logits.softmax(1).gather(1, aim)[:, 0] >= confidence
+            return Judged(logits.gather(1, aim)[:, 0], reached)
 
-    with attacking(model, start, target):
         climbed = ascend(judge, start, steps=steps, step_size=step_size, direction=direction, project=project)
-        return conclude(model, start, climbed, target, confidence=confidence)
+        return conclude(logits_of, start, climbed, target, confidence=confidence)
 
 
 def _check(steps: int, step_size: float, confidence: float) -> None:

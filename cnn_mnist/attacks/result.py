@@ -1,9 +1,8 @@
-"""What every attack returns, and the checks of what it is given."""
+"""What every attack returns."""
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,11 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnn_mnist.ascent import Ascent, batch_size
-from cnn_mnist.guard import untouched
-
-
-class AttackWarning(UserWarning):
-    """Something that makes an attack look weaker, or a model stronger, than it is."""
+from cnn_mnist.guard import ModelWarning, check_logits
 
 
 class AttackResult(NamedTuple):
@@ -74,59 +69,6 @@ class AttackResult(NamedTuple):
         return {name: value.double().mean().item() for name, value in means.items()}
 
 
-@contextmanager
-def attacking(model: nn.Module, images: Tensor, classes: Tensor, *, name: str = "target") -> Iterator[None]:
-    """Check an attack's inputs, and freeze the model in eval mode while it runs.
-
-    Args:
-        model: Images to logits (B, C).
-        images: (N, 1, H, W), to be in [0, 1].
-        classes: int64 (N,), to be in 0..C-1.
-        name: What the classes are, for the error.
-
-    Raises:
-        ValueError: Images outside [0, 1] or not floating point, classes outside the model's, or a model that returns
-            probabilities or something that is not finite.
-    """
-    check_images(images)
-    if any(module.training for module in model.modules()):
-        message = "the model was in train mode: it is attacked in eval mode, in which it predicts"
-        warnings.warn(message, AttackWarning, stacklevel=4)
-    with untouched(model):
-        logits = predict(model, images[:32])
-        check_logits(logits)
-        num_classes = logits.shape[1]
-        outside = classes[(classes < 0) | (classes >= num_classes)]
-        if len(outside):
-            raise ValueError(f"{name} must be a class, 0..{num_classes - 1}, got {int(outside[0])}")
-        yield
-
-
-def check_images(images: Tensor) -> None:
-    """Raise ValueError for anything but floating-point images (N, C, H, W) in [0, 1]."""
-    if images.ndim != 4:
-        raise ValueError(f"images must have the shape (N, 1, H, W), got {tuple(images.shape)}")
-    if not images.is_floating_point():
-        raise ValueError(f"images must be floats in [0, 1], got {images.dtype}: divide grey values of 0..255 by 255")
-    if not len(images):
-        raise ValueError("there are no images to attack")
-    low, high = images.min().item(), images.max().item()
-    if not (low >= 0 and high <= 1):  # so that NaN fails too
-        hint = ": these are grey values of 0..255, divide them by 255" if low >= 0 and 2 < high <= 255 else ""
-        raise ValueError(f"images must lie in [0, 1], got {low:g}..{high:g}{hint}")
-
-
-def check_logits(logits: Tensor) -> None:
-    """Raise ValueError where a model returns something else than logits (B, C)."""
-    if logits.ndim != 2:
-        raise ValueError(f"the model must return logits (B, C), got {tuple(logits.shape)}")
-    if not logits.isfinite().all():
-        raise ValueError("the model returns values that are not finite")
-    sums = logits.sum(1)
-    if (logits >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
-        raise ValueError("the model returns probabilities, whose gradients vanish: take its softmax off")
-
-
 def check_number(name: str, value: float, low: float, high: float = math.inf) -> None:
     """Raise ValueError for a number outside low..high."""
     if not (low <= value <= high and math.isfinite(value)):
@@ -161,10 +103,10 @@ def conclude(
     """
     if climbed.is_flat.any():
         message = (
-            f"the gradient is zero everywhere on {int(climbed.is_flat.sum())} of {len(original)} images: they cannot "
-            "be attacked by climbing, which does not make the model robust"
+            f"the gradient is zero everywhere on {int(climbed.is_flat.sum())} of {len(original)} images: an attack "
+            "that follows the gradient cannot move them, which does not make the model robust"
         )
-        warnings.warn(message, AttackWarning, stacklevel=3)
+        warnings.warn(message, ModelWarning, stacklevel=3)
     logits = predict(model, climbed.images)
     check_logits(logits)
     probability = logits.softmax(1)
@@ -176,16 +118,3 @@ def conclude(
         target, success = torch.full_like(classes, -1), predicted != classes
     perturbation = climbed.images - original
     return AttackResult(climbed.images, perturbation, target, predicted, highest, success, climbed.steps, climbed.trace)
-
-
-def as_classes(target: Tensor | int, images: Tensor) -> Tensor:
-    """One class for each image, int64 (N,), on the images' device.
-
-    Raises:
-        ValueError: They are no images, or not as many as the classes.
-    """
-    check_images(images)
-    classes = torch.as_tensor(target, dtype=torch.long, device=images.device)
-    if classes.ndim and classes.shape != images.shape[:1]:
-        raise ValueError(f"{len(images)} images need as many classes, got the shape {tuple(classes.shape)}")
-    return classes.expand(len(images))

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cnn_mnist.attacks.result import AttackResult, attacking, predict
+from cnn_mnist.attacks.result import AttackResult, predict
 from cnn_mnist.attacks.standard import fgsm, pgd
+from cnn_mnist.guard import examined, seeded
 
 MARGIN = 0.01  # a difference of accuracies below this says nothing
 
@@ -86,7 +87,7 @@ def gradient_masking(
     epsilon: float,
     step_size: float,
     steps: int,
-    generator: torch.Generator,
+    generator: torch.Generator | None = None,
 ) -> Masking:
     """Look for the signs that attacks fail because the gradient is hidden, and not because the model is robust.
 
@@ -97,10 +98,10 @@ def gradient_masking(
         epsilon: Budget in every pixel.
         step_size: Of PGD.
         steps: Of PGD.
-        generator: Of starts and random noise.
+        generator: Of starts and random noise; None: one with seed 0.
 
     Raises:
-        ValueError: As `attacking` says.
+        ValueError: As `examined` says.
 
     Source: Athalye, Carlini and Wagner 2018; Carlini et al. 2019, "On evaluating adversarial robustness".
     """
@@ -108,12 +109,13 @@ def gradient_masking(
     def accuracy(result: AttackResult) -> float:
         return 1 - result.success.double().mean().item()
 
+    generator = seeded(generator)
     first = fgsm(model, images, labels, epsilon=epsilon)
-    drawn = torch.rand(images.shape, generator=generator, device=generator.device).to(images)
-    with attacking(model, images, labels, name="label"):
+    with examined(model, images, labels) as (logits_of, images, labels):
+        drawn = torch.rand(images.shape, generator=generator, device=generator.device).to(images)
         moved = (images + epsilon * (drawn - 0.5).sign()).clamp(0, 1)
-        random = (predict(model, moved).argmax(1) == labels).double().mean().item()
-        chance = 1 / predict(model, images[:1]).shape[1]
+        random = (predict(logits_of, moved).argmax(1) == labels).double().mean().item()
+        chance = 1 / logits_of(images[:1]).shape[1]
     many = pgd(model, images, labels, epsilon=epsilon, step_size=step_size, steps=steps, generator=generator)
     huge = pgd(
         model, images, labels, epsilon=1, step_size=max(step_size, 2.5 / steps), steps=steps, generator=generator

@@ -19,7 +19,8 @@ from cnn_mnist.ascent import (
     sign,
     to_grey_values,
 )
-from cnn_mnist.attacks.result import AttackResult, as_classes, attacking, check_number, conclude, predict
+from cnn_mnist.attacks.result import AttackResult, check_number, conclude, predict
+from cnn_mnist.guard import examined, seeded
 
 
 def fgsm(
@@ -35,15 +36,14 @@ def fgsm(
         targeted: Whether to go towards `labels` instead of away from them.
 
     Raises:
-        ValueError: As `attacking` says, or an epsilon out of range.
+        ValueError: As `examined` says, or an epsilon out of range.
 
     Source: Goodfellow, Shlens and Szegedy 2015.
     """
     check_number("epsilon", epsilon, 0, 1)
-    labels = as_classes(labels, images)
-    with attacking(model, images, labels, name="label"):
+    with examined(model, images, labels) as (logits_of, images, labels):
         climbed = ascend(
-            _cross_entropy(model, labels, targeted, early_stop=False),
+            _cross_entropy(logits_of, labels, targeted, early_stop=False),
             images,
             steps=1,
             step_size=epsilon,
@@ -51,7 +51,7 @@ def fgsm(
             project=to_grey_values,
             look_back=False,
         )
-        return conclude(model, images, climbed, labels, targeted=targeted)
+        return conclude(logits_of, images, climbed, labels, targeted=targeted)
 
 
 def pgd(
@@ -66,7 +66,7 @@ def pgd(
     norm: str = "linf",
     targeted: bool = False,
     early_stop: bool = True,
-    generator: torch.Generator,
+    generator: torch.Generator | None = None,
     first: int = 0,
     progress: Progress = iter,
 ) -> AttackResult:
@@ -86,13 +86,14 @@ def pgd(
         targeted: Whether to go towards `labels` instead of away from them.
         early_stop: Whether an image is done at its first success. Otherwise every step of every start is taken, and an
             image is judged by its last step from each start, as other implementations do.
-        generator: Of the starts, on the CPU; the i-th image's do not depend on how many there are.
+        generator: Of the starts, on the CPU; the i-th image's do not depend on how many there are. None: one with
+            seed 0.
         first: How many images come before these in a larger set that is attacked piece by piece: with it the pieces
             together are what the whole would be.
         progress: Goes through the steps of each start, to show how far it is.
 
     Raises:
-        ValueError: As `attacking` says, or an option out of range.
+        ValueError: As `examined` says, or an option out of range.
 
     Source: Madry, Makelov, Schmidt, Tsipras and Vladu 2018.
     """
@@ -102,20 +103,20 @@ def pgd(
     check_number("step_size", step_size, 0)
     check_number("steps", steps, 1)
     check_number("restarts", restarts, 1)
-    labels = as_classes(labels, images)
+    generator = seeded(generator)
     num_starts = restarts if epsilon > 0 else 0  # without room to move, an image is what it is
     seeds = torch.randint(2**62, (num_starts,), generator=generator, device=generator.device).tolist()
-    direction, random_start, project = BALLS[norm](images, epsilon)
-    with attacking(model, images, labels, name="label"):
+    with examined(model, images, labels) as (logits_of, images, labels):
+        direction, random_start, project = BALLS[norm](images, epsilon)
         found, taken, is_flat = images.clone(), torch.zeros_like(labels), torch.zeros_like(labels, dtype=torch.bool)
-        is_over = _is_over(predict(model, images), labels, targeted)
+        is_over = _is_over(predict(logits_of, images), labels, targeted)
         traces: list[Tensor] = []
         for seed in seeds:
             left = (~is_over).nonzero()[:, 0] if early_stop else torch.arange(len(images), device=images.device)
             if not len(left):
                 break
             climbed = ascend(
-                _cross_entropy(model, labels[left], targeted, early_stop=early_stop),
+                _cross_entropy(logits_of, labels[left], targeted, early_stop=early_stop),
                 random_start(torch.Generator(generator.device).manual_seed(seed), first)[left],
                 steps=steps,
                 step_size=step_size,
@@ -127,7 +128,7 @@ def pgd(
             still = ~is_over[left]
             found[left[still]] = climbed.images[still]
             if len(traces) + 1 < len(seeds):
-                is_over[left] |= _is_over(predict(model, climbed.images), labels[left], targeted)
+                is_over[left] |= _is_over(predict(logits_of, climbed.images), labels[left], targeted)
             taken[left] += climbed.steps
             is_flat[left] |= climbed.is_flat
             trace = images.new_full((len(climbed.trace), len(images)), torch.nan)
@@ -135,7 +136,7 @@ def pgd(
             traces.append(trace)
         trace = torch.cat(traces) if traces else images.new_empty(0, len(images))
         climbed = Ascent(found, taken, trace, is_flat)
-        return conclude(model, images, climbed, labels, targeted=targeted)
+        return conclude(logits_of, images, climbed, labels, targeted=targeted)
 
 
 def deepfool(
@@ -153,28 +154,27 @@ def deepfool(
         overshoot: By how much each step is longer than the way to the boundary.
 
     Raises:
-        ValueError: As `attacking` says, or an option out of range.
+        ValueError: As `examined` says, or an option out of range.
 
     Source: Moosavi-Dezfooli, Fawzi and Frossard 2016.
     """
     check_number("steps", steps, 1)
     check_number("overshoot", overshoot, 0)
-    labels = as_classes(labels, images)
+    with examined(model, images, labels) as (logits_of, images, labels):
 
-    def half_squared_distance(x: Tensor, index: Tensor) -> Judged:
-        logits = model(x)
-        if not logits.requires_grad:
-            raise ValueError(NO_GRADIENT)
-        label = labels[index][:, None]
-        margins = logits - logits.gather(1, label)  # (b, C), negative while the class is the label's
-        gradients = (torch.autograd.grad(margin.sum(), x, retain_graph=True)[0] for margin in margins.unbind(1))
-        slopes = torch.cat([l2(inside(gradient, x))[:, :, 0, 0] for gradient in gradients], 1).clamp_min(1e-12)
-        distance = (margins.detach().abs() / slopes).scatter(1, label, torch.inf)
-        nearest = distance.argmin(1, keepdim=True)
-        ahead = (margins.gather(1, nearest) / slopes.gather(1, nearest))[:, 0]
-        return Judged(-ahead.square() / 2, _is_over(logits, labels[index], targeted=False))
+        def half_squared_distance(x: Tensor, index: Tensor) -> Judged:
+            logits = logits_of(x)
+            if not logits.requires_grad:
+                raise ValueError(NO_GRADIENT)
+            label = labels[index][:, None]
+            margins = logits - logits.gather(1, label)  # (b, C), negative while the class is the label's
+            gradients = (torch.autograd.grad(margin.sum(), x, retain_graph=True)[0] for margin in margins.unbind(1))
+            slopes = torch.cat([l2(inside(gradient, x))[:, :, 0, 0] for gradient in gradients], 1).clamp_min(1e-12)
+            distance = (margins.detach().abs() / slopes).scatter(1, label, torch.inf)
+            nearest = distance.argmin(1, keepdim=True)
+            ahead = (margins.gather(1, nearest) / slopes.gather(1, nearest))[:, 0]
+            return Judged(-ahead.square() / 2, _is_over(logits, labels[index], targeted=False))
 
-    with attacking(model, images, labels, name="label"):
         climbed = ascend(
             half_squared_distance,
             images,
@@ -183,7 +183,7 @@ def deepfool(
             direction=inside,
             project=to_grey_values,
         )
-        return conclude(model, images, climbed, labels, targeted=False)
+        return conclude(logits_of, images, climbed, labels, targeted=False)
 
 
 def _is_over(logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:
@@ -192,11 +192,23 @@ def _is_over(logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:
 
 
 def _cross_entropy(model: nn.Module, labels: Tensor, targeted: bool, *, early_stop: bool) -> Objective:
-    """The cross-entropy with the label, to grow; or with the target, to shrink."""
+    """The cross-entropy with the label, to grow; or with the target, to shrink.
+
+    What is climbed is m = log sum exp of the other classes' logits - the label's logit, of which the cross-entropy is
+    log(1 + e^m): its gradient has the same direction, and does not vanish where float32 takes the probability of the
+    label for 1.
+    """
 
     def judge(x: Tensor, index: Tensor) -> Judged:
-        logits = model(x)
-        cost = F.cross_entropy(logits, labels[index], reduction="none")
-        return Judged(-cost if targeted else cost, _is_over(logits, labels[index], targeted) if early_stop else None)
+        logits, label = model(x), labels[index][:, None]
+        others = logits.scatter(1, label, -torch.inf).logsumexp(1)
+        margin = others - logits.gather(1, label)[:, 0]
+        cost = -margin if targeted else margin
+        cross_entropy = F.cross_entropy(logits.detach(), labels[index], reduction="none")
+        return Judged(
+            cost,
+            _is_over(logits, labels[index], targeted) if early_stop else None,
+            shown=-cross_entropy if targeted else cross_entropy,
+        )
 
     return judge

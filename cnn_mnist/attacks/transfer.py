@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from cnn_mnist.ascent import l2
-from cnn_mnist.attacks.result import attacking, predict
+from cnn_mnist.attacks.result import predict
+from cnn_mnist.guard import examined
 
 
 class Transfer(NamedTuple):
@@ -46,15 +47,15 @@ def transfer(
         generator: Of the random noise.
 
     Raises:
-        ValueError: As `attacking` says.
+        ValueError: As `examined` says.
 
     Source: lab report 3.3.3, figure 11.
     """
     drawn = torch.randn(noises.shape, generator=generator, device=generator.device).to(noises)
-    with attacking(model, images, target[:1].expand(len(images))):
-        clean = predict(model, images).argmax(1)
+    with examined(model, images, target[:1].expand(len(images)), name="target") as (logits_of, images, _):
+        clean = predict(logits_of, images).argmax(1)
         learnt, random = (
-            torch.stack([predict(model, (images + matrix).clamp(0, 1)).argmax(1) for matrix in matrices])
+            torch.stack([predict(logits_of, (images + matrix).clamp(0, 1)).argmax(1) for matrix in matrices])
             for matrices in (noises, drawn * l2(noises) / l2(drawn))
         )
 

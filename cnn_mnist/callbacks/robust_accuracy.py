@@ -7,7 +7,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from cnn_mnist import attacks
-from cnn_mnist.attacks.result import AttackWarning
+from cnn_mnist.guard import ModelWarning
 
 COLLAPSE = 0.3  # by how much accuracy under one step may be above that under several
 
@@ -51,7 +51,7 @@ class RobustAccuracy(Callback):
                 f"adversarial training has collapsed: accuracy {fgsm_acc:.1%} under one step, {robust_acc:.1%} under "
                 f"{self.steps}: raise model.attack_steps or model.warmup_epochs"
             )
-            warnings.warn(message, AttackWarning, stacklevel=2)
+            warnings.warn(message, ModelWarning, stacklevel=2)
         self.last = metrics
         for key, value in metrics.items():
             trainer.callback_metrics[key] = torch.tensor(value)

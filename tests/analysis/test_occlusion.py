@@ -1,15 +1,19 @@
 """Occlusion: maps worked out by hand, the fast path against the plain one, captum as the oracle."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from captum.attr import Occlusion
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
+from cnn_mnist import guard
 from cnn_mnist.analysis import occlusion
 from cnn_mnist.analysis.occlusion import OcclusionMap, class_probabilities, mean_drop, occlusion_map, resistance
 from cnn_mnist.data import Batch
+from cnn_mnist.network import CNN
 from tests.conftest import trained
 
 
@@ -34,7 +38,7 @@ def corners() -> Tensor:
 
 
 def test_a_map_worked_out_by_hand(corners: Tensor) -> None:
-    found = occlusion_map(Ink(), corners, torch.tensor([0]), window=2, stride=2, fill=0.25)
+    found = occlusion_map(Ink().eval(), corners, torch.tensor([0]), window=2, stride=2, fill=0.25)
     # left minus right: the patch lays 4 * 0.25 of ink on its half, after taking what was there
     margins = [[1.0 - 0.5, 1.0 - 1.5], [2.0 - 0.5, 1.0 - 1.0]]
     torch.testing.assert_close(found.probability, torch.tensor([[[sigmoid(m) for m in row] for row in margins]]))
@@ -45,7 +49,7 @@ def test_a_map_worked_out_by_hand(corners: Tensor) -> None:
 
 def test_the_last_positions_that_fit_are_kept_and_no_others(corners: Tensor) -> None:
     for window, stride, grid in ((3, 1, 2), (3, 2, 1), (1, 3, 2), (4, 1, 1)):
-        found = occlusion_map(Ink(), corners, torch.tensor([1]), window=window, stride=stride)
+        found = occlusion_map(Ink().eval(), corners, torch.tensor([1]), window=window, stride=stride)
         assert found.probability.shape == found.predicted.shape == (1, grid, grid)
 
 
@@ -93,6 +97,83 @@ def test_the_mean_drop_is_captums_attribution(batchnorm: bool, window: int, stri
     torch.testing.assert_close(found, expected[:, 0].float(), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize(("window", "stride"), [(8, 3), (5, 4), (27, 5)])
+def test_where_the_last_patch_does_not_fit_the_mean_drop_is_that_of_the_patches_there_are(
+    window: int, stride: int, digits: Batch
+) -> None:
+    network = trained(False)
+    images, labels = digits.images[:2], digits.labels[:2]
+    maps = occlusion_map(network, images, labels, window=window, stride=stride)
+    total, count = torch.zeros(2, 28, 28), torch.zeros(28, 28)
+    for i, row in enumerate(range(0, 28 - window + 1, stride)):
+        for j, column in enumerate(range(0, 28 - window + 1, stride)):
+            place = (slice(row, row + window), slice(column, column + window))
+            total[(slice(None), *place)] += (maps.clean - maps.probability[:, i, j])[:, None, None]
+            count[place] += 1
+    torch.testing.assert_close(mean_drop(maps), total / count, atol=1e-5, rtol=0, equal_nan=True)
+    # captum's last patch hangs over the edge; away from it the two are one
+    theirs = Occlusion(lambda x: network(x).softmax(1)).attribute(
+        images, target=labels, sliding_window_shapes=(1, window, window), strides=(1, stride, stride), baselines=0.5
+    )
+    hangs_over = (28 - window) // stride * stride + stride
+    torch.testing.assert_close(
+        mean_drop(maps)[:, :hangs_over, :hangs_over],
+        theirs[:, 0, :hangs_over, :hangs_over].float(),
+        atol=1e-4,
+        rtol=0,
+        equal_nan=True,
+    )
+
+
+def test_the_mean_drop_of_images_that_are_not_square_is_captums() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12 * 20, 3)).eval()
+    images, labels = torch.rand(2, 1, 12, 20, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 2])
+    found = mean_drop(occlusion_map(model, images, labels, window=4, stride=2), size=(12, 20))
+    theirs = Occlusion(lambda x: model(x).softmax(1)).attribute(
+        images, target=labels, sliding_window_shapes=(1, 4, 4), strides=(1, 2, 2), baselines=0.5
+    )
+    torch.testing.assert_close(found, theirs[:, 0].float(), atol=1e-5, rtol=0)
+
+
+class Turned(CNN):
+    """A subclass of the network that sees the image upside down."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images.flip(2))
+
+
+def _pruned(network: CNN) -> None:
+    prune.random_unstructured(network.conv2, "weight", 0.5)
+
+
+def _hooked(network: CNN) -> None:
+    network.conv2.register_forward_hook(lambda layer, given, output: output * 2)
+
+
+def _replaced(network: CNN) -> None:
+    network.norm2 = nn.Tanh()
+
+
+def _its_own_forward(network: CNN) -> None:
+    network.forward = lambda images: CNN.forward(network, 1 - images)  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("change", [None, _pruned, _hooked, _replaced, _its_own_forward])
+def test_a_network_that_was_changed_takes_the_plain_path(change: Callable[[CNN], None] | None, digits: Batch) -> None:
+    network = Turned() if change is None else CNN()
+    network.load_state_dict(trained(False).state_dict())
+    if change is not None:
+        change(network)
+    network.eval()
+    images, labels = digits.images[:2], digits.labels[:2]
+    found = occlusion_map(network, images, labels, window=10, stride=6)
+    occluded = images.clone()
+    occluded[:, :, 6:16, 12:22] = 0.5
+    with torch.no_grad():
+        expected = network(occluded).softmax(1)
+    torch.testing.assert_close(found.probability[:, 1, 2], expected[torch.arange(2), labels], atol=1e-5, rtol=0)
+
+
 def test_a_pixel_that_no_patch_covers_has_no_mean_drop() -> None:
     maps = OcclusionMap(torch.rand(1, 6, 6), torch.zeros(1, 6, 6).long(), torch.ones(1), window=2, stride=5, fill=0.0)
     drop = mean_drop(maps)[0]
@@ -103,9 +184,9 @@ def test_a_pixel_that_no_patch_covers_has_no_mean_drop() -> None:
 
 
 def test_the_mean_drop_is_of_images_of_the_size_that_is_said(corners: Tensor) -> None:
-    maps = occlusion_map(Ink(), corners, torch.tensor([0]), window=2)
+    maps = occlusion_map(Ink().eval(), corners, torch.tensor([0]), window=2)
     assert mean_drop(maps, size=4).shape == (1, 4, 4)
-    with pytest.raises(ValueError, match="maps of 3 positions an axis are not of 28x28 images"):
+    with pytest.raises(ValueError, match="maps of 3 x 3 positions are not of images of 28 x 28 pixels: set size="):
         mean_drop(maps)
 
 
@@ -125,13 +206,18 @@ def test_an_images_map_does_not_depend_on_its_batch(digits: Batch, monkeypatch: 
 
 def test_any_other_model_sees_no_more_at_once_than_memory_bears(corners: Tensor) -> None:
     seen = []
-    model = Ink()
+    model = Ink().eval()
     model.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
     images = corners.expand(300, 1, 4, 4)
     found = occlusion_map(model, images, torch.zeros(300, dtype=torch.long), window=1)
     assert found.probability.shape == (300, 4, 4)
     assert max(seen) <= occlusion.OCCLUDED_AT_ONCE
-    assert sum(seen) == 300 * 16 + 300
+    assert sum(seen) == 300 * 16 + 300 + occlusion_checks(300)
+
+
+def occlusion_checks(num_images: int) -> int:
+    """Images that are seen once more while the model is checked."""
+    return min(num_images, guard.NUM_PROBED) + guard.NUM_ALONE
 
 
 def test_the_model_is_left_as_it_was(digits: Batch) -> None:
@@ -139,7 +225,8 @@ def test_the_model_is_left_as_it_was(digits: Batch) -> None:
     network.norm1.train()
     network.fc1.weight.requires_grad_(False)
     try:
-        occlusion_map(network, digits.images[:1], digits.labels[:1])
+        with pytest.warns(guard.ModelWarning, match="the model was in train mode"):
+            occlusion_map(network, digits.images[:1], digits.labels[:1])
         assert network.norm1.training
         assert not network.norm2.training
         assert not network.fc1.weight.requires_grad

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from cnn_mnist.ascent import l2
 from cnn_mnist.attacks import AttackResult, AttackWarning
 from cnn_mnist.data import Batch
 from tests.attacks.conftest import ALL, TARGETED
@@ -92,17 +93,30 @@ def test_the_model_is_left_as_it_was(name: str, images: Tensor, classes: Tensor)
 def test_an_image_does_not_mind_its_batch(
     name: str, images: Tensor, classes: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In double precision, where rounding is too small for any number of steps to make much of it."""
+    if name == "universal":
+        pytest.skip("its one noise is fitted on the whole batch")
+    model = copy.deepcopy(trained(False)).double()
+    whole = run(name, images.double(), classes, model)
+    monkeypatch.setattr("cnn_mnist.ascent.batch_size", lambda device: 3)
+    part = run(name, images[:5].double(), classes[:5], model)  # in other company, and three at a time
+    assert torch.equal(part.success, whole.success[:5])
+    assert torch.equal(part.steps, whole.steps[:5])
+    torch.testing.assert_close(part.images, whole.images[:5], atol=1e-5, rtol=0)
+    assert torch.equal(part.perturbation.sign().abs(), whole.perturbation[:5].sign().abs())
+
+
+def test_in_single_precision_rounding_is_all_that_a_batch_changes(
+    name: str, images: Tensor, classes: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if name == "universal":
         pytest.skip("its one noise is fitted on the whole batch")
     whole = run(name, images, classes)
     monkeypatch.setattr("cnn_mnist.ascent.batch_size", lambda device: 3)
-    part = run(name, images[:5], classes[:5])  # in other company, and three at a time
+    part = run(name, images[:5], classes[:5])
     assert torch.equal(part.success, whole.success[:5])
-    assert torch.equal(part.steps, whole.steps[:5])
-    far = (part.images - whole.images[:5]).abs()
-    assert far.max() < 0.01
-    if name != "noise":  # whose longer way may turn off where two pixels are equal but for rounding
-        assert (far > 1e-5).double().mean() < 0.001  # a sign may differ where a gradient is at rounding level
+    norms, wholes = (l2(found.perturbation[:5])[:, 0, 0, 0] for found in (part, whole))
+    torch.testing.assert_close(norms, wholes, rtol=0.02, atol=1e-3)
 
 
 def test_it_repeats_itself_and_leaves_the_global_generator_alone(name: str, images: Tensor, classes: Tensor) -> None:
@@ -122,7 +136,7 @@ def test_it_repeats_itself_and_leaves_the_global_generator_alone(name: str, imag
         (lambda x: x - 0.1, r"images must lie in \[0, 1\], got -0.1..0.9"),
         (lambda x: x / 0, r"images must lie in \[0, 1\], got"),
         (lambda x: x[0, 0], r"images must have the shape \(N, 1, H, W\), got \(28, 28\)"),
-        (lambda x: x[:0], "there are no images to attack"),
+        (lambda x: x[:0], "there are no images"),
     ],
 )
 def test_wrong_images_are_named(spoil: object, line: str, name: str, images: Tensor, classes: Tensor) -> None:
