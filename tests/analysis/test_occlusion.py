@@ -206,7 +206,7 @@ def test_an_images_map_does_not_depend_on_its_batch(digits: Batch, monkeypatch: 
 
 def test_any_other_model_sees_no_more_at_once_than_memory_bears(corners: Tensor) -> None:
     seen = []
-    model = Ink().eval()
+    model = nn.Sequential(Ink(), nn.Linear(2, 2)).eval()
     model.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
     images = corners.expand(300, 1, 4, 4)
     found = occlusion_map(model, images, torch.zeros(300, dtype=torch.long), window=1)
