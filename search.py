@@ -2,7 +2,8 @@
 
 from cnn_mnist import signals
 
-signals.listen()
+if __name__ == "__main__":
+    signals.listen()
 
 import argparse
 import importlib.util

@@ -85,7 +85,10 @@ def overrides() -> list[str]:
     return list(HydraConfig.get().overrides.task)
 
 
-def run(main: Callable[[DictConfig], None], script: str) -> None:
+Main = Callable[[DictConfig], float | None]  # a job, and what a sweeper may choose its options by
+
+
+def run(main: Main, script: str) -> None:
     """Run `main` under Hydra; end with the exit status and the one line that a person can use.
 
     Status 0: done; 1: a mistake or a failure, said in one line; 130 and 143: stopped by SIGINT and SIGTERM.
@@ -103,7 +106,11 @@ def run(main: Callable[[DictConfig], None], script: str) -> None:
     say = _speaker(one_line)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would otherwise print
 
-    def job(cfg: DictConfig) -> None:
+    def job(cfg: DictConfig) -> float | None:
+        if HydraConfig.get().job.chdir:
+            os.chdir(HydraConfig.get().runtime.cwd)
+            run_folder()
+            say(ValueError("hydra.job.chdir=true is not supported: data.root and other paths are those of this folder"))
         if any(word.startswith("+") for word in overrides()):
             for unknown in mistakes.unknown_keys(config_dir, config_name):
                 say(ValueError(unknown))
@@ -114,7 +121,7 @@ def run(main: Callable[[DictConfig], None], script: str) -> None:
                 signals.folder = Path(HydraConfig.get().runtime.output_dir)
                 if rules.SOME_PATH.holds(cfg.ckpt_path):
                     _where_it_ran(cfg)
-            in_all_processes(main, cfg)
+            return in_all_processes(main, cfg)
         except Exception as error:
             say(error)
 
@@ -170,7 +177,7 @@ def _where_it_ran(cfg: DictConfig) -> None:
                 cfg.trainer[key] = value
 
 
-def in_all_processes(main: Callable[[DictConfig], None], cfg: DictConfig) -> None:
+def in_all_processes(main: Main, cfg: DictConfig) -> float | None:
     """Run `main`, with trainer=ddp in several processes."""
     if OmegaConf.select(cfg, "trainer.strategy") != "ddp":
         return main(cfg)

@@ -5,22 +5,25 @@ import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import rich.progress
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, RichProgressBar
+from pytorch_lightning.profilers import PassThroughProfiler, Profiler
 from rich import box
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
-from cnn_mnist import part
+from cnn_mnist import files, part
 from cnn_mnist.analysis.architecture import architecture, total
 from cnn_mnist.network import CNN
 from cnn_mnist.report.prose import Found, plain
 from cnn_mnist.tasks import Task
 
+log = logging.getLogger("cnn_mnist")
 LOG_WIDTH = 140  # columns, where there is no terminal to say
 
 
@@ -33,6 +36,8 @@ def quiet() -> None:
         ".*logs directory .* exists and is not empty.*",  # a run's own folder, made by this very command
         ".*GPU available but not used.*",  # as asked for
         ".*Checkpoint directory .* exists and is not empty.*",
+        ".*smaller than the logging interval.*",  # an epoch's last batch is logged, however short it is
+        ".*You requested to overfit but enabled .* shuffling.*",  # the data module has turned it off
     ):
         warnings.filterwarnings("ignore", ignorable)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
@@ -42,6 +47,9 @@ def quiet() -> None:
 
 def _show_warning(message: Warning | str, category: type[Warning], *place: object) -> None:
     Console(stderr=True).print(Panel(str(message), title="WARNING", border_style="bold yellow"))
+    if sys.stdout is not sys.__stdout__:  # a job of a sweep, whose log.txt should have it, too
+        print(f"warning: {message}", flush=True)
+    log.warning(str(message))
 
 
 def show_architecture(network: CNN) -> None:
@@ -90,7 +98,43 @@ class EpochLine(Callback):
         metrics = "  ".join(
             f"{name} {value:.4f}" for name, value in sorted(trainer.callback_metrics.items(), reverse=True)
         )
-        trainer.print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {metrics}")
+        line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {metrics}"
+        trainer.print(line)
+        log.info(line)
+
+
+class Bar(RichProgressBar):
+    """Lightning's bar, with epochs counted as the lines above it count them, and the training loss."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"epoch {current_epoch + 1}/{self.trainer.max_epochs}"
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """The last point of the training loss, beside what callbacks have logged for the bar."""
+        metrics = {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
+        points = getattr(pl_module, "losses", None)
+        return {"loss": f"{points[-1][0]:.4f}", **metrics} if points else metrics
+
+    def _stop_progress(self) -> None:
+        if self.progress is not None:  # and leave no line behind
+            for task in self.progress.task_ids:
+                self.progress.update(task, visible=False)
+        super()._stop_progress()
+
+
+def show_outcome(record: dict[str, Any], trainer: pl.Trainer) -> None:
+    """Say in one line what a training run came to, after the profiler's table where there is one."""
+    profiler: Profiler = trainer.profiler  # type: ignore[attr-defined]
+    if not isinstance(profiler, PassThroughProfiler):
+        trainer.print(profiler.summary())
+    checkpoint = record["checkpoint"]
+    which = f"epoch {record['checkpoint_epoch']} of {record['epochs']}" if checkpoint else "no checkpoint"
+    where = files.shown(Path(checkpoint)) if checkpoint else "trainer.fast_dev_run keeps nothing"
+    accuracy = f"test accuracy {record['test/acc']:.2%}" if "test/acc" in record else "not tested"
+    of = f" of {record['num_test']:,} images" if "test/acc" in record else ""
+    line = f"{accuracy}{of}, {which}, {record['fit_seconds']:.0f} s: {where}"
+    trainer.print(line)
+    log.info(line)
 
 
 def has_terminal() -> bool:

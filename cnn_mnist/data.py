@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 import torch
 from sklearn.model_selection import train_test_split
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 
 from cnn_mnist import sources
 
@@ -103,20 +103,23 @@ def share(num_items: int, rank: int, num_processes: int) -> slice:
     return slice(num_items * rank // num_processes, num_items * (rank + 1) // num_processes)
 
 
-class InOrder(Sampler[slice]):
+class InOrder(SequentialSampler):
     """Slices that cover the images from the first to the last, or a process's share of them in a row."""
 
-    def __init__(self, num_images: int, rank: int = 0, num_processes: int = 1) -> None:
+    def __init__(
+        self, num_images: int, rank: int = 0, num_processes: int = 1, batch_size: int = EVAL_BATCH_SIZE
+    ) -> None:
         own = share(num_images, rank, num_processes)
         self.bounds = (int(own.start), int(own.stop))
+        self.batch_size = batch_size
 
     def __len__(self) -> int:
         first, end = self.bounds
-        return math.ceil((end - first) / EVAL_BATCH_SIZE)
+        return math.ceil((end - first) / self.batch_size)
 
-    def __iter__(self) -> Iterator[slice]:
+    def __iter__(self) -> Iterator[slice]:  # type: ignore[override]
         first, end = self.bounds
-        return (slice(k, min(k + EVAL_BATCH_SIZE, end)) for k in range(first, end, EVAL_BATCH_SIZE))
+        return (slice(k, min(k + self.batch_size, end)) for k in range(first, end, self.batch_size))
 
 
 class FallbackWarning(UserWarning):
@@ -227,7 +230,9 @@ class DataModule(pl.LightningDataModule):
         self.save_hyperparameters({name: getattr(self, name) for name in kept_on_record})
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Batches of `batch_size` in the order of (seed, epoch)."""
+        """Batches of `batch_size` in the order of (seed, epoch); with trainer.overfit_batches always the same ones."""
+        if self.trainer and self.trainer.overfit_batches:  # type: ignore[attr-defined]
+            return _loader(self.train, InOrder(len(self.train), *self._place, self.batch_size))
         return _loader(self.train, Shuffled(len(self.train), self.batch_size, self.seed, *self._place))
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -244,7 +249,7 @@ class DataModule(pl.LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
 
-def _loader(images: Images, batches: Sampler[Tensor] | Sampler[slice]) -> DataLoader[Batch]:
+def _loader(images: Images, batches: Sampler[Any]) -> DataLoader[Batch]:
     return DataLoader(images, sampler=batches, batch_size=None, collate_fn=_as_is)
 
 

@@ -36,8 +36,11 @@ PATIENCE = datetime.timedelta(days=1)  # that a process waits for another: the f
 Result = TypeVar("Result")
 
 
-def run(main: Callable[[DictConfig], None], cfg: DictConfig) -> None:
+def run(main: Callable[[DictConfig], float | None], cfg: DictConfig) -> float | None:
     """Run `main` in every process: in this one, where something has started them, or in `trainer.devices` new ones.
+
+    Returns:
+        What `main` does, where it ran in this one.
 
     Raises:
         ValueError: There are not so many devices.
@@ -74,10 +77,17 @@ def run(main: Callable[[DictConfig], None], cfg: DictConfig) -> None:
             raise errors.get(timeout=1) from None
         except queue.Empty:
             raise RuntimeError(f"one of the processes has died: {error}") from error
+    return None
 
 
 def _process(
-    rank: int, main: Callable[[DictConfig], None], cfg: DictConfig, hydra: DictConfig, port: int, size: int, errors: Any
+    rank: int,
+    main: Callable[[DictConfig], float | None],
+    cfg: DictConfig,
+    hydra: DictConfig,
+    port: int,
+    size: int,
+    errors: Any,
 ) -> None:
     """One of the processes."""
     signal.signal(signal.SIGINT, _end_with_the_first)

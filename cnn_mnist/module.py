@@ -1,6 +1,7 @@
 """How the network is trained: loss, metrics, optimiser and schedule."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,13 @@ from cnn_mnist.data import NUM_CLASSES, Batch, Shuffled
 from cnn_mnist.defence import adversarial_examples, warmed_up
 from cnn_mnist.network import CNN, not_finite
 
-LOSS_EVERY = 50  # steps between two points of the training loss, each the mean over those steps
-
 
 class Classifier(pl.LightningModule):
     """Cross-entropy on logits with Adam, measured on the training set and on the data module's `val`.
 
-    What is logged as loss is the plain cross-entropy, whatever the labels are smoothed by.
+    What is logged as loss is the plain cross-entropy, whatever the labels are smoothed by. The loggers get a point of
+    `train/loss` every `trainer.log_every_n_steps` batches, the mean over them; callbacks, terminal and checkpoints get
+    the mean over the epoch.
 
     Args:
         batchnorm: Batch normalisation in each of the three hidden layers.
@@ -65,6 +66,9 @@ class Classifier(pl.LightningModule):
         self.schedule = schedule
         self.network = CNN(batchnorm, kernel_size)
         self.recent: list[tuple[Tensor, Tensor]] = []  # logits and labels since the loss was logged last
+        self.losses: list[tuple[float, int]] = []  # of this epoch: each point of the loss, and over how many batches
+        self.before: dict[str, Tensor] = {}  # what the callbacks knew when the epoch began
+        self.num_evaluated = 0
         self.eval_loss = MeanMetric(nan_strategy="disable")
         self.train_accuracy = MulticlassAccuracy(NUM_CLASSES, average="micro", validate_args=False)
         self.eval_accuracy = MulticlassAccuracy(NUM_CLASSES, average="micro", validate_args=False)
@@ -93,29 +97,41 @@ class Classifier(pl.LightningModule):
         """Spare the CPU a third of every step."""
         keep_freed_memory()
 
+    def on_train_start(self) -> None:
+        """Begin a resumed run with its next epoch, though `max_steps` is set: Lightning would repeat the last one."""
+        loop = self.trainer.fit_loop
+        loop.epoch_progress.current.completed = loop.epoch_progress.current.processed
+        loop.epoch_loop.restarting = False  # a run is resumed from the end of an epoch alone
+
     def on_train_epoch_start(self) -> None:
         """Give the sampler the epoch: Lightning's own count is one behind after a checkpoint of an epoch's end."""
         sampler = self.trainer.train_dataloader.sampler  # type: ignore[union-attr]
         if isinstance(sampler, Shuffled):
             sampler.set_epoch(self.current_epoch)
+        self.losses.clear()
+        self.recent.clear()
+        self.before = dict(self.trainer.callback_metrics)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean cross-entropy of a batch, its images distorted or attacked where that is asked for."""
         images, labels = batch
         if self.distortion or self.epsilon:
-            images = self._changed(images, labels)
+            images = self._changed(images, labels, batch_idx)
         logits = self(images)
         self.recent.append((logits.detach(), labels))
         return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
 
-    def _changed(self, images: Tensor, labels: Tensor) -> Tensor:
-        # drawn from seed, step and process alone: a resumed run goes on bit for bit
-        place = (self.trainer.datamodule.seed, self.global_step, self.global_rank)  # type: ignore[attr-defined]
+    def _changed(self, images: Tensor, labels: Tensor, batch_idx: int) -> Tensor:
+        # drawn from seed, batch and process alone, so that a resumed run draws the same; batches and not steps are
+        # counted, of which there are fewer where gradients are accumulated
+        num_batches = int(self.trainer.num_training_batches)
+        batch = self.current_epoch * num_batches + batch_idx
+        place = (self.trainer.datamodule.seed, batch, self.global_rank)  # type: ignore[attr-defined]
         generator = torch.Generator().manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
         if self.distortion:
             images = distorted(images, distortion=self.distortion, generator=generator)
         if self.epsilon:
-            epoch = self.global_step / self.trainer.num_training_batches
+            epoch = batch / num_batches
             images = adversarial_examples(
                 self.network,
                 images,
@@ -128,28 +144,34 @@ class Classifier(pl.LightningModule):
 
     def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
         """Log the loss when it is due, and once an epoch the accuracy, of batches not yet learnt from."""
-        is_last = self.trainer.is_last_batch
-        if is_last or (batch_idx + 1) % LOSS_EVERY == 0:
+        is_last = self.trainer.is_last_batch or self.trainer.fit_loop.epoch_loop.done
+        if is_last or (batch_idx + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             logits, labels = map(torch.cat, zip(*self.recent, strict=True))
             loss = self.trainer.strategy.reduce(F.cross_entropy(logits, labels), reduce_op="mean").item()
             if not math.isfinite(loss):
                 is_finite = [math.isfinite(F.cross_entropy(*part)) for part in self.recent]  # of another process, all
                 first = is_finite.index(False) + 1 if False in is_finite else len(is_finite)
                 raise ValueError(self._diverged(f"train/loss is {loss}", self.global_step - len(is_finite) + first))
+            self.losses.append((loss, len(self.recent)))
             self.recent.clear()
             self.train_accuracy.update(logits, labels)
             self._log({"train/loss": loss})
         if is_last:
             self._log({"train/acc": self._take(self.train_accuracy)})
+            self._tell({"train/loss": mean_over_batches(self.losses)})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """See that what is kept is a network.
+        """See that what is kept is a network, and keep what was measured of it in this epoch.
 
         Raises:
             ValueError: The last step, whose loss was finite, has left weights that are not.
         """
         if name := not_finite(checkpoint["state_dict"]):
             raise ValueError(self._diverged(f"{name} is not finite", self.global_step))
+        known = self.trainer.callback_metrics.items()
+        checkpoint["metrics"] = {
+            name: value.item() for name, value in known if "/" in name and value is not self.before.get(name)
+        }
 
     def _diverged(self, what: str, step: int) -> str:
         rate = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
@@ -166,7 +188,16 @@ class Classifier(pl.LightningModule):
         logits: Tensor = self(images)
         self.eval_loss.update(F.cross_entropy(logits, labels, reduction="none"))
         self.eval_accuracy.update(logits, labels)
+        self.num_evaluated += len(labels)
         return logits
+
+    def on_validation_epoch_start(self) -> None:
+        """Count the images anew."""
+        self.num_evaluated = 0
+
+    def on_test_epoch_start(self) -> None:
+        """Count the images anew."""
+        self.num_evaluated = 0
 
     def on_validation_epoch_end(self) -> None:
         """Log loss and accuracy under the name of the data they were measured on."""
@@ -184,8 +215,11 @@ class Classifier(pl.LightningModule):
         """Log loss and accuracy, unless the curve already ends in them: the test set stood in for a hold-out."""
         metrics = self._measured("test")
         self.log_dict(metrics, logger=False, sync_dist=self.trainer.world_size > 1)  # the same in all processes
+        count = torch.tensor(float(self.num_evaluated), device=self.device)
+        self.num_evaluated = int(self.trainer.strategy.reduce(count, reduce_op="sum").item())
         if self.trainer.datamodule.val_name != "test":  # type: ignore[attr-defined]
-            self._log(metrics, step=self.global_step + 1)  # past what a run that is gone on with has kept
+            for logger in self.loggers:  # past what a run that is gone on with has kept; of no epoch
+                logger.log_metrics(metrics, step=self.global_step + 1)
 
     def _measured(self, name: str) -> dict[str, float]:
         return {f"{name}/loss": self._take(self.eval_loss), f"{name}/acc": self._take(self.eval_accuracy)}
@@ -197,13 +231,22 @@ class Classifier(pl.LightningModule):
         metric.reset()
         return round(value, 7)
 
-    def _log(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Hand numbers to the callbacks and, at a step or at the number of steps taken, to the loggers.
+    def _log(self, metrics: dict[str, float]) -> None:
+        """Hand numbers to the callbacks and, at the number of steps taken, to the loggers.
 
-        Lightning's own logging costs several times as much a step, and counts epochs' ends one step short.
+        Lightning's own `log` counts the ends of epochs one step short.
         """
+        self._tell(metrics)
+        for logger in self.loggers:
+            logger.log_metrics(metrics | {"epoch": self.current_epoch}, step=self.global_step)
+
+    def _tell(self, metrics: dict[str, float]) -> None:
+        """Hand numbers to the callbacks."""
         self.trainer.callback_metrics.update(
             {name: torch.tensor(value, dtype=torch.float64) for name, value in metrics.items()}
         )
-        for logger in self.loggers:
-            logger.log_metrics(metrics | {"epoch": self.current_epoch}, step=step or self.global_step)
+
+
+def mean_over_batches(points: Sequence[tuple[float, int]]) -> float:
+    """The mean of several means, each over so many batches; to seven digits."""
+    return round(sum(mean * number for mean, number in points) / sum(number for _, number in points), 7)

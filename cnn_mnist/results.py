@@ -10,12 +10,10 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 
-from cnn_mnist import files
+from cnn_mnist import checkpoint, files
 from cnn_mnist.analysis.architecture import architecture, total
-from cnn_mnist.callbacks.robust_accuracy import RobustAccuracy
 from cnn_mnist.callbacks.throughput import Timing
 from cnn_mnist.data import DataModule
 from cnn_mnist.distributed import rank
@@ -44,41 +42,41 @@ def of_training(
     model: Classifier,
     trainer: pl.Trainer,
     timing: Timing,
-    chosen: ModelCheckpoint,
+    chosen: Path | None,
 ) -> dict[str, Any]:
     """What a finished training leaves behind; fractions in 0..1, times in seconds.
 
-    The metrics are those of the checkpoint that was chosen: by the hold-out, or the last where there is none.
+    The metrics are those of the checkpoint that was chosen, by the hold-out, or the last where there is none: what it
+    keeps of the epoch that it ended, and the test. Without a checkpoint (trainer.fast_dev_run) they are the test's.
     """
     layers = architecture(model.network)
     sums = total(layers)
-    measured = {name: round(value.item(), 7) for name, value in sorted(trainer.callback_metrics.items()) if "/" in name}
+    content = {} if chosen is None else checkpoint.read(chosen)
+    tested = {name: value.item() for name, value in trainer.callback_metrics.items() if "/" in name}
+    measured = content.get("metrics", {}) | tested
+    num_batches = int(trainer.num_training_batches)
     return {
         "dataset": data.dataset,
         "recipe": cfg.recipe,
+        "overrides": list(cfg.get("overrides", [])),
         "seed": cfg.seed,
         "batchnorm": cfg.model.batchnorm,
         "epochs": trainer.current_epoch,
-        "num_train": len(data.train),
+        "max_epochs": trainer.max_epochs,
+        "steps": trainer.global_step,
+        "num_train": min(len(data.train), num_batches * data.batch_size),
         "num_val": cfg.data.val_size,
-        "num_test": len(data.test),
+        "num_test": model.num_evaluated if "test/acc" in measured else 0,
         "num_parameters": sums.num_parameters,
         "num_neurons": sums.num_neurons,
-        **measured,
-        **_watched(trainer),
-        **({"val/acc": round(score.item(), 7)} if (score := chosen.best_model_score) is not None else {}),
+        **{name: round(value, 7) for name, value in sorted(measured.items())},
         **timing._asdict(),
-        "checkpoint": str(Path(chosen.best_model_path).resolve()),
+        "checkpoint": None if chosen is None else str(chosen.resolve()),
+        "checkpoint_epoch": content.get("epoch", trainer.current_epoch - 1) + 1,
         "num_processes": trainer.world_size,
         **surroundings(trainer.strategy.root_device),
         "architecture": [layer._asdict() for layer in layers],
     }
-
-
-def _watched(trainer: pl.Trainer) -> dict[str, float]:
-    """The accuracy under attack after the last epoch, where it was asked for; the test has forgotten it."""
-    callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    return next((callback.last for callback in callbacks if isinstance(callback, RobustAccuracy)), {})
 
 
 def surroundings(device: torch.device) -> dict[str, Any]:

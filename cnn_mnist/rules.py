@@ -56,6 +56,10 @@ def _selects(value: object) -> bool:
     return number(int, 1, 100).holds(value)
 
 
+def _is_of_the_hold_out(value: object) -> bool:
+    return isinstance(value, str) and value.startswith("val/")
+
+
 SOME_PATH = Rule("a path", lambda value: isinstance(value, str) and value != "")
 PATH = Rule("a path or null", lambda value: value is None or SOME_PATH.holds(value))
 SELECTION = Rule("a count from 1 to 100 or as many indices such as [3,14,15]", _selects)
@@ -98,7 +102,7 @@ _SHARED = {
     "ckpt_path": PATH,
 }
 TRAIN = Rules(
-    {"recipe", "seed", "ckpt_path", "data", "model", "trainer", "logger", "callbacks"},
+    {"recipe", "overrides", "seed", "monitor", "ckpt_path", "data", "model", "trainer", "logger", "callbacks"},
     _SHARED
     | {
         "data.batch_size": number(int, 1, 1_000_000),
@@ -113,7 +117,10 @@ TRAIN = Rules(
         "model.epsilon": number(float, 0, 1),
         "model.attack_steps": number(int, 1),
         "model.warmup_epochs": number(float, 0),
+        "monitor": Rule("the name of a metric of the hold-out, such as val/acc or val/loss", _is_of_the_hold_out),
         "trainer.max_epochs": number(int, 1, 1_000_000),
+        "trainer.precision": one_of("32-true", "bf16-mixed", "16-mixed", "64-true"),
+        "trainer.log_every_n_steps": number(int, 1),
     }
     | {f"callbacks.{name}.every_n_epochs": number(int, 1) for name in ("filters", "activations", "occlusion")}
     | {
@@ -228,6 +235,8 @@ def check(cfg: DictConfig, rules: Rules) -> None:
         if section and OmegaConf.select(cfg, section) is None:  # left out, as by ~callbacks.occlusion
             continue
         hold(key, OmegaConf.select(cfg, key), rule)
+    if "monitor" in cfg:
+        _check_monitor(cfg)
     for name, node in attacks_of(cfg).items():
         prefix = "attack." if "_target_" in cfg.attack else f"attack.{name}."
         for key, value in node.items():
@@ -236,6 +245,13 @@ def check(cfg: DictConfig, rules: Rules) -> None:
                 if "norm" in node and node.norm == "l2":  # larger than any change of a single pixel
                     rule = {"epsilon": number(float, 0), "epsilons": ATTACK["deepfool.epsilons"]}.get(str(key), rule)
                 hold(f"{prefix}{key}", value, rule)
+
+
+def _check_monitor(cfg: DictConfig) -> None:
+    """Raise ValueError where nothing measures the metric that is to choose, or the options leave no whole epoch."""
+    watches = any(str(node._target_).endswith(".RobustAccuracy") for node in cfg.callbacks.values())
+    if cfg.data.val_size and cfg.monitor in ("val/robust_acc", "val/fgsm_acc") and not watches:
+        raise ValueError(f"monitor={cfg.monitor}, but nothing measures it: set callbacks=robust or monitor=val/acc")
 
 
 def attacks_of(cfg: DictConfig) -> dict[str, DictConfig]:

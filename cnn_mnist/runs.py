@@ -1,5 +1,6 @@
 """Training runs and their folders: begun, or gone on with where something ended them, each by one process at a time."""
 
+import logging
 import re
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from cnn_mnist import archive, checkpoint, files, results, rules, signals
 from cnn_mnist.data import DataModule
 from cnn_mnist.distributed import rank
 
+LOG = "train.log"
 CONF = Path(__file__).resolve().parents[1] / "conf"
 BYTES_PER_PARAMETER = 12  # in a checkpoint: the weight and Adam's two moments, float32
 TOO_FEW = "this run has trained for {} epochs: set trainer.max_epochs to at least as many"
@@ -65,6 +67,11 @@ class Run:
         return bool(num_done == self.cfg.trainer.max_epochs)
 
     @property
+    def objective(self) -> float | None:
+        """The monitored metric on record; None where nothing is held out."""
+        return files.read_json(self.results).get(self.cfg.monitor) if self.cfg.data.val_size else None
+
+    @property
     def results(self) -> Path:
         """Where its results are, or will be."""
         return self.folder.resolve() / "results.json"
@@ -106,10 +113,18 @@ class Run:
         num_there = len(list(self.folder.glob("checkpoints/*.ckpt")))
         files.check_room(self.folder / "checkpoints", NUM_CHECKPOINTS - num_there, num_bytes)
         if self.checkpoint is None:  # of a try that did not get as far as a checkpoint
-            for old in (*self.folder.glob("events.out.tfevents.*"), self.folder / "metrics.csv"):
+            for old in (*self.folder.glob("events.out.tfevents.*"), self.folder / "metrics.csv", self.folder / LOG):
                 old.unlink(missing_ok=True)
         results.write_config(self.folder, self.cfg)
         signals.folder = self.folder
+        log = logging.FileHandler(self.folder / LOG)
+        log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        root = logging.getLogger()
+        root.addHandler(log)
+        root.setLevel(min(root.level, logging.INFO))
+        if self._claim is not None:
+            self._claim.callback(root.removeHandler, log)
+            self._claim.callback(log.close)
 
 
 def open_run(cfg: DictConfig, folder: Path, overrides: list[str]) -> Run:
@@ -173,12 +188,18 @@ def _recorded(folder: Path, cfg: DictConfig, overrides: list[str]) -> DictConfig
     known = {name for path in CONF.rglob("*.yaml") for name in re.findall(r"_target_: *(\S+)", path.read_text())}
     if OmegaConf.select(own, "logger.csv._target_") == "pytorch_lightning.loggers.CSVLogger":  # until 2026-11-24
         own.logger.csv = {"_target_": "cnn_mnist.curves.Curves", "keep_until": None}
+    defaults = {"monitor": "val/acc", "overrides": [], "trainer": {"precision": "32-true", "log_every_n_steps": 50}}
+    own = OmegaConf.merge(defaults, own)  # of a run begun before these were options
+    assert isinstance(own, DictConfig)
     own.data.fallback = None  # never half of one data set and half of another
     for override in overrides:
         _take(override.split("=")[0].lstrip("+~"), cfg, own)
     known |= set(_targets(OmegaConf.to_container(cfg, resolve=True)))  # of the command line, which is no stranger's
     if strange := sorted(set(_targets(OmegaConf.to_container(own, resolve=True))) - known):
-        raise ValueError(f"{record} asks for {', '.join(strange)}, which is not run from a file")
+        raise ValueError(
+            f"{record} asks for {', '.join(strange)}, which is not run from a file: name it on the command line, too "
+            "(+callbacks... or the like)"
+        )
     rules.check(own, rules.TRAIN)
     return own
 
@@ -199,6 +220,12 @@ def _go_on_from(file: Path, run: Run) -> None:
     checkpoint.network_of(content, file)
     if "optimizer_states" not in content or "loops" not in content:
         raise ValueError(f"{file} holds weights alone, and not how their training stood: it cannot be gone on with")
+    batches = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    if not batches.get("is_last_batch", True):
+        raise ValueError(
+            f"{file} was written inside epoch {content['epoch'] + 1}, where trainer.max_steps or trainer.max_time "
+            "ended the run: only the end of an epoch can be resumed, so begin a new run"
+        )
     num_done = content["epoch"] + 1
     if run.cfg.trainer.max_epochs < num_done:
         raise ValueError(TOO_FEW.format(num_done))
@@ -233,13 +260,29 @@ def _take(key: str, cfg: DictConfig, own: DictConfig) -> None:
     raise ValueError(f"this run has {key}={kept}, which cannot become {asked} half way: leave it out of the command")
 
 
-def writers(folder: Path, val_name: str) -> list[ModelCheckpoint]:
-    """`last.ckpt` after every epoch, and `best.ckpt` where a hold-out can choose it (never the test set)."""
+def writers(folder: Path, val_name: str, monitor: str) -> list[ModelCheckpoint]:
+    """`last.ckpt` after every epoch, and `best.ckpt` where a hold-out can choose it (never the test set).
+
+    Args:
+        folder: The run's.
+        val_name: What the data measured after each epoch are called: `val`, or `test`.
+        monitor: The metric that chooses; the highest is best, of a loss the lowest.
+    """
     common: dict[str, object] = {
         "dirpath": folder / "checkpoints",
         "enable_version_counter": False,
         "save_on_train_epoch_end": True,
     }
     last = ModelCheckpoint(filename="last", monitor=None, **common)  # type: ignore[arg-type]
-    best = ModelCheckpoint(filename="best", monitor="val/acc", mode="max", **common)  # type: ignore[arg-type]
+    best = ModelCheckpoint(filename="best", monitor=monitor, mode=mode_of(monitor), **common)  # type: ignore[arg-type]
     return [best, last] if val_name == "val" else [last]  # in this order: the last one keeps what the best one knows
+
+
+def mode_of(metric: str) -> str:
+    """Whether the highest value of a metric is best, `max`, or the lowest, `min`."""
+    return "min" if metric.endswith("loss") else "max"
+
+
+def chosen(writers: list[ModelCheckpoint]) -> Path | None:
+    """The checkpoint to be tested and recorded; None where none was written, as with trainer.fast_dev_run."""
+    return next((Path(writer.best_model_path) for writer in writers if writer.best_model_path), None)

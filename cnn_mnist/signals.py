@@ -18,6 +18,8 @@ closing: list[Callable[[], object]] = []  # what ends processes that this one ha
 folder: Path | None = None  # of the training run at work, if there is one
 sweep: Path | None = None  # of the sweep, if it is one
 _status = 0
+NAMES_CODE = ("callbacks", "logger")  # sections whose options are given again
+TAKES_A_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
 
 
 def listen() -> None:
@@ -39,8 +41,23 @@ def again() -> str:
         if not any(word.startswith("hydra.sweep.dir=") for word in words):
             words.append(f"hydra.sweep.dir={_typed(sweep)}")
     elif folder is not None and (folder / "config.yaml").is_file():
-        words[2:] = [f"ckpt_path={_typed(folder)}"]
+        words[2:] = [f"ckpt_path={_typed(folder)}", *_not_on_record(words[2:])]
     return shlex.join(words)
+
+
+def _not_on_record(words: list[str]) -> list[str]:
+    """The words of a command that a resumed run's own config.yaml does not stand for.
+
+    These are flags, such as --config-dir with its folder, and whatever names code of the user's own, which is not run
+    from a file alone.
+    """
+    again, is_value = [], False
+    for word in words:
+        named = word.lstrip("+~").startswith(NAMES_CODE) or word.startswith("+")
+        if word.startswith("-") or is_value or named:
+            again.append(word)
+        is_value = word in TAKES_A_VALUE
+    return again
 
 
 def _typed(path: Path) -> str:

@@ -16,6 +16,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +40,7 @@ NO_DDP = (
     "trainer=ddp cannot be part of a sweep (-m), whose jobs may share the devices already: "
     "run it alone, or leave it to hydra/launcher=joblib or slurm to run jobs side by side"
 )
-NOT_PART_OF_IT = ("data.root", "trainer.accelerator", "trainer.devices")  # where a job runs, and not what it computes
+NOT_PART_OF_IT = ("data.root", "trainer.accelerator", "trainer.devices", "overrides")  # not what a job computes
 
 
 class Job(NamedTuple):
@@ -100,24 +101,28 @@ class AnnounceSweep(Callback):
             raise SystemExit(f"error: {error}") from None
 
 
-def do_job(main: Callable[[DictConfig], None], cfg: DictConfig, one_line: Callable[[Exception], str]) -> None:
+def do_job(
+    main: Callable[[DictConfig], float | None], cfg: DictConfig, one_line: Callable[[Exception], str]
+) -> float | None:
     """Do one job of a sweep, unless it is done, and note how it went. What it prints goes to its `log.txt`.
 
     A failure is noted and said on stderr, and not raised: the other jobs go on.
+
+    Returns:
+        What the job does, for sweepers that choose options by it; NaN where it failed.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
     record = {"overrides": list(HydraConfig.get().overrides.task), "configuration": _fingerprint(cfg)}
     before = files.read_json(folder / "job.json")
     is_same = before.get("configuration") == record["configuration"]
     if is_same and before["status"] == DONE:
-        return
+        return before.get("objective")
     start = time.time()
 
-    def note(status: str, error: str | None = None) -> None:
+    def note(status: str, error: str | None = None, objective: float | None = None) -> None:
         seconds = None if status == RUNNING else round(time.time() - start, 2)
-        how = {"status": status, "error": error, "started": start, "seconds": seconds}
+        how = {"status": status, "error": error, "started": start, "seconds": seconds, "objective": objective}
         files.write(folder / "job.json", json.dumps(record | how, indent=2) + "\n")
-        write_table(Path(HydraConfig.get().sweep.dir))
 
     try:
         if cfg.trainer.strategy == "ddp":
@@ -127,13 +132,14 @@ def do_job(main: Callable[[DictConfig], None], cfg: DictConfig, one_line: Callab
             raise ValueError("its folder holds it with other defaults, which have changed: set another hydra.sweep.dir")
         note(RUNNING)
         with (folder / "log.txt").open("a", buffering=1, encoding="utf-8") as log, redirect_stdout(log):
-            main(cfg)
+            objective = main(cfg)
     except Exception as error:
         line = one_line(error)
         print(f"error in {folder.name}: {line}", file=sys.stderr)
         note(FAILED, line)
-    else:
-        note(DONE)
+        return math.nan
+    note(DONE, objective=objective)
+    return objective
 
 
 def jobs(folder: Path) -> list[Job]:
@@ -148,7 +154,7 @@ def jobs(folder: Path) -> list[Job]:
     for path in sorted(folder.rglob("job.json")):
         record = files.read_json(path)
         results = files.read_json(path.with_name("results.json")) if record["status"] == DONE else {}
-        del record["configuration"]
+        record = {key: value for key, value in record.items() if key in Job._fields}
         found[tuple(record["overrides"])] = Job(folder=path.parent, results=results, **record)
     asked = [found.pop(tuple(overrides), Job(overrides)) for overrides in files.read_json(folder / "jobs.json")["jobs"]]
     return asked + list(found.values())

@@ -42,7 +42,7 @@ def architecture(network: CNN) -> list[Layer]:
         was_training = network.training
         network.eval()
         try:
-            image = torch.zeros(1, 1, 28, 28, device=network.fc1.weight.device)
+            image = network.fc1.weight.new_zeros(1, 1, 28, 28)
             features = network.features(image)
             logits = network.fc2(features.fc1)
         finally:

@@ -1,14 +1,13 @@
 """What the channels make of a digit: the figures of the report's section 3.2.2."""
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
 
-from cnn_mnist.callbacks.tensorboard import is_due, show
+from cnn_mnist.callbacks.tensorboard import PictureCallback, is_due, show
 from cnn_mnist.data import NUM_CLASSES
 from cnn_mnist.figures.anatomy import activations
 
 
-class Activations(Callback):
+class Activations(PictureCallback):
     """Every channel of both convolutions for a test image of each class, every so many epochs and after the last."""
 
     def __init__(self, every_n_epochs: int = 1) -> None:
@@ -19,7 +18,7 @@ class Activations(Callback):
         if is_due(trainer, self.every_n_epochs):
             test = trainer.datamodule.test  # type: ignore[attr-defined]
             images, _ = test[test.of_each_class(NUM_CLASSES)]
-            features = pl_module.network.features(images.to(pl_module.device))  # type: ignore[operator, union-attr]
+            features = pl_module.network.features(images.to(pl_module.device, pl_module.dtype))  # type: ignore[operator, union-attr]
             for layer in ("conv1", "conv2"):
                 show(
                     trainer, f"activations/{layer}/overview", activations(images, getattr(features, layer).cpu(), layer)

@@ -2,16 +2,15 @@
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
 
 from cnn_mnist import attacks
-from cnn_mnist.callbacks.tensorboard import is_due, show
+from cnn_mnist.callbacks.tensorboard import PictureCallback, is_due, show
 from cnn_mnist.data import NUM_CLASSES
 from cnn_mnist.figures import adversarial as draw
 from cnn_mnist.figures.canvas import cost_curves
 
 
-class Adversarial(Callback):
+class Adversarial(PictureCallback):
     """The report's three attacks on test images of each class, with their cost, after the last epoch.
 
     The targeted attack takes `steps` steps; the other two end by themselves, after twice as many at most.

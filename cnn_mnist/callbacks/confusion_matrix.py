@@ -3,15 +3,14 @@
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from cnn_mnist.callbacks.tensorboard import show
+from cnn_mnist.callbacks.tensorboard import PictureCallback, show
 from cnn_mnist.data import NUM_CLASSES, Batch
 from cnn_mnist.figures.training import confusion_matrix
 
 
-class ConfusionMatrix(Callback):
+class ConfusionMatrix(PictureCallback):
     """Counts of true against predicted class, from the logits that validation computes anyway."""
 
     def __init__(self) -> None:

@@ -1,14 +1,13 @@
 """What the convolutions look for: the figures of the report's section 3.2.1."""
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
 
 from cnn_mnist.analysis.filters import edge_likeness
-from cnn_mnist.callbacks.tensorboard import is_due, show
+from cnn_mnist.callbacks.tensorboard import PictureCallback, is_due, show
 from cnn_mnist.figures.anatomy import first_filters, second_filters
 
 
-class Filters(Callback):
+class Filters(PictureCallback):
     """All filters of both convolutions, every so many epochs and after the last."""
 
     def __init__(self, every_n_epochs: int = 1) -> None:

@@ -1,15 +1,14 @@
 """Where a patch hides a digit: the figures of the report's section 3.2.3."""
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
 
 from cnn_mnist.analysis.occlusion import occlusion_map
-from cnn_mnist.callbacks.tensorboard import is_due, show
+from cnn_mnist.callbacks.tensorboard import PictureCallback, is_due, show
 from cnn_mnist.data import NUM_CLASSES
 from cnn_mnist.figures.occlusion import predicted_maps, probability_maps
 
 
-class Occlusion(Callback):
+class Occlusion(PictureCallback):
     """Occlusion maps of a test image of each class, every so many epochs and after the last."""
 
     def __init__(self, every_n_epochs: int = 1, window: int = 8, stride: int = 1, fill: float = 0.5) -> None:

@@ -2,15 +2,14 @@
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
 
-from cnn_mnist.callbacks.tensorboard import show
+from cnn_mnist.callbacks.tensorboard import PictureCallback, show
 from cnn_mnist.figures.training import predictions
 
 NUM_IMAGES = 24
 
 
-class Predictions(Callback):
+class Predictions(PictureCallback):
     """Random test images, the same ones every epoch, with true and predicted class and its probability."""
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -19,5 +18,5 @@ class Predictions(Callback):
             test = trainer.datamodule.test  # type: ignore[attr-defined]
             chosen = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:NUM_IMAGES]
             images, labels = test[chosen]
-            probability = pl_module(images.to(pl_module.device)).softmax(1).cpu()
+            probability = pl_module(images.to(pl_module.device, pl_module.dtype)).softmax(1).cpu()
             show(trainer, "predictions", predictions(images, labels, probability))

@@ -16,16 +16,12 @@ class RobustAccuracy(Callback):
     """Accuracy under PGD, and under one step of the same size, on a few images of `val` after every epoch.
 
     Where many images withstand one step and few several, the network has learnt to hide its gradient and is not robust.
-
-    Attributes:
-        last: What was measured last, by name.
     """
 
     def __init__(self, epsilon: float = 0.3, steps: int = 20, num_images: int = 500) -> None:
         self.epsilon = epsilon
         self.steps = steps
         self.num_images = num_images
-        self.last: dict[str, float] = {}
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Attack, log, and warn of a collapse."""
@@ -52,8 +48,7 @@ class RobustAccuracy(Callback):
                 f"{self.steps}: raise model.attack_steps or model.warmup_epochs"
             )
             warnings.warn(message, ModelWarning, stacklevel=2)
-        self.last = metrics
         for key, value in metrics.items():
-            trainer.callback_metrics[key] = torch.tensor(value)
+            trainer.callback_metrics[key] = torch.tensor(value, dtype=torch.float64)
         for logger in trainer.loggers:
             logger.log_metrics(metrics | {"epoch": trainer.current_epoch}, step=trainer.global_step)

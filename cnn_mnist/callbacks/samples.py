@@ -1,13 +1,12 @@
 """What the network learns from: the report's figure 1."""
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
 
-from cnn_mnist.callbacks.tensorboard import show
+from cnn_mnist.callbacks.tensorboard import PictureCallback, show
 from cnn_mnist.figures.training import sample_grid
 
 
-class Samples(Callback):
+class Samples(PictureCallback):
     """The first training images, with their labels, before the first step."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

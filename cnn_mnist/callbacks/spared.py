@@ -1,4 +1,4 @@
-"""Training goes on where a look at the network fails."""
+"""Training goes on where a picture cannot be drawn."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -7,15 +7,19 @@ from typing import Any
 
 from pytorch_lightning.callbacks import Callback
 
+from cnn_mnist.callbacks.tensorboard import PictureCallback
+
 
 class Spared:
-    """Callbacks whose failures do not end the training: the first of each is said at once, and all of them at the end.
+    """Callbacks of which those that draw do not end the training where they fail.
+
+    The first failure of each is said at once, and all of them at the end. Errors of any other callback are its own.
 
     Args:
         looks: Callbacks by name.
 
     Attributes:
-        callbacks: The same ones, spared.
+        callbacks: The same ones, those that draw spared.
         failed: What went wrong first, by name.
     """
 
@@ -23,6 +27,8 @@ class Spared:
         self.callbacks = list(looks.values())
         self.failed: dict[str, str] = {}
         for name, callback in looks.items():
+            if not isinstance(callback, PictureCallback):
+                continue
             for hook in filter(lambda attribute: attribute.startswith("on_"), vars(Callback)):
                 if getattr(type(callback), hook) is not getattr(Callback, hook):
                     setattr(callback, hook, partial(self._attempt, name, getattr(callback, hook)))

@@ -5,11 +5,16 @@ from typing import Any
 import pytorch_lightning as pl
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.tensorboard.summary import hparams as summaries
 
 from cnn_mnist.figures.canvas import to_pixels
+
+
+class PictureCallback(Callback):
+    """A callback that draws and measures nothing: where it fails, training goes on (see `spared`)."""
 
 
 def show(trainer: pl.Trainer, tag: str, figure: Figure) -> None:
@@ -34,7 +39,7 @@ def fill_hparams(trainer: pl.Trainer, cfg: DictConfig, record: dict[str, Any]) -
     scalars = [cfg.data, cfg.model, {"max_epochs": cfg.trainer.max_epochs}]
     skipped = ("_target_", "root", "fallback")  # of no influence on the figures
     hparams = {k: v for part in scalars for k, v in part.items() if k not in skipped and v is not None}
-    metrics = {name: record[name] for name in ("test/acc", "test/loss")}
+    metrics = {name: record[name] for name in ("test/acc", "test/loss") if name in record}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             writer = logger.experiment._get_file_writer()

@@ -28,6 +28,7 @@ class Throughput(Callback):
         self.fit_seconds = 0.0
         self.train_seconds = 0.0
         self.num_images = 0
+        self._epoch_start: float | None = None
 
     def timing(self) -> Timing:
         """What has been counted so far."""
@@ -60,6 +61,15 @@ class Throughput(Callback):
         """Count the batch; stop the epoch's clock at its last one, before validation."""
         self.num_images += len(batch[0]) * trainer.world_size
         if trainer.is_last_batch:
+            self._stop(pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop the clock of an epoch that ended before its last batch."""
+        self._stop(pl_module)
+
+    def _stop(self, pl_module: pl.LightningModule) -> None:
+        if self._epoch_start is not None:
             if pl_module.device.type == "cuda":
                 torch.cuda.synchronize()
             self.train_seconds += time.perf_counter() - self._epoch_start
+            self._epoch_start = None
