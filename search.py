@@ -15,9 +15,11 @@ every other word is an option of train.py: one with an interval or a choice is s
 
   python search.py experiment=tuned                             learning rate, distortion, smoothing and weight decay
   python search.py --trials 30 'model.lr=tag(log,interval(1e-4,1e-1))' 'model.batchnorm=choice(true,false)'
-  python search.py --folder multirun/mine --trials 40           ten more of a search that had thirty
+  python search.py --folder multirun/search-DATE --trials 40    ten more of a search that had thirty
+  python search.py --metric val/robust_acc experiment=robust    by another metric of the hold-out; the lowest, of a loss
 
-Runs are compared by val/acc on 5,000 training images held out (data.val_size), never by the test set."""
+Runs are compared by val/acc, or the --metric, on 5,000 training images held out (data.val_size), never by the test
+set."""
 
 
 def main() -> None:
@@ -27,7 +29,8 @@ def main() -> None:
     )
     parser.add_argument("options", nargs="*", metavar="KEY=VALUE", help="options of train.py, fixed or to be searched")
     parser.add_argument("--trials", type=int, default=20, help="runs in all, those of an earlier call included (20)")
-    parser.add_argument("--folder", default="multirun/search", help="where they lie; there already: gone on with")
+    parser.add_argument("--folder", help="where they lie (multirun/search-DATE); a search that is there is continued")
+    parser.add_argument("--metric", help="of the hold-out, by which runs are compared (val/acc)")
     parser.add_argument("--seed", type=int, default=0, help="of what is tried (0)")
     parser.error = config.refuse  # type: ignore[method-assign]
     asked = parser.parse_intermixed_args()
@@ -36,7 +39,7 @@ def main() -> None:
         raise ValueError("a search needs optuna (pip install -e '.[search]')")
     from cnn_mnist.search import search  # takes seconds
 
-    search(asked.options, num_trials=asked.trials, folder=asked.folder, seed=asked.seed)
+    search(asked.options, num_trials=asked.trials, folder=asked.folder, seed=asked.seed, metric=asked.metric)
 
 
 if __name__ == "__main__":

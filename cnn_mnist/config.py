@@ -4,7 +4,6 @@ Imports neither torch nor Lightning, so that `--help` and a mistake answer at on
 """
 
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,12 +20,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cnn_mnist import archive, mistakes, rules, signals, sweep
+from cnn_mnist import archive, files, mistakes, rules, signals, sweep
 
 OmegaConf.register_new_resolver("choose", lambda flag, yes, no: yes if flag else no, replace=True)
-OmegaConf.register_new_resolver(
-    "slug", lambda text: re.sub(r"[^\w.+-]+", "-", text).strip("-") or "defaults", replace=True
-)
+OmegaConf.register_new_resolver("job_folder", sweep.job_folder, replace=True)
 
 
 def check(cfg: DictConfig, allowed: rules.Rules) -> None:
@@ -129,7 +126,7 @@ def run(main: Main, script: str) -> None:
         parser = get_args_parser()
         parser.error = refuse  # type: ignore[method-assign]
         parser.parse_args()
-        sys.argv[1:] = _with_swept_groups(sys.argv[1:])
+        sys.argv[1:] = _with_swept_groups(_at_home(sys.argv[1:]))
         with _end_of_sweep():
             hydra.main(version_base="1.3", config_path=config_dir, config_name=config_name)(job)()
     except Exception as error:
@@ -206,6 +203,19 @@ def _end_of_sweep() -> Iterator[None]:
         raise
     if end():
         raise SystemExit(1)
+
+
+def _at_home(words: list[str]) -> list[str]:
+    """The command line with a leading `~/` of Hydra's own folders expanded: Hydra would make a folder of that name."""
+
+    def expanded(word: str) -> str:
+        key, equals, value = word.partition("=")
+        path = value.strip("'\"")
+        if key not in ("hydra.run.dir", "hydra.sweep.dir") or not path.startswith("~"):
+            return word
+        return f"{key}{equals}{files.typed(str(Path(path).expanduser()))}"
+
+    return [expanded(word) for word in words]
 
 
 def _with_swept_groups(words: list[str]) -> list[str]:

@@ -14,6 +14,8 @@ from cnn_mnist.figures import sweep as draw
 from cnn_mnist.sweep import DONE, FAILED, MISSING, RUNNING, Job, varying
 
 LEVEL = 0.95
+FEWEST = 3  # seeds for an interval: from two, Student's factor is 12.7, and the interval says nothing
+SURE = 0.01  # p below which an option is said to matter: of a hundred sweeps without an effect, one names an option
 MOST_PAIRS = 15  # beyond, each configuration is compared with the first alone
 Runs = dict[str, dict[int, Job]]  # by configuration and seed
 
@@ -43,17 +45,25 @@ def runs_of(done: Sequence[Job]) -> Runs:
 def group_of(name: str, own: Sequence[Job], metric: str) -> draw.Group:
     """What is drawn of a configuration: its runs, their mean, and Student's interval of it."""
     values = np.array([job.results[metric] for job in own], dtype=np.float64)
-    margin = np.nan
-    if len(values) > 1:
+    mean, margin = float(values.mean()), np.nan
+    if len(values) >= FEWEST:
         margin = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
+    low, high = mean - margin, mean + margin
+    if is_share(metric, values):
+        low, high = np.clip((low, high), 0, 1)
     seconds = np.array([seconds_of(job) for job in own])
-    return draw.Group(name, values, seconds, float(values.mean()), margin, _curves(own, metric))
+    return draw.Group(name, values, seconds, mean, float(low), float(high), _curves(own, metric))
+
+
+def is_share(metric: str, values: NDArray[np.float64]) -> bool:
+    """Whether a metric is a share of images, in 0..1, to be written in per cent."""
+    return metric.endswith(("acc", "rate")) and bool(((values >= 0) & (values <= 1)).all())
 
 
 def _curves(own: Sequence[Job], metric: str) -> NDArray[np.float64]:
     """The metric after each epoch, (R, E); NaN where it was not measured."""
     found = [curves_of(job.folder / "metrics.csv").get(metric, []) for job in own if job.folder is not None]
-    curves = np.full((len(own), max(map(len, found))), np.nan)
+    curves = np.full((len(own), max(map(len, found), default=0)), np.nan)
     for row, curve in enumerate(found):
         curves[row, : len(curve)] = [np.nan if value is None else value for value in curve]
     return curves
@@ -61,15 +71,16 @@ def _curves(own: Sequence[Job], metric: str) -> NDArray[np.float64]:
 
 def described(group: draw.Group) -> dict[str, Any]:
     """A configuration in numbers; None for what a single run cannot tell."""
-    several = len(group.values) > 1
+    several, has_interval = len(group.values) > 1, len(group.values) >= FEWEST
     return {
         "name": group.name,
         "num_seeds": len(group.values),
         "mean": group.mean,
         "sd": float(group.values.std(ddof=1)) if several else None,
-        "low": group.mean - group.margin if several else None,
-        "high": group.mean + group.margin if several else None,
+        "low": group.low if has_interval else None,
+        "high": group.high if has_interval else None,
         "lowest": float(group.values.min()),
+        "median": float(np.median(group.values)),
         "highest": float(group.values.max()),
         "seconds": float(group.seconds.mean()),
         "seconds_sd": float(group.seconds.std(ddof=1)) if several else None,
@@ -81,12 +92,12 @@ def paired_over_seeds(first: Sequence[float], second: Sequence[float]) -> dict[s
 
     Returns:
         `difference`, the mean of the second less that of the first; `low` and `high`, the ends of its 95 % interval;
-        and `p`, of Student's paired t-test, two-sided. The last three are None where there are fewer than two seeds,
+        and `p`, of Student's paired t-test, two-sided. The last three are None where there are fewer than three seeds,
         or all differences are equal.
     """
     difference = np.subtract(second, first)
     found: dict[str, float | None] = {"difference": float(difference.mean()), "low": None, "high": None, "p": None}
-    if len(difference) > 1 and np.ptp(difference) > 0:
+    if len(difference) >= FEWEST and np.ptp(difference) > 0:
         test = stats.ttest_rel(second, first)
         low, high = test.confidence_interval(LEVEL)
         found |= {"low": float(low), "high": float(high), "p": float(test.pvalue)}
@@ -106,45 +117,66 @@ def pairs_of(runs: Runs, metric: str) -> list[dict[str, Any]]:
             values = ([job.results[metric] for job in jobs] for jobs in own)
             first, second = (sum(map(seconds_of, jobs)) for jobs in own)
             names = {"first": couple[0], "second": couple[1], "num_seeds": len(shared)}
-            pairs.append(names | paired_over_seeds(*values) | {"time_ratio": second / first, "p_holm": None})
-    tested = sorted((pair for pair in pairs if pair["p"] is not None), key=lambda pair: pair["p"])
-    largest = 0.0
-    for place, pair in enumerate(tested):
-        largest = max(largest, min(1.0, (len(tested) - place) * pair["p"]))
-        pair["p_holm"] = largest
+            pairs.append(names | paired_over_seeds(*values) | {"time_ratio": second / first})
+    allow_for_many(pairs)
     return pairs
 
 
 def options_of(done: Sequence[Job], metric: str) -> list[dict[str, Any]]:
     """How much of the variance between runs goes with each option that varies, the largest share first.
 
-    The share is the sum of squares between an option's levels over the whole (eta squared).
+    The seed is no option: what goes with it is chance.
+
+    Returns:
+        Of each: `share`, omega squared, in 0..1, which unlike eta squared is zero on average where there is no effect;
+        `p`, of the F test that all levels have one mean; `p_holm`, which allows for the number of options (Holm 1979);
+        `matters`, whether that is below `SURE`; and the levels with the highest and the lowest mean. Share and p are
+        None where no level has been run twice.
+
+    Source: Hays 1963 for omega squared.
     """
     values = np.array([job.results[metric] for job in done], dtype=np.float64)
-    total = ((values - values.mean()) ** 2).sum()
     options = [dict(one.lstrip("+").partition("=")[::2] for one in job.overrides) for job in done]
-    found = []
-    for key in dict.fromkeys(key for one in options for key in one):
+    found: list[dict[str, Any]] = []
+    for key in dict.fromkeys(key for one in options for key in one if key != "seed"):
         levels: dict[str, list[float]] = defaultdict(list)
         for one, value in zip(options, values, strict=True):
             levels[one.get(key, "-")].append(float(value))
-        if len(levels) == 1 or total == 0:
+        if len(levels) == 1 or np.ptp(values) == 0:
             continue
         means = {level: float(np.mean(own)) for level, own in levels.items()}
-        between = sum(len(own) * (means[level] - values.mean()) ** 2 for level, own in levels.items())
         best = max(means, key=lambda level: means[level])
         worst = min(means, key=lambda level: means[level])
-        found.append(
-            {
-                "key": key,
-                "share": float(between / total),
-                "highest_level": best,
-                "highest": means[best],
-                "lowest_level": worst,
-                "lowest": means[worst],
-            }
-        )
-    return sorted(found, key=lambda one: -one["share"])
+        ends = {"highest_level": best, "highest": means[best], "lowest_level": worst, "lowest": means[worst]}
+        found.append({"key": key, **_effect(list(levels.values())), **ends})
+    allow_for_many(found)
+    for option in found:
+        option["matters"] = option["p_holm"] is not None and option["p_holm"] < SURE
+    return sorted(found, key=lambda option: float(option["share"] or 0), reverse=True)
+
+
+def _effect(levels: Sequence[Sequence[float]]) -> dict[str, float | None]:
+    """Omega squared and the p of the F test, of the values at each level."""
+    values = np.concatenate(levels)
+    within = sum(((np.array(own) - np.mean(own)) ** 2).sum() for own in levels)
+    df_between, df_within = len(levels) - 1, len(values) - len(levels)
+    if not df_within:
+        return {"share": None, "p": None}
+    total, noise = ((values - values.mean()) ** 2).sum(), within / df_within
+    share = (total - within - df_between * noise) / (total + noise)
+    p = float(stats.f_oneway(*levels).pvalue) if within > 0 else 0.0
+    return {"share": max(0.0, float(share)), "p": p}
+
+
+def allow_for_many(tests: Sequence[dict[str, Any]]) -> None:
+    """Add to each test's `p` a `p_holm` that allows for their number (Holm 1979); None where there is no p."""
+    tested = sorted((test for test in tests if test["p"] is not None), key=lambda test: test["p"])
+    largest = 0.0
+    for test in tests:
+        test["p_holm"] = None
+    for place, test in enumerate(tested):
+        largest = max(largest, min(1.0, (len(tested) - place) * test["p"]))
+        test["p_holm"] = largest
 
 
 def unfinished(jobs: Sequence[Job]) -> list[dict[str, str]]:

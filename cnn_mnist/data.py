@@ -159,7 +159,7 @@ class DataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self.dataset = dataset
-        self.root = Path(root)
+        self.root = Path(root).expanduser()
         self.batch_size = batch_size
         self.val_size = val_size
         self.fallback = fallback

@@ -24,7 +24,8 @@ def typed(path: str, *, always: bool = False) -> str:
     """A path as the value of an option: in quotes of its own where Hydra would take a letter of it for grammar."""
     if not always and re.fullmatch(r"[\w.+-]*/[\w./+-]*", path, re.ASCII):
         return path
-    return "'" + re.sub(r"(\\*)'", r"\1\1\'", re.sub(r"(\\+)$", r"\1\1", path)) + "'"
+    quoted = re.sub(r"(\\*)'", r"\1\1\'", re.sub(r"(\\+)$", r"\1\1", path))
+    return "'" + quoted.replace("${", r"\${") + "'"
 
 
 @contextmanager

@@ -53,7 +53,11 @@ def _in_words(error: Exception, config_dir: str, config_name: str) -> str:
         return f"unknown key {found[3]}.{found[2]}{nearest(f'{found[3]}.{found[2]}', known)}"
     if "Ambiguous value for argument" in text:
         key, _, values = text.split("'")[1].partition("=")
-        return f"{key} has several values, {values}: add -m to sweep over them, or write {key}=[{values}] for a list"
+        one = _for_the_shell(f"{key}={files.typed(values, always=True)}")
+        return (
+            f"{key} has several values, {values}: add -m to sweep over them, write {key}=[{values}] for a list, or "
+            f"{one} for one text with a comma in it"
+        )
     if isinstance(error, ConfigCompositionException):
         with suppress(HydraException, OmegaConfBaseException):  # of the same mistake
             return next(unknown_keys(config_dir, config_name), text)
@@ -69,9 +73,12 @@ def _unreadable(word: str) -> str:
     key, equals, value = word.partition("=")
     if not equals or not key:
         return f"{word!r} is not an option: write key=value"
-    quoted = f"{key}={files.typed(value, always=True)}"
-    for_the_shell = shlex.quote(quoted) if set(quoted) & set('"$`\\!') else f'"{quoted}"'
-    return f"{word} has letters that mean something to Hydra, such as = , [ ] {{ }} ( ) ~: write {for_the_shell}"
+    quoted = _for_the_shell(f"{key}={files.typed(value, always=True)}")
+    return f"{word} has letters that mean something to Hydra, such as = , [ ] {{ }} ( ) ~ $: write {quoted}"
+
+
+def _for_the_shell(word: str) -> str:
+    return shlex.quote(word) if set(word) & set('"$`\\!') else f'"{word}"'
 
 
 def unknown_keys(config_dir: str, config_name: str) -> Iterator[str]:

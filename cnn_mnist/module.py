@@ -100,7 +100,8 @@ class Classifier(pl.LightningModule):
     def on_train_start(self) -> None:
         """Begin a resumed run with its next epoch, though `max_steps` is set: Lightning would repeat the last one."""
         loop = self.trainer.fit_loop
-        loop.epoch_progress.current.completed = loop.epoch_progress.current.processed
+        progress = loop.epoch_progress.current
+        progress.completed = progress.processed  # type: ignore[attr-defined]
         loop.epoch_loop.restarting = False  # a run is resumed from the end of an epoch alone
 
     def on_train_epoch_start(self) -> None:

@@ -35,7 +35,7 @@ def read(path: str | Path) -> Picture:
 
     Source: LeCun, Cortes and Burges, "The MNIST database", for how its digits were framed.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"there is no picture at {path}: set image= to a PNG or JPEG file")
     grey, notes = _grey(path)

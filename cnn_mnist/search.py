@@ -1,5 +1,6 @@
 """A search for better options with Optuna: runs of train.py, compared by the hold-out, remembered in SQLite."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -22,10 +23,11 @@ from cnn_mnist.figures import search as draw
 from cnn_mnist.figures import sweep as draw_sweep
 from cnn_mnist.findings import Findings
 from cnn_mnist.part import Answer, Part, Table
+from cnn_mnist.runs import mode_of
 from cnn_mnist.tasks import Task
 
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
-METRIC = "val/acc"
+USUAL_METRIC = "val/acc"
 FEWEST = 8  # trials that can say which option matters
 USUAL = ("data.val_size=5000", "callbacks=none")  # unless the command says otherwise
 USUAL_SPACE = (
@@ -66,14 +68,17 @@ class Search:
         }
 
 
-def search(options: Sequence[str], *, num_trials: int, folder: str | Path, seed: int) -> None:
+def search(
+    options: Sequence[str], *, num_trials: int, folder: str | Path | None, seed: int, metric: str | None = None
+) -> None:
     """Run trials until there are `num_trials` that ended well, and write the page.
 
     Args:
         options: Of train.py; those that are an interval, a range or a choice are searched.
         num_trials: In all, those of earlier calls with the same folder included.
-        folder: Of `study.db`, the runs and the page.
+        folder: Of `study.db`, the runs and the page; None: a new one, named by the date.
         seed: Of what is tried.
+        metric: Of the hold-out, by which trials are compared; None: that of the search in the folder, or val/acc.
 
     Raises:
         ValueError: An option is malformed or cannot be searched, the folder holds another search or is in use, there is
@@ -81,11 +86,24 @@ def search(options: Sequence[str], *, num_trials: int, folder: str | Path, seed:
     """
     if num_trials < 1:
         raise ValueError(f"--trials must be at least 1, got {num_trials}")
-    place = Path(folder).resolve()
+    if metric is not None and not metric.startswith("val/"):
+        raise ValueError(f"--metric must be one of the hold-out, such as val/acc or val/loss, got {metric}")
+    place = Path(folder or time.strftime("multirun/search-%Y-%m-%d_%H-%M-%S")).expanduser().resolve()
     fixed, space = _parsed(options)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with files.claimed(place):
-        _search(options, fixed, space, num_trials, place, seed)
+    signals.search = place
+    is_new = not place.exists()
+    try:
+        with files.claimed(place):
+            _search(options, fixed, space, num_trials, place, seed, metric)
+    except NothingTried:
+        if is_new:
+            shutil.rmtree(place)
+        raise
+
+
+class NothingTried(ValueError):
+    """The first trial failed before it began: so would every other."""
 
 
 def _search(
@@ -95,17 +113,21 @@ def _search(
     num_trials: int,
     place: Path,
     seed: int,
+    metric: str | None,
 ) -> None:
     study = optuna.create_study(
         study_name="search",
         storage=f"sqlite:///{place / 'study.db'}",
         sampler=optuna.samplers.TPESampler(seed=seed),
-        direction="maximize",
+        direction="minimize" if mode_of(metric or USUAL_METRIC) == "min" else "maximize",
         load_if_exists=True,
     )
     if "space" not in study.user_attrs:
+        study.set_user_attr("metric", metric or USUAL_METRIC)
         study.set_user_attr("fixed", fixed)
         study.set_user_attr("space", {key: optuna.distributions.distribution_to_json(d) for key, d in space.items()})
+    if metric not in (None, metric_of(study)):
+        raise ValueError(f"{place} holds a search by {metric_of(study)}, not {metric}: set another --folder")
     kept = {key: optuna.distributions.json_to_distribution(d) for key, d in study.user_attrs["space"].items()}
     if options and (fixed != study.user_attrs["fixed"] or space != kept):
         raise ValueError(f"{place} holds a search of other options: leave the options out, or set --folder")
@@ -116,6 +138,17 @@ def _search(
     _write_page(place, study, seed)
     if failed:
         raise ValueError(f"{len(failed)} trials failed, the last one so: {failed[-1]}")
+
+
+def spec_of(metric: str) -> str:
+    """The format of a metric's values."""
+    return ".2%" if metric.endswith("acc") else ".4g"
+
+
+def metric_of(study: optuna.Study) -> str:
+    """The metric by which a search's trials are compared."""
+    metric: str = study.user_attrs.get("metric", USUAL_METRIC)
+    return metric
 
 
 def _parsed(options: Sequence[str]) -> tuple[list[str], dict[str, BaseDistribution]]:
@@ -162,6 +195,8 @@ def _forget_the_killed(study: optuna.Study) -> None:
 def _run(study: optuna.Study, space: dict[str, BaseDistribution], num_trials: int, place: Path) -> list[str]:
     """Do the trials that are missing, each a command of its own; returns what went wrong."""
     failed: list[str] = []
+    metric = metric_of(study)
+    spec = spec_of(metric)
     num_done = len(study.get_trials(states=(TrialState.COMPLETE,)))
     if num_done:
         print(f"{num_done} of {num_trials} trials are done already")
@@ -169,7 +204,8 @@ def _run(study: optuna.Study, space: dict[str, BaseDistribution], num_trials: in
         trial = study.ask(space)
         options = [f"{key}={value}" for key, value in trial.params.items()]
         run = place / f"trial-{trial.number:03}"
-        command = [sys.executable, str(TRAIN), *study.user_attrs["fixed"], *options, f"hydra.run.dir={run}"]
+        where = [f"hydra.run.dir={files.typed(str(run))}", f"monitor={metric}"]
+        command = [sys.executable, str(TRAIN), *study.user_attrs["fixed"], *options, *where]
         start = time.perf_counter()
         done = _done(command)
         short = (f"{key}={one:.3g}" if isinstance(one, float) else f"{key}={one}" for key, one in trial.params.items())
@@ -177,14 +213,16 @@ def _run(study: optuna.Study, space: dict[str, BaseDistribution], num_trials: in
         if done.returncode:
             failed.append(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"status {done.returncode}")
             study.tell(trial, state=TrialState.FAIL)
+            if trial.number == 0 and not (run / "config.yaml").exists():
+                raise NothingTried(failed[-1].removeprefix("error: "))
             print(f"{line}  failed: {failed[-1]}", flush=True)
             continue
         results = files.read_json(run / "results.json")
         trial.set_user_attr("seconds", results["fit_seconds"])
         trial.set_user_attr("dataset", results["dataset"])
-        study.tell(trial, results[METRIC])
-        best = f"best {study.best_value:.2%} in trial {study.best_trial.number}"
-        print(f"{line}  {METRIC} {results[METRIC]:.2%}  {time.perf_counter() - start:.0f} s  ({best})", flush=True)
+        study.tell(trial, results[metric])
+        best = f"best {study.best_value:{spec}} in trial {study.best_trial.number}"
+        print(f"{line}  {metric} {results[metric]:{spec}}  {time.perf_counter() - start:.0f} s  ({best})", flush=True)
     return failed
 
 
@@ -212,10 +250,12 @@ def _write_page(place: Path, study: optuna.Study, seed: int) -> None:
 def trials(subject: Search) -> Part:
     """What was tried, what was best, and which option mattered?"""
     study = subject.study
+    metric, best = metric_of(study), max if mode_of(metric_of(study)) == "max" else min
+    spec = spec_of(metric)
     done = study.get_trials(states=(TrialState.COMPLETE,))
     values = [float(trial.value or 0) for trial in done]
     findings: dict[str, Any] = {
-        "metric": METRIC,
+        "metric": metric,
         "num_done": len(done),
         "num_failed": len(study.get_trials(states=(TrialState.FAIL,))),
         "best": {
@@ -235,22 +275,23 @@ def trials(subject: Search) -> Part:
         key for key, one in distributions.items() if isinstance(one, FloatDistribution | IntDistribution) and one.log
     ]
     figures = {
-        "search/history": draw.history([trial.number for trial in done], values, METRIC),
+        "search/history": draw.history([trial.number for trial in done], values, metric, best),
         "search/slices": draw.slices(
-            {key: [trial.params[key] for trial in done] for key in distributions}, log, values, METRIC
+            {key: [trial.params[key] for trial in done] for key in distributions}, log, values, metric
         ),
     }
     says = [
-        "Of {num_done} trials, number {best.trial} has the highest {metric}: {best.value:.2%}, with {best.options}.",
-        "It is the highest of many on one hold-out and one seed, so it promises a little too much: run its options "
+        f"Of {{num_done}} trials, number {{best.trial}} has the best {{metric}}: {{best.value:{spec}}}, with "
+        "{best.options}.",
+        "It is the best of many on one hold-out and one seed, so it promises a little too much: run its options "
         "over several seeds before believing it.",
     ]
-    order = sorted(range(len(done)), key=lambda k: -values[k])[:10]
-    columns = ["trial", METRIC, "seconds", *distributions]
+    order = sorted(range(len(done)), key=values.__getitem__, reverse=best is max)[:10]
+    columns = ["trial", metric, "seconds", *distributions]
     rows = [
         [
             f"{{trials.{k}.number}}",
-            f"{{trials.{k}.value:.2%}}",
+            f"{{trials.{k}.value:{spec}}}",
             f"{{trials.{k}.seconds:.0f}}",
             *(f"{{trials.{k}.{key.replace('.', '_')}}}" for key in distributions),
         ]
@@ -265,10 +306,11 @@ def trials(subject: Search) -> Part:
     ]
     if findings["options"]:
         figures["search/options"] = draw_sweep.shares(findings["options"])
-        mattered = (
-            "Optuna's estimate: {options.0.key} explains the largest share of the variance, {options.0.share:.0%}."
+        shares = (
+            "Optuna's estimate of how much of the variance between trials goes with each option. The shares add up to "
+            "one even where no option has an effect: a sweep over several seeds tells an effect from chance."
         )
-        answers.append(Answer("Which option matters?", ["search/options"], [mattered]))
+        answers.append(Answer("Which option may matter?", ["search/options"], [shares]))
     return Part(findings, answers, {}, figures)
 
 

@@ -17,6 +17,7 @@ GRACE = 10.0  # seconds to do what is in `closing`
 closing: list[Callable[[], object]] = []  # what ends processes that this one has started, and says how things stand
 folder: Path | None = None  # of the training run at work, if there is one
 sweep: Path | None = None  # of the sweep, if it is one
+search: Path | None = None  # of the search, if it is one
 _status = 0
 NAMES_CODE = ("callbacks", "logger")  # sections whose options are given again
 TAKES_A_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
@@ -40,6 +41,9 @@ def again() -> str:
     if sweep is not None:
         if not any(word.startswith("hydra.sweep.dir=") for word in words):
             words.append(f"hydra.sweep.dir={_typed(sweep)}")
+    elif search is not None:
+        if not any(word.startswith("--folder") for word in words):
+            words += ["--folder", str(search)]
     elif folder is not None and (folder / "config.yaml").is_file():
         words[2:] = [f"ckpt_path={_typed(folder)}", *_not_on_record(words[2:])]
     return shlex.join(words)

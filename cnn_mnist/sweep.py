@@ -17,6 +17,7 @@ import hashlib
 import io
 import json
 import math
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -76,6 +77,26 @@ class Job(NamedTuple):
         return {**options, "status": self.status, "error": self.error, **scalars}
 
 
+LONGEST = 120  # characters of a job's folder; a file system takes 255 bytes
+
+
+def job_folder(overrides: Sequence[str], left_out: Sequence[str] = ()) -> str:
+    """The name of a job's folder: its options, without what a path or Hydra's grammar would trip over.
+
+    Where something had to go, or the name would be too long, a hash of the whole keeps it apart from others.
+
+    Args:
+        overrides: The job's options.
+        left_out: Keys that say where it runs, and not what it is.
+    """
+    words = sorted(word for word in overrides if word.partition("=")[0] not in left_out)
+    name = "_".join(word.replace("=", "-", 1) for word in words)
+    clean = re.sub(r"[^\w.+-]+", "-", name, flags=re.ASCII).strip("-.") or "defaults"
+    if clean == (name or clean) and len(clean) <= LONGEST:
+        return clean
+    return f"{clean[:LONGEST]}-{hashlib.sha256(repr(words).encode()).hexdigest()[:8]}"
+
+
 class AnnounceSweep(Callback):
     """Hydra's hook in the process that starts a sweep, whatever launches its jobs."""
 
@@ -89,10 +110,15 @@ class AnnounceSweep(Callback):
 
         if OmegaConf.select(config, "trainer.strategy") == "ddp":
             raise SystemExit(f"error: {NO_DDP}")
+        if not str(config.hydra.sweeper._target_).endswith(".BasicSweeper"):
+            return  # another sweeper chooses its jobs as it goes: there is no list to hold them against
         parser = OverridesParser.create(GlobalHydra.instance().config_loader())
         (asked,) = BasicSweeper.split_arguments(parser.parse_overrides(list(config.hydra.overrides.task)), None)
         if not asked:
             raise SystemExit("error: the sweep is empty: one of its options has no values")
+        if twice := [job for place, job in enumerate(asked) if job in asked[:place]]:
+            words = " ".join(word for word in twice[0] if word in varying_words(asked)) or " ".join(twice[0])
+            raise SystemExit(f"error: the sweep has the same job twice, {words}: name each value once")
         try:
             watched.append(Watch(Path(config.hydra.sweep.dir), [list(job) for job in asked]))
         except OSError as error:
@@ -160,19 +186,23 @@ def jobs(folder: Path) -> list[Job]:
     return asked + list(found.values())
 
 
+def varying_words(asked: Sequence[Sequence[str]]) -> set[str]:
+    """The options that not all jobs share."""
+    shared = set(asked[0]).intersection(*asked)
+    return set(asked[0]).union(*asked) - shared
+
+
 def varying(asked: Sequence[Sequence[str]]) -> list[str]:
     """Of each job, the options that not all of them share, as one line; all of its options where there is but one."""
     shared = set.intersection(*map(set, asked)) if len(asked) > 1 else set()
     return [" ".join(override for override in overrides if override not in shared) for overrides in asked]
 
 
-def write_table(folder: Path) -> list[Job]:
-    """Write `sweep.json` and `sweep.csv` as the jobs stand; returns them."""
-    found = jobs(folder)
+def write_table(folder: Path, found: Sequence[Job]) -> None:
+    """Write `sweep.json` and `sweep.csv` as the jobs stand: only the process that has claimed the folder does."""
     rows = [job.row for job in found]
     files.write(folder / "sweep.json", json.dumps({"jobs": rows}, indent=2) + "\n")
     files.write(folder / "sweep.csv", as_csv(rows))
-    return found
 
 
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:

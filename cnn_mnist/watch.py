@@ -59,7 +59,9 @@ class Watch:
         self.thread.join()
         self._look()
         self.bar.stop()
-        found = write_table(self.folder)[: len(self.labels)]
+        found = jobs(self.folder)
+        write_table(self.folder, found)
+        found = found[: len(self.labels)]
         if not any(job.folder for job in found):  # a mistake before the first
             for name in ("jobs.json", "multirun.yaml", "sweep.json", "sweep.csv", files.LOCK):
                 (self.folder / name).unlink(missing_ok=True)
@@ -86,10 +88,12 @@ class Watch:
 
     def _look(self) -> None:
         """Say what has changed."""
-        now = jobs(self.folder)[: len(self.labels)]
+        found = jobs(self.folder)
+        now, has_changed = found[: len(self.labels)], False
         for place, (job, before) in enumerate(zip(now, self.before, strict=True)):
             if job == before:
                 continue
+            has_changed = True
             line = f"job {place + 1} of {len(now)}  {job.status:7}  {self.labels[place]}"
             if job.status == RUNNING:
                 self.running[place] = self.bar.add_task(line, total=None)
@@ -101,6 +105,8 @@ class Watch:
                 self.num_ended += 1
                 self.console.print(f"{line}{_found(job)}{self._time_left()}")
         self.before = now
+        if has_changed:
+            write_table(self.folder, found)
 
     def _time_left(self) -> str:
         num_left = self.num_to_do - self.num_ended

@@ -23,14 +23,15 @@ def search(tmp_path_factory: pytest.TempPathFactory) -> Command:
 def test_a_search_resumes_and_is_judged_by_the_hold_out(search: Command, tmp_path: Path) -> None:
     first = search("--trials", "2", *FIXED, *SPACE, cwd=tmp_path)
     assert first.status == 0, first.err
-    folder = tmp_path / "multirun" / "search"
+    (folder,) = (tmp_path / "multirun").glob("search-*")
     study = optuna.load_study(study_name="search", storage=f"sqlite:///{folder}/study.db")
     values = [trial.value for trial in study.trials]
     runs = [json.loads(path.read_text()) for path in sorted(folder.glob("trial-*/results.json"))]
     assert values == [run["val/acc"] for run in runs]
     assert all(run["num_val"] == 200 for run in runs)
     killed = study.ask({"model.lr": optuna.distributions.FloatDistribution(1e-4, 1e-1, log=True)})  # and never told
-    again = search("--trials", "3", *FIXED, *SPACE, cwd=tmp_path)  # the same command, or the options left out
+    where = ("--folder", str(folder))
+    again = search("--trials", "3", *where, *FIXED, *SPACE, cwd=tmp_path)  # or the options left out
     assert again.status == 0, again.err
     assert "2 of 3 trials are done already" in again.out
     states = [trial.state for trial in study.get_trials()]
@@ -41,7 +42,7 @@ def test_a_search_resumes_and_is_judged_by_the_hold_out(search: Command, tmp_pat
     assert found["best"]["value"] == pytest.approx(study.best_value)
     html = (folder / "report.html").read_text()
     assert re.search(r'data-key="search\.best\.value"', html)
-    other = search("--trials", "3", *FIXED, "model.lr=interval(0.1,0.2)", cwd=tmp_path)
+    other = search("--trials", "3", *where, *FIXED, "model.lr=interval(0.1,0.2)", cwd=tmp_path)
     assert other.status == 1
     assert "holds a search of other options" in other.err
 
@@ -51,15 +52,20 @@ def test_a_search_resumes_and_is_judged_by_the_hold_out(search: Command, tmp_pat
     [
         (("data.val_size=0",), "may not choose by the test set"),
         (("--trials", "0"), "--trials must be at least 1"),
-        (("model.lr=shuffle(interval(",), "error: "),
+        (("model.lr=shuffle(interval(",), "model.lr=shuffle(interval( has letters that mean something to Hydra"),
+        (("--metric", "test/acc"), "--metric must be one of the hold-out, such as val/acc or val/loss, got test/acc"),
+        (("data=digits", "--trials", "3"), "data.val_size must be 0 or from 10 to 1,490 of the 1,500 training images"),
+        (("model.lrr=1", "--trials", "3"), "unknown key model.lrr: did you mean model.lr?"),
     ],
 )
 def test_a_mistake_is_one_line(words: tuple[str, ...], message: str, search: Command) -> None:
     done = search(*words)
     assert done.status == 1
+    assert done.err.startswith("error: ")
     assert message in done.err
     assert len(done.err.splitlines()) == 1
-    assert not list(done.cwd.iterdir())
+    assert not [path for path in done.cwd.rglob("*") if path.is_file()]
+    assert "trial" not in done.out
 
 
 def test_without_optuna_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +78,20 @@ def test_without_optuna_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.slow
-def test_a_failing_trial_is_said_and_the_status_is_not_0(search: Command) -> None:
-    done = search("--trials", "1", *FIXED, "model.lr=choice(1e30)", "model.lrr=1")
-    assert done.status == 1
-    assert "unknown key model.lrr" in done.err
+def test_a_failing_trial_is_said_and_the_others_go_on(search: Command) -> None:
+    done = search("--trials", "2", "--folder", "multirun/lr=x", *FIXED, "model.lr=choice(1e30,1e-3)", "--seed", "1")
+    assert done.status == 1 or "trial 1" in done.out
+    assert "Traceback" not in done.err
+    assert (done.cwd / "multirun" / "lr=x" / "trial-000" / "config.yaml").is_file()
+
+
+@pytest.mark.slow
+def test_a_search_by_a_loss_wants_the_lowest(search: Command) -> None:
+    words = ("--trials", "3", "--folder", "multirun/mine", "--metric", "val/loss")
+    done = search(*words, *FIXED, "model.lr=tag(log,interval(1e-4,1e-2))")
+    assert done.status == 0, done.err
+    found = done.results["search"]
+    assert found["metric"] == "val/loss"
+    assert found["best"]["value"] == pytest.approx(min(trial["value"] for trial in found["trials"]))
+    other = search("--folder", "multirun/mine", "--metric", "val/acc", cwd=done.cwd)
+    assert "holds a search by val/loss, not val/acc: set another --folder" in other.err

@@ -9,10 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from cnn_mnist import sweep
-from cnn_mnist.configurations import paired_over_seeds
+from cnn_mnist.configurations import described, group_of, options_of, paired_over_seeds
+from cnn_mnist.figures import search as draw_search
+from cnn_mnist.figures import sweep as draw
+from cnn_mnist.figures import training as draw_training
+from cnn_mnist.figures.canvas import cost_curves, to_pixels
+from cnn_mnist.figures.sweep import Group
 from tests.conftest import Command, Done
 
 SWEPT = ("model.batchnorm=false,true", "seed=0,1,2")
@@ -58,12 +64,16 @@ def test_means_intervals_and_the_paired_test_are_true(swept: Done, looked: Done)
     assert pair["p"] == pytest.approx(oracle.pvalue, rel=1e-4)
     assert pair["difference"] == pytest.approx(statistics.mean(values[True]) - statistics.mean(values[False]), abs=1e-6)
     assert pair["low"] < pair["difference"] < pair["high"]
-    shares = {one["key"]: one["share"] for one in found["options"]}
-    both = values[False] + values[True]
-    within = sum((value - statistics.mean(own)) ** 2 for own in values.values() for value in own)
-    total = sum((value - statistics.mean(both)) ** 2 for value in both)
-    assert shares["model.batchnorm"] == pytest.approx(1 - within / total, abs=1e-5)
-    assert shares.keys() == {"model.batchnorm", "seed"}
+    (option,) = found["options"]  # the seed is none
+    assert option["key"] == "model.batchnorm"
+    oracle = stats.f_oneway(values[False], values[True])
+    assert option["p"] == pytest.approx(oracle.pvalue, rel=1e-4)
+    f, num_runs = oracle.statistic, 6
+    assert option["share"] == pytest.approx(max(0, (f - 1) / (f - 1 + num_runs)), abs=1e-5)  # omega squared, from F
+    assert option["matters"] == (oracle.pvalue < 0.01)
+    assert pair["difference_points"] == pytest.approx(100 * pair["difference"])
+    one = found["configurations"][0]
+    assert (one["lowest"], one["median"], one["highest"]) == pytest.approx(sorted(values[False]), abs=1e-6)
 
 
 def test_the_page_the_tables_and_the_terminal_say_so(looked: Done) -> None:
@@ -128,3 +138,79 @@ def test_a_sweep_without_a_finished_job_cannot_be_looked_at(copy: Path, analyze:
 def test_what_one_seed_cannot_tell_is_none() -> None:
     assert paired_over_seeds([0.5], [0.75]) == {"difference": 0.25, "low": None, "high": None, "p": None}
     assert paired_over_seeds([0.5, 0.25], [0.75, 0.5])["p"] is None  # equal differences: no spread to judge by
+
+
+def simulated(num_levels: int, num_seeds: int, effect: float, generator: np.random.Generator) -> list[sweep.Job]:
+    """A sweep over an option and seeds, with noise of a tenth of a per cent and an effect of each further level."""
+    return [
+        sweep.Job(
+            [f"model.lr={level}", f"seed={seed}"],
+            sweep.DONE,
+            results={"test/acc": 0.99 + effect * level + 0.001 * generator.standard_normal(), "seed": seed},
+        )
+        for level in range(num_levels)
+        for seed in range(num_seeds)
+    ]
+
+
+@pytest.mark.parametrize(("num_levels", "num_seeds"), [(2, 5), (3, 3), (5, 2)])
+def test_where_nothing_has_an_effect_hardly_an_option_is_named(num_levels: int, num_seeds: int) -> None:
+    generator = np.random.default_rng(0)
+    sweeps = [options_of(simulated(num_levels, num_seeds, 0, generator), "test/acc") for _ in range(200)]
+    assert sum(any(one["matters"] for one in found) for found in sweeps) <= 10
+    assert all([one["key"] for one in found] == ["model.lr"] for found in sweeps)
+    assert np.mean([found[0]["share"] for found in sweeps]) < 0.2
+
+
+def test_an_effect_is_named() -> None:
+    generator = np.random.default_rng(0)
+    sweeps = [options_of(simulated(2, 5, 0.004, generator), "test/acc") for _ in range(50)]
+    assert sum(found[0]["matters"] for found in sweeps) >= 45
+
+
+def test_two_seeds_have_no_interval_and_limits_stay_within_0_and_100_per_cent() -> None:
+    generator = np.random.default_rng(0)
+    two = group_of("two", simulated(1, 2, 0, generator), "test/acc")
+    assert (described(two)["low"], described(two)["high"]) == (None, None)
+    assert paired_over_seeds([0.98, 0.99], [0.97, 0.995])["p"] is None
+    wild = [sweep.Job([], results={"test/acc": value, "seed": place}) for place, value in enumerate((0.1, 0.99, 0.98))]
+    found = described(group_of("wild", wild, "test/acc"))
+    assert (found["low"], found["high"]) == (0, 1)
+    figure = draw.configurations([two, group_of("wild", wild, "test/acc")], "test/acc", in_percent=True)
+    low, high = figure.axes[0].get_xlim()
+    assert 0 <= low < high <= 1
+
+
+@pytest.mark.parametrize("num_epochs", [1, 2, 3])
+def test_epochs_have_no_fractions(num_epochs: int) -> None:
+    curves = {"epoch": list(range(1, num_epochs + 1)), "train/loss": [0.5] * num_epochs, "test/acc": [0.9] * num_epochs}
+    group = Group("one", np.ones(3), np.ones(3), 1.0, 1.0, 1.0, np.full((3, num_epochs), 0.9))
+    trace = torch.rand(num_epochs + 1, 2)
+    for figure in (
+        draw_training.curves(curves),
+        draw.curves([group], "test/acc", in_percent=True),
+        cost_curves(trace, ["a", "b"], "cost"),
+        draw_search.history(list(range(num_epochs)), [0.5] * num_epochs, "val/acc"),
+    ):
+        to_pixels(figure)
+        for axes in figure.axes:
+            assert all(tick == round(tick) for tick in axes.get_xticks())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"dataset": "mnist"}, "dataset=mnist in model.batchnorm=False seed=0, dataset=digits in"),
+        ({"max_epochs": 9}, "max_epochs=9 in model.batchnorm=False seed=0, max_epochs=2 in"),
+        ({"num_threads": 99}, "num_threads=99 in"),
+    ],
+)
+def test_a_mixture_is_refused_by_name(change: dict[str, object], words: str, copy: Path, analyze: Command) -> None:
+    first = sweep.jobs(copy)[0].folder
+    assert first is not None
+    results = json.loads((first / "results.json").read_text())
+    (first / "results.json").write_text(json.dumps(results | change))
+    done = analyze("sweep=multirun/mine", cwd=copy.parents[1])
+    assert done.status == 1
+    assert words in done.err
+    assert len(done.err.splitlines()) == 1

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from cnn_mnist import sweep
-from tests.conftest import ROOT, Command, same
+from cnn_mnist.data import DataModule
+from tests.conftest import ROOT, Command, Done, same
 from tests.test_train import events
 
 DIGITS = ("data=digits", "trainer=cpu", "callbacks=none")
@@ -144,6 +147,91 @@ def test_jobs_side_by_side_equal_the_same_run_alone(launcher: str, train: Comman
     alone = train(*DIGITS, *options, OMP_NUM_THREADS=str(num_threads))
     assert jobs[1].folder is not None
     assert same(weights(jobs[1].folder), alone.weights)
+
+
+@pytest.mark.parametrize("option", ["seed=1,1", "model.lr=1e-3,0.001"])
+def test_a_job_that_is_named_twice_is_refused(option: str, train: Command, tmp_path: Path) -> None:
+    done = train("-m", *DIGITS, option, cwd=tmp_path)
+    assert done.status == 1
+    assert done.err.startswith("error: the sweep has the same job twice, ")
+    assert option.split("=")[0] in done.err
+    assert not list((tmp_path / "multirun").glob("*"))
+
+
+def test_folders_of_jobs_neither_collide_nor_grow_too_long() -> None:
+    texts = ["image=a=b.png", "image=a-b.png", "image=a/b.png", "x" * 500, "x" * 501, "é", "ü", "seed=1", "..", "-"]
+    names = [sweep.job_folder([text]) for text in texts] + [sweep.job_folder([])]
+    assert len(set(names)) == len(texts) + 1
+    assert all(len(name) < 140 and not set(name) & set("=/ ") and name.strip(".") for name in names)
+    assert sweep.job_folder(["seed=1", "model.lr=0.001", "data.root=/x"], ["data.root"]) == "model.lr-0.001_seed-1"
+    assert sweep.job_folder([]) == "defaults"
+
+
+def test_paths_that_look_alike_get_folders_of_their_own(run: Done, analyze: Command, tmp_path: Path) -> None:
+    pixels = DataModule("digits").ready().test.images[7, 0].numpy().repeat(4, 0).repeat(4, 1)
+    for name in ("a=b.png", "a-b.png"):
+        Image.fromarray(255 - pixels).save(tmp_path / name)
+    words = ("-m", "analysis=saliency", f"ckpt_path={run.folder}", f"image='{tmp_path}/a=b.png','{tmp_path}/a-b.png'")
+    done = analyze(*words, cwd=tmp_path)
+    assert done.status == 0, done.err
+    assert len(list((tmp_path / "multirun").glob("*/*/results.json"))) == 2
+
+
+def test_a_fallback_stands_in_the_log_of_its_job(train: Command, tmp_path: Path) -> None:
+    options = ("-m", "trainer=cpu", "callbacks=none", "trainer.max_epochs=1", "seed=0", "data.root=nowhere")
+    done = train(*options, cwd=tmp_path, http_proxy="http://127.0.0.1:9", https_proxy="http://127.0.0.1:9")
+    assert done.status == 0, done.err
+    (log,) = (tmp_path / "multirun").glob("*/*/log.txt")
+    assert "do NOT compare with those of mnist" in log.read_text()
+
+
+SWEEPER = """
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+
+
+class Halving(Sweeper):
+    '''Tries a learning rate, then another, and says what came of them.'''
+
+    def __init__(self):
+        pass
+
+    def setup(self, *, hydra_context, task_function, config):
+        self.config = config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments):
+        values = []
+        for lr in (1e-3, 1e-1):
+            (done,) = self.launcher.launch([[*arguments, f"model.lr={lr}"]], initial_job_idx=len(values))
+            values.append(float(done.return_value))
+        print("returned", *values)
+"""
+
+
+def test_a_sweeper_that_chooses_by_what_jobs_return_gets_the_metric(train: Command, tmp_path: Path) -> None:
+    plugins = tmp_path / "plugins" / "hydra_plugins"
+    plugins.mkdir(parents=True)
+    (plugins / "halving.py").write_text(SWEEPER)
+    (tmp_path / "conf" / "hydra" / "sweeper").mkdir(parents=True)
+    (tmp_path / "conf" / "hydra" / "sweeper" / "halving.yaml").write_text("_target_: hydra_plugins.halving.Halving\n")
+    options = (*DIGITS, "trainer.max_epochs=1", "data.val_size=200", "hydra/sweeper=halving", "--config-dir", "conf")
+    done = train("-m", *options, cwd=tmp_path, PYTHONPATH=str(tmp_path / "plugins"))
+    assert done.status == 0, done.err
+    returned = [float(word) for word in re.search("^returned (.*)$", done.out, re.MULTILINE)[1].split()]
+    found = [json.loads(path.read_text()) for path in (tmp_path / "multirun").glob("*/*/results.json")]
+    assert sorted(returned) == sorted(one["val/acc"] for one in found)
+
+
+@pytest.mark.parametrize("script", ["train", "analyze", "search"])
+def test_importing_an_entry_point_leaves_the_importer_alone(script: str) -> None:
+    program = f"import signal, {script}; print(signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "_stop" not in done.stdout
 
 
 def test_rows_are_named_by_what_differs() -> None:

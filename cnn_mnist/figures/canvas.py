@@ -6,15 +6,29 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 from torch import Tensor
 
 DARK = "#1b4f72"
 RIGHT, WRONG = "#1b6ca8", "#c1440e"  # told apart by colour-blind readers, and in grey
+
+
+def whole_numbers(axis: Axis) -> None:
+    """Put ticks at whole numbers alone, be there but one."""
+    axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def per_cent(axis: Axis, decimals: int | None = None) -> None:
+    """Write an axis of fractions in per cent, and end it at 0 and 100 %."""
+    low, high = axis.get_view_interval()
+    axis.set_view_interval(max(low, 0), min(high, 1), ignore=True)
+    axis.set_major_formatter(PercentFormatter(1, decimals))
 
 
 class Colours(NamedTuple):
@@ -132,6 +146,7 @@ def cost_curves(cost: Tensor, names: list[str], label: str) -> Figure:
     for k, (curve, name) in enumerate(zip(cost.T.cpu().numpy(), names, strict=True)):
         axes.plot(curve, color=shades[k], label=name, marker=markers[k % 10], markevery=every, markersize=4)
     axes.set_xlabel("iteration")
+    whole_numbers(axes.xaxis)
     axes.set_ylabel(label)
     axes.legend(fontsize=8, ncols=2, frameon=False)
     axes.grid(alpha=0.3)

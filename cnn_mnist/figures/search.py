@@ -1,24 +1,25 @@
 """What is drawn of a search: what each trial reached, and with which options."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 
-import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
-from cnn_mnist.figures.canvas import DARK, WRONG
+from cnn_mnist.figures.canvas import DARK, WRONG, per_cent, whole_numbers
 
 
-def history(numbers: Sequence[int], values: Sequence[float], metric: str) -> Figure:
-    """The metric of each trial, in 0..1, and the best so far."""
+def history(numbers: Sequence[int], values: Sequence[float], metric: str, best: Callable[..., float] = max) -> Figure:
+    """The metric of each trial, and the best so far: by `best`, the highest or the lowest."""
     figure = Figure(figsize=(8, 4), layout="constrained", dpi=110)
     axes = figure.add_subplot()
     axes.plot(numbers, values, "o", color=DARK, label="a trial")
-    axes.step(numbers, np.maximum.accumulate(values), "-", where="post", color=WRONG, label="the best so far")
+    axes.step(numbers, list(accumulate(values, best)), "-", where="post", color=WRONG, label="the best so far")
     axes.set_xlabel("trial")
+    whole_numbers(axes.xaxis)
     axes.set_ylabel(metric)
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    if metric.endswith("acc"):
+        per_cent(axes.yaxis)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=8)
     return figure
@@ -30,7 +31,7 @@ def slices(options: Mapping[str, Sequence[object]], log: Sequence[str], values: 
     Args:
         options: What each trial had, by key.
         log: Keys that were drawn evenly in their logarithm.
-        values: The metric of each trial, in 0..1.
+        values: The metric of each trial.
         metric: Its name.
     """
     num_columns = min(3, len(options))
@@ -44,6 +45,7 @@ def slices(options: Mapping[str, Sequence[object]], log: Sequence[str], values: 
             axes.set_xscale("log")
         axes.set_xlabel(key)
         axes.set_ylabel(metric if place % num_columns == 0 else "")
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        if metric.endswith("acc"):
+            per_cent(axes.yaxis)
         axes.grid(alpha=0.3)
     return figure

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
+
+from cnn_mnist.figures.canvas import per_cent, whole_numbers
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe and Ito 2008
 MARKERS = "os^Dv<>"
@@ -21,7 +22,8 @@ class Group(NamedTuple):
         values: The metric, (R,).
         seconds: Time of training, (R,); NaN where it is not known.
         mean: Mean of the values.
-        margin: Half of its 95 % interval; NaN for a single run.
+        low: Lower end of the mean's 95 % interval; NaN where there are too few runs for one.
+        high: Upper end.
         curves: The metric after each epoch, (R, E), NaN before a run's first and after its last; (R, 0) without curves.
     """
 
@@ -29,7 +31,8 @@ class Group(NamedTuple):
     values: NDArray[np.float64]
     seconds: NDArray[np.float64]
     mean: float
-    margin: float
+    low: float
+    high: float
     curves: NDArray[np.float64]
 
 
@@ -40,8 +43,8 @@ def configurations(groups: Sequence[Group], metric: str, *, in_percent: bool) ->
     for row, group in enumerate(groups):
         colour = _colour(row)
         axes.plot(group.values, np.full(len(group.values), row - 0.14), "o", color=colour, alpha=0.6, markersize=5)
-        margin = None if np.isnan(group.margin) else group.margin
-        axes.errorbar(group.mean, row + 0.14, xerr=margin, fmt="D", color=colour, capsize=4, markersize=6)
+        margins = None if np.isnan(group.low) else [[group.mean - group.low], [group.high - group.mean]]
+        axes.errorbar(group.mean, row + 0.14, xerr=margins, fmt="D", color=colour, capsize=4, markersize=6)
     axes.set_yticks(range(len(groups)), [group.name for group in groups], fontsize=8)
     axes.set_ylim(len(groups) - 0.5, -0.5)
     _label(axes, metric, "x", in_percent)
@@ -79,21 +82,21 @@ def curves(groups: Sequence[Group], metric: str, *, in_percent: bool) -> Figure:
         marker = MARKERS[row % len(MARKERS)]
         axes.plot(epochs, np.nanmean(seen, axis=0), f"{marker}-", color=_colour(row), label=group.name, markersize=4)
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    whole_numbers(axes.xaxis)
     _label(axes, metric, "y", in_percent)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, frameon=False)
     return figure
 
 
-def shares(rows: Sequence[dict[str, Any]]) -> Figure:
+def shares(rows: Sequence[dict[str, Any]], label: str = "share of the variance between runs") -> Figure:
     """How much of the variance between runs each option explains; rows have `key` and `share` in 0..1."""
     figure = Figure(figsize=(7, 1.1 + 0.4 * len(rows)), layout="constrained", dpi=110)
     axes = figure.add_subplot()
     axes.barh([row["key"] for row in rows], [row["share"] for row in rows], color=COLOURS[0])
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
-    _label(axes, "share of the variance between runs", "x", True, decimals=0)
+    _label(axes, label, "x", True, decimals=0)
     axes.grid(alpha=0.3, axis="x")
     return figure
 
@@ -102,7 +105,7 @@ def _label(axes: Axes, text: str, which: str, in_percent: bool, decimals: int | 
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_label_text(text)
     if in_percent:
-        axis.set_major_formatter(PercentFormatter(1, decimals))
+        per_cent(axis, decimals)
 
 
 def _colour(place: int) -> str:

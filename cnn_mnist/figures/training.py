@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from cnn_mnist.figures.canvas import DARK, INK, RIGHT, WRONG, mosaic
+from cnn_mnist.figures.canvas import DARK, INK, RIGHT, WRONG, mosaic, per_cent, whole_numbers
 
 
 def sample_grid(images: Tensor, labels: Tensor, *, num_columns: int = 12) -> Figure:
@@ -112,7 +112,9 @@ def curves(values: dict[str, list[float | int | None]]) -> Figure:
             )
         axes.set_xlabel("epoch")
         axes.set_ylabel(words)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        whole_numbers(axes.xaxis)
+        if metric == "acc":
+            per_cent(axes.yaxis)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
     return figure

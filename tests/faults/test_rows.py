@@ -146,6 +146,15 @@ ROWS = {
     "path with a bracket": Row("train.py data.root=[data", """write "data.root='[data'\""""),
     "path with a leading ~": Row("analyze.py ckpt_path=~/run", """write "ckpt_path='~/run'\""""),
     "path as it says": Row("""analyze.py "ckpt_path='a=b'\"""", "there is no checkpoint at a=b: set ckpt_path="),
+    "path with a comma": Row("analyze.py ckpt_path=a,b", """or "ckpt_path='a,b'" for one text with a comma"""),
+    "path with a comma, as it says": Row("""analyze.py "ckpt_path='a,b'\"""", "there is no checkpoint at a,b: set"),
+    "path with ~, as it says": Row("""analyze.py "ckpt_path='~/nowhere'\"""", "there is no checkpoint at /"),
+    "path with ${": Row("""analyze.py 'ckpt_path=a${b'""", r"""write 'ckpt_path='"'"'a\${b'"'"''"""),
+    "path with ${, as it says": Row(r"""analyze.py 'ckpt_path='"'"'a\${b'"'"''""", "there is no checkpoint at a${b:"),
+    "sweep with ~": Row("analyze.py sweep=~/nowhere", "/nowhere is not the folder of a sweep", is_slow=True),
+    "picture with ~": Row("analyze.py image=~/nowhere.png", "there is no picture at /", is_slow=True),
+    "change of folder": Row("train.py data=digits hydra.job.chdir=true", "hydra.job.chdir=true is not supported"),
+    "the same job twice": Row("train.py -m data=digits seed=1,1", "the sweep has the same job twice, seed=1"),
     "no GPU": Row(
         "train.py data=digits trainer=gpu", "trainer.accelerator=gpu, but torch finds no GPU: set trainer=cpu"
     ),
