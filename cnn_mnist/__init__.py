@@ -1,1 +1,63 @@
-"""A laboratory for one small convolutional network: train it, take it apart, attack it, defend it."""
+"""A laboratory for one small convolutional network: train it, take it apart, attack it, defend it.
+
+Importing the package imports no torch; each of the functions below does at its first call.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from cnn_mnist.network import CNN
+
+__all__ = ["__version__", "load_images", "load_network"]
+
+
+def load_network(path: "str | Path") -> "CNN":
+    """The network of a training run, in eval mode, on the CPU.
+
+    Args:
+        path: A run's folder, of which the checkpoint is taken that a hold-out chose, or else the last; or a .ckpt file.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: The file is not a whole checkpoint of this network.
+    """
+    from cnn_mnist import checkpoint
+
+    return checkpoint.load(path)
+
+
+def load_images(name: str = "mnist", split: str = "test", root: "str | Path" = "data") -> "tuple[Tensor, Tensor]":
+    """Images float32 (N, 1, 28, 28) in [0, 1] and labels int64 (N,) of a data set; files that are absent are downloaded.
+
+    Args:
+        name: `mnist`, `fashion_mnist`, `kmnist` or `digits`.
+        split: `train` or `test`.
+        root: Folder of the files, as `data.root`.
+
+    Raises:
+        ConnectionError: A file is neither there nor to be had.
+        ValueError: There is no such data set or split, or a file is damaged.
+    """
+    from cnn_mnist import sources
+    from cnn_mnist.data import DataModule, Images
+
+    if name not in (*sources.SOURCES, "digits"):
+        raise ValueError(f"name must be {', '.join(sources.SOURCES)} or digits, got {name}")
+    if split not in ("train", "test"):
+        raise ValueError(f"split must be train or test, got {split}")
+    data = DataModule(name, str(root), fallback=None).ready()
+    images: Images = getattr(data, split)
+    pixels, labels = images[:]
+    return pixels, labels
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("cnn-mnist")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,7 +11,7 @@ from torch import Tensor
 from cnn_mnist import attacks, console
 from cnn_mnist.adversary import NUM_SHOWN, attackable, not_counted, targets
 from cnn_mnist.ascent import l2
-from cnn_mnist.attacks.result import AttackResult
+from cnn_mnist.attacks.result import AttackResult, predict
 from cnn_mnist.attacks.robustness import Masking, RobustAccuracy, gradient_masking, robust_accuracy
 from cnn_mnist.distributed import over_images
 from cnn_mnist.figures import adversarial as draw
@@ -151,13 +151,23 @@ def _over_test_set(
             images[first], labels[first], result.rows(first), f"A digit, what {name} adds, and their sum"
         )
     }
-    budget = ", no pixel changed by more than {epsilon:g}," if epsilon < float("inf") else ""
-    if norm == "l2" and budget:
-        budget = ", with changes of a norm of at most {epsilon:g},"
-    goal = "another class" if target is None else "a {target}"
-    says = f"Attacked{budget} {{success_rate:.1%}} of {{num_images}} test images become {goal}."
+    budget = (
+        "no pixel changed by more than {epsilon:g}" if norm == "linf" else "changes of an L2 norm up to {epsilon:g}"
+    )
+    within = f" ({budget})" if epsilon < float("inf") else ""
+    findings: dict[str, Any] = {**left_out}
+    if target is None:
+        findings |= _before_and_after(
+            predict(subject.network, images.to(subject.device)).argmax(1).cpu(), labels, result
+        )
+        says = (
+            "Without the attack, {accuracy_before:.1%} of {num_images} test images are classified correctly; under it"
+            f"{within}, {{accuracy_after:.1%}} are: {{num_changed}} of them change class."
+        )
+    else:
+        says = f"Under the attack{within}, {{success_rate:.1%}} of {{num_images}} test images are seen as {{target}}."
     question = f"How many digits does {name.upper().replace('DEEPFOOL', 'DeepFool')} change?"
-    part = Part({**left_out}, [Answer(question, list(figures), [*not_counted(left_out), says])], {}, figures)
+    part = Part(findings, [Answer(question, list(figures), [*not_counted(left_out), says])], {}, figures)
     if target is None:
         known = {epsilon: result}  # not to be computed again for the curve
         budgets = sorted(EPSILONS[norm] if epsilons is None else epsilons)
@@ -171,6 +181,16 @@ def _over_test_set(
         if norm == "linf" and epsilon > 0:
             _add_signs(part, subject, epsilon, how)
     return of_attack(name, subject, images, labels, result, seconds, part)
+
+
+def _before_and_after(clean: Tensor, labels: Tensor, result: AttackResult) -> dict[str, Any]:
+    """Accuracies without and with an attack, and how many of the right answers it changed; classes int64 (N,)."""
+    was_right, is_right = clean == labels, ~result.success
+    return {
+        "accuracy_before": was_right.double().mean().item(),
+        "accuracy_after": is_right.double().mean().item(),
+        "num_changed": int((was_right & ~is_right).sum()),
+    }
 
 
 def _add_curve(part: Part, name: str, found: RobustAccuracy, norm: str, dataset: str, how: dict[str, Any]) -> None:
@@ -221,7 +241,7 @@ def _add_signs(part: Part, subject: Subject, epsilon: float, how: dict[str, Any]
     says = [f"A sign of gradient masking: {words.replace('{', '{gradient_masking.')}." for words in signs.signs]
     if not says:
         says = [
-            "No sign of hiding on {gradient_masking.num_images} images: one step leaves "
+            "No gradient masking detected on {gradient_masking.num_images} images: one step leaves "
             "{gradient_masking.one_step:.1%} right, {gradient_masking.steps} steps {gradient_masking.many_steps:.1%}, "
             "random signs {gradient_masking.random:.1%}, and a budget of the whole range {gradient_masking.huge:.1%}."
         ]

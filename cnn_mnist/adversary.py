@@ -36,7 +36,7 @@ def non_targeted(
     seconds = time.perf_counter() - clock
     findings: dict[str, Any] = {
         "num_success": int(result.success.sum()),
-        "cost_rises_share": _rises(result.trace),
+        "cost": course(result.trace),
         **step_range(result.steps),
     }
     figures = {
@@ -55,7 +55,7 @@ def non_targeted(
         Answer(
             "Does the cost rise?",
             ["non_targeted/cost"],
-            ["The cost, the logit of the class, ends higher than it began for {cost_rises_share:.0%} of the images."],
+            [course_in_words("the logit of the class")],
         ),
     ]
     if looks := _likeness(subject, result.images, aim):
@@ -95,7 +95,7 @@ def targeted(
         "num_success": int(result.success.sum()),
         "median_mse": median,
         "p90_mse": tail,
-        "cost_rises_share": _rises(result.trace),
+        "cost": course(result.trace),
         **left_out,
     }
     says = [*not_counted(left_out), "{num_success} of {num_images} attacks succeed (p >= {confidence:g})."]
@@ -113,8 +113,9 @@ def targeted(
         ]
         answers.append(Answer("Do they look like numbers of the class they were made from?", [], says))
     says = [
-        "The cost, the target's logit less what the change costs, ends higher than it began for {cost_rises_share:.0%} "
-        "of the images; drawn is the mean for each target."
+        course_in_words("the target's logit less what the change costs"),
+        "Once the target is reached the attack looks for a nearer image, at the expense of the logit. The curves are "
+        "means for each target.",
     ]
     answers.append(Answer("Does the cost rise?", ["targeted/cost"], says))
     figures = {
@@ -191,7 +192,28 @@ def step_range(steps: Tensor) -> dict[str, int]:
     return {"min_steps": int(steps.min()), "max_steps": int(steps.max())}
 
 
-def _rises(trace: Tensor) -> float:
-    """The share of the images whose cost, (iterations, N), ends higher than it began."""
+def course(trace: Tensor) -> dict[str, Any]:
+    """How the cost of each image went, (iterations, N), NaN once it is done: means over the images.
+
+    Returns:
+        `start`, `highest` and `end`, the median step at which it was highest, and the share that ends above its start.
+    """
     last = trace.isfinite().cumsum(0).argmax(0)  # NaN follows it
-    return (trace.gather(0, last[None])[0] > trace[0]).double().mean().item()
+    end = trace.gather(0, last[None])[0]
+    highest, when = trace.nan_to_num(-torch.inf).max(0)
+    return {
+        "start": trace[0].mean().item(),
+        "highest": highest.mean().item(),
+        "highest_at": int(when.median()),
+        "end": end.mean().item(),
+        "rises_share": (end > trace[0]).double().mean().item(),
+    }
+
+
+def course_in_words(what: str) -> str:
+    """A sentence about `course`, for `report.prose`."""
+    return (
+        f"The cost, {what}, starts at {{cost.start:.1f}} on average, is highest at {{cost.highest:.1f}} (median step "
+        "{cost.highest_at}) and ends at {cost.end:.1f}; for {cost.rises_share:.0%} of the images it ends higher "
+        "than it began."
+    )

@@ -199,7 +199,7 @@ def class_image(
     figures = {f"class_image/{stem}": draw.class_images(found, names, f"What each {noun} answers to most", confidence)}
     rises = (found.cost[-1] > found.cost[0]).double().mean().item()
     findings: dict[str, Any] = {"unit": noun, "num_images": len(target), "steps": steps, "cost_rises_share": rises}
-    says = ["The cost rises for {cost_rises_share:.0%} of {num_images} images in {steps} steps."]
+    says = ["After {steps} steps the cost is higher than it began for {cost_rises_share:.0%} of {num_images} images."]
     if confidence is None:
         mean = found.cost.mean(1, keepdim=True)
         figures[f"class_image/{stem}_cost"] = cost_curves(mean, [f"mean of {num_units} channels"], "cost")

@@ -13,7 +13,7 @@ from cnn_mnist.analysis.architecture import Layer, architecture, total
 from cnn_mnist.data import NUM_CLASSES
 from cnn_mnist.figures import training as draw
 from cnn_mnist.part import Answer, Part, Table
-from cnn_mnist.subject import Subject
+from cnn_mnist.subject import Subject, differences
 
 NUM_SAMPLES = 60  # training images in the report's figure of samples
 NUM_PREDICTIONS = 24
@@ -22,9 +22,33 @@ LAB_REPORT = {  # with batch normalisation or without: accuracy, seconds; one ru
     False: {"accuracy": 0.9894, "fit_seconds": 786},
     True: {"accuracy": 0.9918, "fit_seconds": 1391},
 }
+LAB_RECIPE = {  # what it was trained with
+    "dataset": "mnist",
+    "epochs": 6,
+    "lr": 1e-3,
+    "schedule": None,
+    "batch_size": 100,
+    "kernel_size": 3,
+    "val_size": 0,
+    "distortion": 0.0,
+    "label_smoothing": 0.0,
+    "weight_decay": 0.0,
+    "epsilon": 0.0,
+}
 SURE = 0.9  # probability from which on a mistake is called a confident one
-CURVES = ("train/loss", "test/loss", "val/loss", "train/acc", "test/acc", "val/acc", "test/robust_acc")
-ON_RECORD = ("recipe", "seed", "batchnorm", "epochs", "num_train", "num_val", "fit_seconds", "train_images_per_second")
+MEASURED = ("loss", "acc", "fgsm_acc", "robust_acc")
+CURVES = tuple(f"{data}/{metric}" for metric in MEASURED for data in ("train", "test", "val"))
+ON_RECORD = (
+    "recipe",
+    "overrides",
+    "seed",
+    "batchnorm",
+    "epochs",
+    "num_train",
+    "num_val",
+    "fit_seconds",
+    "train_images_per_second",
+)
 
 
 def training(subject: Subject) -> Part:
@@ -106,10 +130,8 @@ def predictions(subject: Subject) -> Part:
     ]
     if subject.dataset == "mnist":
         findings["lab_report"] = LAB_REPORT[subject.network.batchnorm]
-        says.append(
-            "The lab report had {lab_report.accuracy:.2%} with the same layers, after {lab_report.fit_seconds} s of "
-            "training."
-        )
+        findings["differs_from_lab_report"] = differences(subject.recipe, LAB_RECIPE)
+        says.append(_beside_the_lab_report(findings["differs_from_lab_report"]))
     answers = [Answer("How well does it do?", ["predictions/random"], says)]
     if len(wrong):
         figures["predictions/mistakes"] = draw.predictions(
@@ -138,6 +160,31 @@ def predictions(subject: Subject) -> Part:
         "predictions": {"labels": labels, "probability": probability, "confusion_matrix": counts, "random": drawn}
     }
     return Part(findings, answers, tensors, figures)
+
+
+def _beside_the_lab_report(differing: list[dict[str, Any]]) -> str:
+    """The report's figure, beside a network that was trained as its was, or why it says nothing."""
+    if not differing:
+        return (
+            "The lab report had {lab_report.accuracy:.2%} with the same layers and the same training, after "
+            "{lab_report.fit_seconds} s of it on another machine."
+        )
+    return f"The lab report's {{lab_report.accuracy:.2%}} is not comparable: {in_words(differing, 'that', LAB)}."
+
+
+LAB = "differs_from_lab_report"
+
+
+def in_words(differing: list[dict[str, Any]], other: str, key: str) -> str:
+    """A clause that names the options in which two trainings differ, for `report.prose`.
+
+    Args:
+        differing: As `subject.differences` gives them.
+        other: What to call the second one.
+        key: Where they stand in the findings.
+    """
+    each = (f"{{{key}.{k}.key}} {{{key}.{k}.first}} ({other}: {{{key}.{k}.second}})" for k in range(len(differing)))
+    return "this network was trained with " + ", ".join(each)
 
 
 def _sizes(layers: list[Layer]) -> dict[str, Any]:
@@ -181,30 +228,41 @@ def _architecture_answer(layers: list[Layer]) -> Answer:
 
 
 def curves_of(path: Path) -> dict[str, list[float | int | None]]:
-    """What metrics.csv says of every epoch: the last value in it, of the training loss the mean. Empty without one."""
+    """What metrics.csv says of every epoch of training: the last value in it, of the training loss the mean.
+
+    Empty without a file.
+    """
     if not path.is_file():
         return {}
     with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    values: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+        rows = [row for row in csv.DictReader(file) if row.get("epoch")]  # the final test is of no epoch
+    values: dict[str, dict[int, list[tuple[float, int]]]] = defaultdict(lambda: defaultdict(list))
+    before = 0
     for row in rows:
+        step = int(row["step"])
         for name in CURVES:
             if row.get(name):
-                values[name][int(row["epoch"])].append(float(row[name]))
-    epochs = sorted({epoch for column in values.values() for epoch in column})
+                values[name][int(row["epoch"])].append((float(row[name]), step - before))
+        if row.get("train/loss"):
+            before = step
+    trained = values["train/loss"] or {epoch: [] for column in values.values() for epoch in column}
+    epochs = sorted(trained)
     curves: dict[str, list[float | int | None]] = {"epoch": [epoch + 1 for epoch in epochs]}
-    for name, column in values.items():
+    for name in CURVES:
         take = _mean if name == "train/loss" else _last
-        curves[name] = [take(column[epoch]) if column[epoch] else None for epoch in epochs]
+        curve = [take(values[name][epoch]) if values[name][epoch] else None for epoch in epochs]
+        if any(value is not None for value in curve):
+            curves[name] = curve
     return curves
 
 
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+def _mean(points: list[tuple[float, int]]) -> float:
+    """The mean of points that are each a mean over so many steps."""
+    return round(sum(value * steps for value, steps in points) / max(1, sum(steps for _, steps in points)), 7)
 
 
-def _last(values: list[float]) -> float:
-    return values[-1]
+def _last(points: list[tuple[float, int]]) -> float:
+    return points[-1][0]
 
 
 def _digits(name: str) -> str:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cnn_mnist.figures import training as draw
 from cnn_mnist.part import Answer, Part, Table
-from cnn_mnist.subject import Subject, name_of
+from cnn_mnist.subject import Subject, differences, name_of
 
 LEVEL = 0.95
 NUM_SHOWN = 24  # images on which the two differ
@@ -70,6 +70,8 @@ def comparison(subject: Subject) -> Part:
     found = paired(*right)
     findings: dict[str, Any] = {
         **found._asdict(),
+        **{f"{name}_points": 100 * getattr(found, name) for name in ("difference", "low", "high")},
+        "differences": differences(subject.recipe, subject.other.recipe),
         "level": LEVEL,
         "first": {"name": name_of(subject, subject.other), "accuracy": right[0].double().mean().item()},
         "second": {"name": name_of(subject.other, subject), "accuracy": right[1].double().mean().item()},
@@ -97,10 +99,10 @@ def _says(findings: dict[str, Any]) -> list[str]:
         "{second.name} is better" if low > 0 else "{first.name} is better" if high < 0 else "no difference can be told"
     )
     says = [
-        "Of the same {num_images} test images, {second.name} gets {second.accuracy:.2%} right and {first.name} "
-        "{first.accuracy:.2%}: a difference of {difference:+.2%} of the images ({level:.0%} interval {low:+.2%} to "
-        "{high:+.2%}). One alone is right on {second_only} and on {first_only} of them (McNemar's test: p = {p:.2g}), "
-        f"so {verdict}."
+        "Of the same {num_images} test images, {second.name} classifies {second.accuracy:.2%} correctly and "
+        "{first.name} {first.accuracy:.2%}: a difference of {difference_points:+.2f} percentage points "
+        "({level:.0%} interval {low_points:+.2f} to {high_points:+.2f}). Each alone is right on {second_only} and "
+        f"{{first_only}} images (McNemar's test: p = {{p:.2g}}), so {verdict}."
     ]
     times = [findings[key].get("fit_seconds") for key in ("first", "second")]
     if None not in times:
@@ -113,6 +115,12 @@ def _says(findings: dict[str, Any]) -> list[str]:
             "Training took {time_ratio:.2f} times as long: {second.fit_seconds:.0f} s against "
             f"{{first.fit_seconds:.0f}} s{where}."
         )
+    if len(findings["differences"]) > 1:
+        each = (
+            f"{{differences.{k}.key}} ({{differences.{k}.first}} and {{differences.{k}.second}})"
+            for k in range(len(findings["differences"]))
+        )
+        says.append(f"The two were trained with different options: {', '.join(each)}.")
     says.append("One run of each: this speaks for these two networks, and says nothing of other seeds.")
     return says
 
@@ -128,6 +136,6 @@ def _table(findings: dict[str, Any]) -> Table:
 
 
 def _question(first: Subject, second: Subject) -> str:
-    if first.network.batchnorm != second.network.batchnorm and first.run.get("recipe") == second.run.get("recipe"):
+    if [one["key"] for one in differences(first.recipe, second.recipe)] == ["batchnorm"]:
         return "Does batch normalisation help, and what does it cost?"
     return f"Is {name_of(second, first)} better than {name_of(first, second)}, and what does it cost?"

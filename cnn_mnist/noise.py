@@ -7,7 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from cnn_mnist import attacks, console
-from cnn_mnist.adversary import NUM_SHOWN, attackable, not_counted, pairs, step_range, targets
+from cnn_mnist.adversary import (
+    NUM_SHOWN,
+    attackable,
+    course,
+    course_in_words,
+    not_counted,
+    pairs,
+    step_range,
+    targets,
+)
 from cnn_mnist.ascent import Ascent
 from cnn_mnist.attacks.result import conclude
 from cnn_mnist.attacks.transfer import Transfer, transfer
@@ -51,10 +60,16 @@ def noise(
         "noise/images": draw.sums(images, labels, result, "A digit, the noise learnt for it, and their sum"),
         "noise/cost": cost_curves(result.trace, names, "logit of the target"),
     }
-    findings: dict[str, Any] = {"num_success": int(result.success.sum()), **step_range(result.steps), **left_out}
+    findings: dict[str, Any] = {
+        "num_success": int(result.success.sum()),
+        "cost": course(result.trace),
+        **step_range(result.steps),
+        **left_out,
+    }
     says = [
         *not_counted(left_out),
         "{num_success} of {num_images} noises reach p >= {confidence:g}, after {min_steps} to {max_steps} steps.",
+        course_in_words("the logit of the target"),
     ]
     answers = [Answer("Which noise makes one digit another?", ["noise/images", "noise/cost"], says)]
     part = Part(findings, answers, {}, figures)

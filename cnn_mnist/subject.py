@@ -115,16 +115,29 @@ class Subject:
         return self.images.to(self.device), self.labels.to(self.device)
 
 
+def differences(first: dict[str, Any], second: dict[str, Any]) -> list[dict[str, Any]]:
+    """The options in which two trainings differ, of those that both have on record: `key`, `first` and `second`."""
+
+    def written(value: Any) -> Any:
+        return "none" if value is None else value
+
+    return [
+        {"key": key, "first": written(value), "second": written(second[key])}
+        for key, value in first.items()
+        if key in second and value != second[key]
+    ]
+
+
 def name_of(side: Subject, other: Subject) -> str:
-    """What tells one network from the other: its recipe, batch normalisation, its seed, or else its folder."""
+    """What tells one network from the other: its recipe, batch normalisation, another option, or else its folder."""
     names = []
     recipe = side.run.get("recipe")
     if recipe is not None and other.run.get("recipe") not in (None, recipe):
         names.append(f"experiment {recipe}")
     if side.network.batchnorm != other.network.batchnorm:
         names.append("the network with batch norm" if side.network.batchnorm else "the network without batch norm")
-    if not names and side.recipe.get("seed") != other.recipe.get("seed"):
-        names.append(f"seed {side.recipe.get('seed')}")
+    if not names:
+        names = [f"{one['key']} {one['first']}" for one in differences(side.recipe, other.recipe)]
     return ", ".join(names) or side.folder.name
 
 
@@ -176,7 +189,11 @@ def _of_checkpoint(file: Path, device: torch.device) -> Subject:
         indices=nothing,
         test=None,
         run=read_json(record),
-        recipe={**content["hyper_parameters"], **content.get("datamodule_hyper_parameters", {})},
+        recipe={
+            **content["hyper_parameters"],
+            **content.get("datamodule_hyper_parameters", {}),
+            "epochs": content["epoch"] + 1,
+        },
     )
 
 

@@ -227,6 +227,33 @@ def test_a_sweep_over_attacks_and_budgets(run: Done, analyze: Command) -> None:
         assert {"restarts", "steps", "step_size", "num_images"} <= curve.keys()
 
 
+@pytest.mark.parametrize("name", ["fgsm", "pgd"])
+def test_what_was_misclassified_before_is_not_what_an_attack_changed(name: str, whole: Done, run: Done) -> None:
+    found = whole.results[name]
+    saved = tensors(whole.folder / "attacks" / name / f"{name}.npz")
+    with torch.no_grad():
+        clean = checkpoint.load(run.folder)(torch.from_numpy(saved["original"])).argmax(1).numpy()
+    was_right, is_right = clean == saved["label"], saved["predicted"] == saved["label"]
+    assert 0 < was_right.mean() < 1
+    assert found["accuracy_before"] == pytest.approx(was_right.mean(), abs=1e-6)
+    assert found["accuracy_after"] == pytest.approx(is_right.mean(), abs=1e-6)
+    assert found["num_changed"] == (was_right & ~is_right).sum() < (~is_right).sum()
+    html = (whole.folder / "report.html").read_text()
+    assert "become another class" not in html
+    assert f'data-key="{name}.num_changed"' in html
+    assert re.search(r"under PGD, epsilon <data data-key=.pgd.epsilon", html)
+
+
+def test_the_shown_cost_is_described(whole: Done) -> None:
+    for name in ("non_targeted", "targeted", "noise"):
+        trace, cost = tensors(whole.folder / "attacks" / name / f"{name}.npz")["trace"], whole.results[name]["cost"]
+        assert cost["start"] == pytest.approx(trace[0].mean(), rel=1e-4)
+        assert cost["highest"] == pytest.approx(np.nanmax(trace, 0).mean(), rel=1e-4)
+        ends = [column[np.isfinite(column)][-1] for column in trace.T]
+        assert cost["end"] == pytest.approx(np.mean(ends), rel=1e-4)
+    assert "is highest at" in whole.out
+
+
 @pytest.mark.parametrize("attack", ["universal", "deepfool"])
 def test_the_other_attacks_leave_the_same_record(attack: str, run: Done, analyze: Command) -> None:
     small = {"universal": ("attack.steps=5", "attack.num_train_images=50"), "deepfool": ("attack.num_images=20",)}

@@ -40,12 +40,13 @@ def test_sizes_are_the_reports(data: DataModule) -> None:
 def test_curves_are_those_on_record_and_the_training_loss_is_a_mean(data: DataModule, tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text(
         "epoch,step,test/acc,test/loss,train/acc,train/loss\n"
-        "0,50,,,,0.9\n0,100,,,,0.5\n0,100,,,0.8,\n0,100,0.91,0.3,,\n1,200,,,,0.2\n1,200,0.95,0.1,0.9,\n"
+        "0,50,,,,0.9\n0,100,,,,0.5\n0,100,,,0.8,\n0,100,0.91,0.3,,\n"
+        "1,190,,,,0.1\n1,200,,,,0.7\n1,200,0.95,0.1,0.9,\n"
     )
     part = training(seen_by(CNN(), data, tmp_path))
     assert part.findings["curves"] == {
         "epoch": [1, 2],
-        "train/loss": [pytest.approx(0.7), 0.2],
+        "train/loss": [pytest.approx(0.7), pytest.approx(0.16)],  # of 90 steps and of 10
         "test/loss": [0.3, 0.1],
         "train/acc": [0.8, 0.9],
         "test/acc": [0.91, 0.95],
@@ -87,3 +88,40 @@ def test_a_network_without_mistakes_shows_none(data: DataModule) -> None:
     part = predictions(subject)
     assert part.findings["num_wrong"] == 0
     assert set(part.figures) == {"predictions/random", "predictions/confusion_matrix"}
+
+
+def test_the_final_test_is_no_epoch_and_the_accuracy_under_attack_is_shown(data: DataModule, tmp_path: Path) -> None:
+    header = "epoch,step,test/acc,train/acc,train/loss,val/acc,val/robust_acc\n"
+    rows = "0,10,,0.5,0.9,,\n0,10,,,,0.6,\n0,10,,,,,0.3\n1,20,,0.7,0.5,,\n1,20,,,,0.8,\n1,20,,,,,0.4\n"
+    expected = {
+        "epoch": [1, 2],
+        "train/loss": [0.9, 0.5],
+        "train/acc": [0.5, 0.7],
+        "val/acc": [0.6, 0.8],
+        "val/robust_acc": [0.3, 0.4],
+    }
+    for final in (",21,0.79,,,,\n", "2,21,0.79,,,,\n"):  # as it is written, and as it was
+        (tmp_path / "metrics.csv").write_text(header + rows + final)
+        part = training(seen_by(CNN(), data, tmp_path))
+        assert part.findings["curves"] == expected
+        (table,) = part.answers[-1].tables
+        assert table.columns == ["epoch", "train/loss", "train/acc", "val/acc", "val/robust_acc"]
+        assert len(table.rows) == 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({}, "had 98.94 % with the same layers and the same training"),
+        ({"kernel_size": 7}, "is not comparable: this network was trained with kernel_size 7 (that: 3)"),
+        ({"lr": 0.1, "epochs": 1}, "this network was trained with epochs 1 (that: 6), lr 0.1 (that: 0.001)"),
+    ],
+)
+def test_the_lab_report_is_compared_with_its_like_alone(
+    changed: dict[str, object], says: str, data: DataModule
+) -> None:
+    subject = seen_by(trained(False), data)
+    subject.dataset = "mnist"
+    subject.recipe = {"dataset": "mnist", "epochs": 6, "lr": 1e-3, "kernel_size": 3} | changed
+    part = predictions(subject)
+    assert says in plain(" ".join(part.answers[0].says), part.findings)

@@ -57,6 +57,7 @@ def test_the_reports_question_is_answered_in_a_sentence() -> None:
     data = DataModule("digits")
     data.setup()
     first, second = seen_by(trained(False), data), seen_by(trained(True), data)
+    first.recipe, second.recipe = {"lr": 0.1, "batchnorm": False}, {"lr": 0.1, "batchnorm": True}
     first.run, second.run = {"recipe": "paper", "fit_seconds": 10.0}, {"recipe": "paper", "fit_seconds": 15.0}
     first.other, second.other = second, first
     part = comparison(first)
@@ -64,6 +65,24 @@ def test_the_reports_question_is_answered_in_a_sentence() -> None:
     assert answer.question == "Does batch normalisation help, and what does it cost?"
     text = plain(" ".join(answer.says), part.findings)
     right = [(side.network(data.test[:].images).argmax(1) == data.test.labels) for side in (first, second)]
-    assert f"the network with batch norm gets {right[1].double().mean():.2%}".replace("%", " %") in text
+    accuracy = f"the network with batch norm classifies {right[1].double().mean():.2%} correctly"
+    assert accuracy.replace("%", " %") in text
+    points = 100 * (right[1].double().mean() - right[0].double().mean()).item()
+    assert f"a difference of {points:+.2f} percentage points" in text
+    assert "different options" not in text
     assert "Training took 1.50 times as long: 15 s against 10 s." in text
     assert part.findings["first_only"] == int((right[0] & ~right[1]).sum())
+
+
+def test_where_more_than_batch_normalisation_differs_that_is_said() -> None:
+    data = DataModule("digits")
+    data.setup()
+    first, second = seen_by(trained(False), data), seen_by(trained(True), data)
+    first.recipe = {"lr": 0.1, "schedule": None, "batchnorm": False, "seed": 1}
+    second.recipe = {"lr": 0.01, "schedule": "one_cycle", "batchnorm": True, "seed": 1}
+    first.run = second.run = {"recipe": "paper"}
+    first.other, second.other = second, first
+    part = comparison(first)
+    assert part.answers[0].question.startswith("Is the network with batch norm better than")
+    text = plain(" ".join(part.answers[0].says), part.findings)
+    assert "different options: lr (0.1 and 0.01), schedule (none and one_cycle), batchnorm (no and yes)." in text

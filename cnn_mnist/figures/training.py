@@ -102,13 +102,14 @@ def curves(values: dict[str, list[float | int | None]]) -> Figure:
                 continue
             style, colour = looks[data]
             is_robust = rest != metric
+            attack = {"robust_acc": ", under attack", "fgsm_acc": ", under one step"}.get(rest, "")
             axes.plot(
                 [float(epoch or 0) for epoch in values["epoch"]],
                 [float("nan") if value is None else value for value in curve],
                 style,
                 color=colour,
                 fillstyle="none" if is_robust else "full",
-                label=f"{data}, under attack" if is_robust else data,
+                label=data + attack,
             )
         axes.set_xlabel("epoch")
         axes.set_ylabel(words)

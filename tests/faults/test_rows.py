@@ -151,10 +151,12 @@ ROWS = {
     "path with ~, as it says": Row("""analyze.py "ckpt_path='~/nowhere'\"""", "there is no checkpoint at /"),
     "path with ${": Row("""analyze.py 'ckpt_path=a${b'""", r"""write 'ckpt_path='"'"'a\${b'"'"''"""),
     "path with ${, as it says": Row(r"""analyze.py 'ckpt_path='"'"'a\${b'"'"''""", "there is no checkpoint at a${b:"),
-    "sweep with ~": Row("analyze.py sweep=~/nowhere", "/nowhere is not the folder of a sweep", is_slow=True),
-    "picture with ~": Row("analyze.py image=~/nowhere.png", "there is no picture at /", is_slow=True),
+    "sweep with ~": Row("""analyze.py "sweep='~/nowhere'\"""", "/nowhere is not the folder of a sweep", is_slow=True),
+    "picture with ~": Row("""analyze.py "image='~/nowhere.png'\"""", "there is no picture at /", is_slow=True),
     "change of folder": Row("train.py data=digits hydra.job.chdir=true", "hydra.job.chdir=true is not supported"),
-    "the same job twice": Row("train.py -m data=digits seed=1,1", "the sweep has the same job twice, seed=1"),
+    "the same job twice": Row(
+        "train.py -m data=digits seed=1,1", "the sweep has the same job twice, data=digits seed=1"
+    ),
     "no GPU": Row(
         "train.py data=digits trainer=gpu", "trainer.accelerator=gpu, but torch finds no GPU: set trainer=cpu"
     ),

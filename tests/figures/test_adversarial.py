@@ -79,13 +79,17 @@ def test_transfer_marks_the_noises_own_class() -> None:
     assert heights == pytest.approx([0.5, 0.25, 0.25, 0.125, 0.125, 0.0625, 0.0625, 0.03125])
 
 
-def test_robustness_is_drawn_beside_what_others_report_for_the_same_norm_alone() -> None:
+def test_robustness_is_drawn_beside_what_others_report_for_the_same_norm_and_attack_alone() -> None:
     found = RobustAccuracy(torch.tensor([0.0, 0.3]), torch.tensor([0.99, 0.5]), torch.rand(2, 10))
     figure = draw.robustness(found, attack="pgd", norm="linf", num_images=7, dataset="mnist")
     lines = {line.get_label(): line for line in figure.axes[0].lines}
     assert lines["this network, pgd"].get_ydata().tolist() == pytest.approx([0.99, 0.5])
-    for source, accuracy in draw.PUBLISHED:
+    for source, accuracy in draw.PUBLISHED["pgd"]:
         assert (lines[source].get_xdata()[0], lines[source].get_ydata()[0]) == (0.3, accuracy)
+    assert not [name for name in lines if "AutoAttack" in str(name) or "FGSM" in str(name)]
+    one_step = draw.robustness(found, attack="fgsm", norm="linf", num_images=7, dataset="mnist")
+    sources = [str(line.get_label()) for line in one_step.axes[0].lines]
+    assert sources == ["this network, fgsm", "Madry et al. 2018, FGSM", "chance"]
     assert len(figure.axes[1].lines) == 10
     assert len(draw.robustness(found, attack="pgd", norm="l2", num_images=7, dataset="mnist").axes[0].lines) == 2
     assert len(draw.robustness(found, attack="pgd", norm="linf", num_images=7, dataset="kmnist").axes[0].lines) == 2

@@ -155,7 +155,7 @@ def test_two_networks_are_set_side_by_side(two: Done, run: Done) -> None:
     assert two.results["other"]["predictions"] == two.results["predictions"]
     assert two.results["against_checkpoint"] == run.results["checkpoint"]
     keys = {key for key, _, _ in read(two).numbers}
-    assert {"filters.conv1_closest.0", "other.filters.conv1_closest.0", "comparison.low"} <= keys
+    assert {"filters.conv1_closest.0", "other.filters.conv1_closest.0", "comparison.low_points"} <= keys
     assert (two.folder / "other" / "analysis" / "filters" / "filters.npz").is_file()
 
 
