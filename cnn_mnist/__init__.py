@@ -31,7 +31,7 @@ def load_network(path: "str | Path") -> "CNN":
 
 
 def load_images(name: str = "mnist", split: str = "test", root: "str | Path" = "data") -> "tuple[Tensor, Tensor]":
-    """Images float32 (N, 1, 28, 28) in [0, 1] and labels int64 (N,) of a data set; files that are absent are downloaded.
+    """Images float32 (N, 1, 28, 28) in [0, 1] and labels int64 (N,) of a data set; absent files are downloaded.
 
     Args:
         name: `mnist`, `fashion_mnist`, `kmnist` or `digits`.
@@ -42,17 +42,22 @@ def load_images(name: str = "mnist", split: str = "test", root: "str | Path" = "
         ConnectionError: A file is neither there nor to be had.
         ValueError: There is no such data set or split, or a file is damaged.
     """
-    from cnn_mnist import sources
-    from cnn_mnist.data import DataModule, Images
+    from pathlib import Path
 
+    from cnn_mnist import sources
+
+    parts = {"train": "train", "test": "t10k"}
     if name not in (*sources.SOURCES, "digits"):
         raise ValueError(f"name must be {', '.join(sources.SOURCES)} or digits, got {name}")
-    if split not in ("train", "test"):
+    if split not in parts:
         raise ValueError(f"split must be train or test, got {split}")
-    data = DataModule(name, str(root), fallback=None).ready()
-    images: Images = getattr(data, split)
-    pixels, labels = images[:]
-    return pixels, labels
+    if name == "digits":
+        images, labels = sources.digits()[list(parts).index(split)]
+    else:
+        folder = Path(root).expanduser()
+        sources.download(name, folder)
+        images, labels = sources.read(name, folder, parts[split])
+    return images.float().div_(255), labels
 
 
 def __getattr__(name: str) -> Any:
