@@ -1,38 +1,39 @@
-"""Training speed side by side: what one writes first, a hand-written loop, and this project's Trainer.
+"""Training speed, one thing added at a time: from what one writes first to this project's Trainer.
 
-    python -m benchmarks.training                        about 5 minutes on 2 cores
-    python -m benchmarks.training --rounds 5 --steps 300
+    python -m benchmarks.training                        about 10 minutes on 2 cores
+    python -m benchmarks.training --rounds 3 --steps 100
 
-All three train the same network on the same images with Adam and batches of 100, in one process and in turns, so
-that whatever else the machine does falls on all of them:
+All train the same network on the same images with Adam and batches of 100, each in a process of its own and in turns.
+A measurement is `steps` training steps, after a fifth as many that do not count. Each row has what the rows above have:
 
-(a) torchvision's MNIST + ToTensor + DataLoader(shuffle=True) + a plain PyTorch loop over the layers as written down;
-(a+) the same, with this project's setting of the memory allocator, which it would not have by itself;
-(b) a hand-written loop over tensors in memory, with this project's network and allocator setting;
-(c) this project through the Lightning Trainer, loss and accuracy logged to TensorBoard and CSV.
-
-A measurement is `steps` training steps from the first batch on; a round of all before the first counts for nothing.
+first_try      torchvision's MNIST, ToTensor, DataLoader(shuffle=True), the layers as written down, a plain loop
+in_memory      images as one tensor, a batch by one gather
+fused_adam     Adam(fused=True)
+channels_last  images channels-last in memory
+pool_first     the max-pool before the ReLU
+folded         the first batch normalisation as part of the filters: this project's network
+allocator      freed memory kept by the process
+trainer        the same through the Lightning Trainer, loss and accuracy logged to TensorBoard and CSV: this project
 """
 
 import argparse
+import json
 import shutil
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from itertools import islice, product
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from pytorch_lightning.loggers import TensorBoardLogger
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
+from benchmarks import apart
 from cnn_mnist import console
 from cnn_mnist.allocator import keep_freed_memory
 from cnn_mnist.callbacks.throughput import Throughput
@@ -42,105 +43,99 @@ from cnn_mnist.module import Classifier
 from cnn_mnist.network import CNN
 
 BATCH_SIZE = 100
-# What glibc sets by itself: the largest block freed so far, measured with mallinfo2 in a process that runs (a) alone,
-# and twice that for the end of the heap.
-GLIBC_LARGEST = 16_790_966
-Measurement = Callable[[bool], float]  # with or without batch normalisation -> images per second
+WAYS = (
+    "first_try",
+    "in_memory",
+    "fused_adam",
+    "channels_last",
+    "pool_first",
+    "folded",
+    "allocator",
+    "trainer",
+)
+
+
+class Plain(nn.Module):
+    """The network as one writes it down, with the first two of this project's tricks or without."""
+
+    def __init__(self, batchnorm: bool, *, channels_last: bool, pool_first: bool) -> None:
+        super().__init__()
+        self.layers = CNN(batchnorm)
+        self.channels_last, self.pool_first = channels_last, pool_first
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, 10)."""
+        net = self.layers
+        x = images.to(memory_format=torch.channels_last) if self.channels_last else images
+        x = self.pooled(net.norm1(net.conv1(x)))
+        x = self.pooled(net.norm2(net.conv2(x)))
+        logits: Tensor = net.fc2(net.hidden(x))
+        return logits
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """ReLU and max-pool in either order."""
+        return F.relu(F.max_pool2d(x, 2)) if self.pool_first else F.max_pool2d(F.relu(x), 2)
 
 
 def main() -> None:
-    """Measure in turns and print medians and ratios."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Measure in turns and keep medians and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", default="data", help="folder of MNIST/raw/*.gz")
     parser.add_argument("--steps", type=int, default=200, help="training steps in a measurement")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.one:
+        way, _, norm = options.one.partition("+")
+        speed = images_per_second(way, norm == "batchnorm", options.steps, Path(options.root))
+        print(json.dumps({"images_per_second": speed}))
+        return
+    with tempfile.TemporaryDirectory() as scratch:  # torchvision unpacks the files: not in the user's folder
+        shutil.copytree(Path(options.root, "MNIST"), Path(scratch, "MNIST"))
+        datasets.MNIST(scratch, download=True)
+        cases = [way + norm for way in WAYS for norm in ("", "+batchnorm")]
+        words = ["--root", scratch, "--steps", str(options.steps)]
+        found = apart.measure("benchmarks.training", cases, words, options.rounds)
+    record: dict[str, object] = {"steps": options.steps, "rounds": options.rounds}
+    before = WAYS[0]
+    for way in WAYS:
+        record[way] = {}
+        for name, norm in (("plain", ""), ("batchnorm", "+batchnorm")):
+            key = "images_per_second"
+            record[way][name] = apart.spread(found, way + norm, key) | {  # type: ignore[index]
+                "over_row_above": apart.ratio(found, way + norm, before + norm, key),
+                "over_first_try": apart.ratio(found, way + norm, WAYS[0] + norm, key),
+            }
+        before = way
+    apart.keep("training", record)
 
+
+def images_per_second(way: str, batchnorm: bool, num_steps: int, root: Path) -> float:
+    """One measurement."""
     console.quiet()
-    data = DataModule(root=options.root, fallback=None)
-    data.prepare_data()
-    data.setup()
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        ways: dict[str, Measurement] = {
-            "(a) first try": lambda batchnorm: first_try(data, options.steps, batchnorm, folder, keep=False),
-            "(a+) and allocator": lambda batchnorm: first_try(data, options.steps, batchnorm, folder, keep=True),
-            "(b) by hand": lambda batchnorm: by_hand(data, options.steps, batchnorm),
-            "(c) this project": lambda batchnorm: this_project(data, options.steps, batchnorm, folder),
-        }
-        cases = list(product(ways, (False, True)))
-        found: dict[tuple[str, bool], list[float]] = {case: [] for case in cases}
-        for number in range(options.rounds + 1):  # the first round warms up
-            for way, batchnorm in cases:
-                speed = ways[way](batchnorm)
-                if number:
-                    found[way, batchnorm].append(speed)
-    report(found, options.steps)
-
-
-def report(found: dict[tuple[str, bool], list[float]], num_steps: int) -> None:
-    """Print medians with their range, and the ratios that matter: medians of the rounds' own ratios."""
-    table = Table(title=f"Training, images/s, median of {len(next(iter(found.values())))} rounds of {num_steps} steps")
-    for heading in ("", "without batch norm", "with batch norm", "batch norm costs"):
-        table.add_column(heading, justify="right" if heading else "left")
-
-    def ratio(numerator: tuple[str, bool], denominator: tuple[str, bool]) -> float:
-        return statistics.median(x / y for x, y in zip(found[numerator], found[denominator], strict=True))
-
-    names = list(dict.fromkeys(way for way, _ in found))
-    for way in names:
-        cells = [
-            f"{statistics.median(v):,.0f} ({min(v):,.0f}-{max(v):,.0f})" for v in (found[way, b] for b in (False, True))
-        ]
-        table.add_row(way, *cells, f"{ratio((way, False), (way, True)) - 1:+.0%} time")
-    c = names[-1]
-    for other in names[:-1]:
-        ratios = (f"{ratio((c, batchnorm), (other, batchnorm)):.2f}" for batchnorm in (False, True))
-        table.add_row(f"(c) / {other.split()[0]}", *ratios, "")
-    Console().print(table)
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {time.strftime('%Y-%m-%d')}")
-
-
-def first_try(data: DataModule, num_steps: int, batchnorm: bool, scratch: Path, *, keep: bool) -> float:
-    """(a) What one writes first; with the allocator's setting if `keep`, else as glibc sets itself."""
-    if keep:
+    has = WAYS[: WAYS.index(way) + 1]
+    if "allocator" in has:
         keep_freed_memory()
+    if way == "trainer":
+        return through_the_trainer(batchnorm, num_steps, root)
+    if "folded" in has:
+        model: nn.Module = CNN(batchnorm)
     else:
-        keep_freed_memory(GLIBC_LARGEST, 2 * GLIBC_LARGEST)
-    root = scratch / "torchvision"
-    if not root.exists():  # torchvision unpacks the files beside themselves: not in the user's folder
-        shutil.copytree(data.root / "MNIST", root / "MNIST")
-    images = datasets.MNIST(str(root), train=True, transform=transforms.ToTensor(), download=True)
-    loader = DataLoader(images, batch_size=BATCH_SIZE, shuffle=True)
-
-    def norm(layer: nn.Module) -> list[nn.Module]:
-        return [layer] if batchnorm else []
-
-    model = nn.Sequential(
-        nn.Conv2d(1, 32, 3, padding=1),
-        *norm(nn.BatchNorm2d(32)),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(32, 32, 3, padding=1),
-        *norm(nn.BatchNorm2d(32)),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(1568, 500),
-        *norm(nn.BatchNorm1d(500)),
-        nn.ReLU(),
-        nn.Linear(500, 10),
-    )
-    return loop(model, torch.optim.Adam(model.parameters(), lr=1e-3), iter(loader), num_steps)
+        model = Plain(batchnorm, channels_last="channels_last" in has, pool_first="pool_first" in has)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused="fused_adam" in has)
+    warm = num_steps // 5
+    steps = batches("in_memory" in has, root)
+    loop(model, optimizer, steps, warm)
+    return loop(model, optimizer, steps, num_steps)
 
 
-def by_hand(data: DataModule, num_steps: int, batchnorm: bool) -> float:
-    """(b) A loop over tensors in memory, with this project's network."""
-    keep_freed_memory()
-    model = CNN(batchnorm)
-    images, labels = data.train.images, data.train.labels
-    batches = ((images[index].float() / 255, labels[index]) for index in Shuffled(len(images), BATCH_SIZE, seed=0))
-    return loop(model, torch.optim.Adam(model.parameters(), lr=1e-3, fused=True), batches, num_steps)
+def batches(in_memory: bool, root: Path) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of one epoch, shuffled."""
+    if not in_memory:
+        files = datasets.MNIST(str(root), train=True, transform=transforms.ToTensor())
+        return iter(DataLoader(files, batch_size=BATCH_SIZE, shuffle=True))
+    data = DataModule(root=str(root), fallback=None).ready()
+    return (data.train[index] for index in Shuffled(len(data.train), BATCH_SIZE, seed=0))
 
 
 def loop(
@@ -158,24 +153,27 @@ def loop(
     return num_steps * BATCH_SIZE / (time.perf_counter() - start)
 
 
-def this_project(data: DataModule, num_steps: int, batchnorm: bool, scratch: Path) -> float:
-    """(c) The same through the Trainer, with the loggers of every run."""
-    throughput = Throughput()
-    folder = tempfile.mkdtemp(dir=scratch)
-    trainer = pl.Trainer(
-        max_epochs=1,
-        limit_train_batches=num_steps,
-        limit_val_batches=0,
-        accelerator="cpu",
-        callbacks=[throughput],
-        logger=[TensorBoardLogger(folder, name="", version=""), Curves(folder)],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        log_every_n_steps=1,
-    )
-    trainer.fit(Classifier(batchnorm), data)
-    return throughput.timing().train_images_per_second
+def through_the_trainer(batchnorm: bool, num_steps: int, root: Path) -> float:
+    """The Trainer with the loggers of every run: a short epoch that does not count, then one that does."""
+    data = DataModule(root=str(root), fallback=None).ready()
+    speed = 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        for steps in (num_steps // 5, num_steps):
+            throughput = Throughput()
+            trainer = pl.Trainer(
+                max_epochs=1,
+                limit_train_batches=steps,
+                limit_val_batches=0,
+                accelerator="cpu",
+                callbacks=[throughput],
+                logger=[TensorBoardLogger(folder, name="", version=""), Curves(folder)],
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+            )
+            trainer.fit(Classifier(batchnorm), data)
+            speed = throughput.timing().train_images_per_second
+    return speed
 
 
 if __name__ == "__main__":
