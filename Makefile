@@ -35,13 +35,15 @@ lint: $(READY)
 audit: $(READY)
 	$(BIN)/python .ci/audit.py
 
-bench: $(READY) ## speed beside the peers: a plain loop, captum, foolbox, about 15 minutes; needs MNIST and a trained run
+bench: $(READY) ## speed beside the peers: a plain loop, captum, foolbox, about half an hour; needs MNIST and a trained run
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.occlusion
 	$(BIN)/python -m benchmarks.attacks --cw
+	$(BIN)/python -m benchmarks.readme
 
 results: $(READY) ## RESULTS.md from nothing: every recipe over five seeds, about an hour; options: make results ARGS="--seeds 2"
 	$(BIN)/python -m benchmarks.results $(ARGS)
+	$(BIN)/python -m benchmarks.readme
 
 tensorboard: $(READY) ## open TensorBoard on outputs/ and multirun/, on the next free port
 	$(BIN)/tensorboard --logdir_spec outputs:outputs,multirun:multirun

@@ -54,6 +54,7 @@ def main() -> None:
             found = apart.measure("benchmarks.occlusion", [best, "plain", "fast"], words, options.rounds)
             positions = images * (29 - window) ** 2
             record[f"images_{images}_window_{window}"] = {
+                "num_images": images,
                 "perturbations_per_eval": int(best.partition("-")[2]),
                 **{
                     f"{way}_positions_per_second": positions / apart.spread(found, case, "seconds")["median"]

@@ -260,6 +260,9 @@ def main() -> None:
             }
             for key, one in attacked.items()
         },
+        "lab_report": {
+            key: {"accuracy": accuracy, "fit_seconds": seconds} for key, (accuracy, seconds) in LAB_REPORT.items()
+        },
         "published": [dict(zip(("attack", "name", "clean", "robust"), one, strict=True)) for one in PUBLISHED],
     }
     files.write(Path("docs", "results.json"), json.dumps(record, indent=2) + "\n")

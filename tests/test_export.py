@@ -74,7 +74,7 @@ def test_the_card_says_what_was_measured(network: CNN, data: DataModule) -> None
     assert f"| accuracy, 297 test images | {100 * accuracy:.2f} % |" in card
     robust = part.findings["robust_accuracy"]["robust_acc"]
     assert 1 >= robust[0] >= robust[1] >= robust[2] >= 0
-    assert f"no pixel changed by more than 0.1, 40 test images | {100 * robust[0]:.1f} %" in card
+    assert f"1 start, Linf norm of the change at most 0.1, 40 test images | {100 * robust[0]:.1f} %" in card
     assert "| seed | 7 |" in card
     assert ("batch normalisation" in card) == network.batchnorm
 

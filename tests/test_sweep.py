@@ -223,6 +223,7 @@ def test_a_sweeper_that_chooses_by_what_jobs_return_gets_the_metric(train: Comma
     returned = [float(word) for word in re.search("^returned (.*)$", done.out, re.MULTILINE)[1].split()]
     found = [json.loads(path.read_text()) for path in (tmp_path / "multirun").glob("*/*/results.json")]
     assert sorted(returned) == sorted(one["val/acc"] for one in found)
+    assert not list((tmp_path / "multirun").glob("*/sweep.*"))  # a job writes none: the process that watches them does
 
 
 @pytest.mark.parametrize("script", ["train", "analyze", "search"])

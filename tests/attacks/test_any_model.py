@@ -1,11 +1,13 @@
 """Any module from images to logits, and whatever people hand to it: a right result, or one sentence."""
 
+import copy
 import io
 import warnings
 from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnn_mnist import attacks
@@ -188,6 +190,24 @@ def test_an_honest_model_is_not_warned_of(look: str, classes: Tensor, digits: Ba
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         LOOKS[look](trained(True), digits.images[:N], classes)
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+def test_a_step_of_a_confident_model_is_that_of_double_precision(targeted: bool, digits: Batch) -> None:
+    """Where float32 takes the label's probability for 1, its cross-entropy has lost half of its gradient."""
+    model = Wrapped(after=lambda y: 8 * y).eval()
+    images, labels = digits.images[:60], digits.labels[:60]
+    classes = (labels + 1) % 10 if targeted else labels
+    found = attacks.fgsm(model, images, classes, epsilon=0.1, targeted=targeted)
+    exact = copy.deepcopy(model).double()
+    x = images.double().requires_grad_()
+    cost = F.cross_entropy(exact(x), classes, reduction="sum")
+    (gradient,) = torch.autograd.grad(cost, x)
+    moved = (images + 0.1 * gradient.float().sign() * (-1 if targeted else 1)).clamp(0, 1)
+    assert ((moved - found.images).abs() > 1e-6).double().mean() < 0.002
+    with torch.no_grad():
+        is_one = model(images).softmax(1).gather(1, labels[:, None]) == 1
+    assert is_one.double().mean() > 0.2
 
 
 @pytest.mark.parametrize("scale", [1.0, 100.0, 1e4])
