@@ -225,7 +225,9 @@ def test_killed_at_a_rename_of_a_checkpoint(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("script", ["train.py", "analyze.py", "search.py"])
-def test_a_signal_while_it_is_set_up_names_the_same_command(number: int, script: str, tmp_path: Path) -> None:
+def test_a_signal_while_it_is_set_up_names_the_same_command(
+    number: int, script: str, run_folder: Path, tmp_path: Path
+) -> None:
     words = [str(ROOT / script), "seed=3"]
     with start(words, tmp_path) as process:
         time.sleep(EARLIEST)
