@@ -37,6 +37,7 @@ def quiet() -> None:
         ".*GPU available but not used.*",  # as asked for
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*smaller than the logging interval.*",  # an epoch's last batch is logged, however short it is
+        ".*Grad strides do not match bucket view strides.*",  # of one channel: the same memory, in other words
         ".*You requested to overfit but enabled .* shuffling.*",  # the data module has turned it off
     ):
         warnings.filterwarnings("ignore", ignorable)
