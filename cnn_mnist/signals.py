@@ -56,8 +56,9 @@ def _not_on_record(words: list[str]) -> list[str]:
     from a file alone.
     """
     again, is_value = [], False
+    has_own = any(word.startswith(("+", *TAKES_A_VALUE)) for word in words)  # else config.yaml says it all
     for word in words:
-        named = word.lstrip("+~").startswith(NAMES_CODE) or word.startswith("+")
+        named = word.startswith("+") or (has_own and word.lstrip("~").startswith(NAMES_CODE))
         if word.startswith("-") or is_value or named:
             again.append(word)
         is_value = word in TAKES_A_VALUE
