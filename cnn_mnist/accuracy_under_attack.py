@@ -162,7 +162,7 @@ def _over_test_set(
         )
         says = (
             "Without the attack, {accuracy_before:.1%} of {num_images} test images are classified correctly; under it"
-            f"{within}, {{accuracy_after:.1%}} are: {{num_changed}} of them change class."
+            f"{within}, {{accuracy_after:.1%}} are. It makes {{num_changed}} correct answers wrong."
         )
     else:
         says = f"Under the attack{within}, {{success_rate:.1%}} of {{num_images}} test images are seen as {{target}}."

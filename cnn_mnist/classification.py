@@ -13,7 +13,7 @@ from cnn_mnist.analysis.architecture import Layer, architecture, total
 from cnn_mnist.data import NUM_CLASSES
 from cnn_mnist.figures import training as draw
 from cnn_mnist.part import Answer, Part, Table
-from cnn_mnist.subject import Subject, differences
+from cnn_mnist.subject import Subject, differences, in_words
 
 NUM_SAMPLES = 60  # training images in the report's figure of samples
 NUM_PREDICTIONS = 24
@@ -163,28 +163,16 @@ def predictions(subject: Subject) -> Part:
 
 
 def _beside_the_lab_report(differing: list[dict[str, Any]]) -> str:
-    """The report's figure, beside a network that was trained as its was, or why it says nothing."""
+    """The report's figure, or why it cannot be compared."""
     if not differing:
         return (
-            "The lab report had {lab_report.accuracy:.2%} with the same layers and the same training, after "
-            "{lab_report.fit_seconds} s of it on another machine."
+            "The lab report had {lab_report.accuracy:.2%} with the same layers and the same training, which took "
+            "{lab_report.fit_seconds} s on another machine."
         )
-    return f"The lab report's {{lab_report.accuracy:.2%}} is not comparable: {in_words(differing, 'that', LAB)}."
-
-
-LAB = "differs_from_lab_report"
-
-
-def in_words(differing: list[dict[str, Any]], other: str, key: str) -> str:
-    """A clause that names the options in which two trainings differ, for `report.prose`.
-
-    Args:
-        differing: As `subject.differences` gives them.
-        other: What to call the second one.
-        key: Where they stand in the findings.
-    """
-    each = (f"{{{key}.{k}.key}} {{{key}.{k}.first}} ({other}: {{{key}.{k}.second}})" for k in range(len(differing)))
-    return "this network was trained with " + ", ".join(each)
+    return (
+        "The lab report's {lab_report.accuracy:.2%} is not comparable: this training and the report's differ in "
+        f"{in_words(differing, 'differs_from_lab_report')}."
+    )
 
 
 def _sizes(layers: list[Layer]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cnn_mnist.figures import training as draw
 from cnn_mnist.part import Answer, Part, Table
-from cnn_mnist.subject import Subject, differences, name_of
+from cnn_mnist.subject import Subject, differences, in_words, name_of
 
 LEVEL = 0.95
 NUM_SHOWN = 24  # images on which the two differ
@@ -116,11 +116,8 @@ def _says(findings: dict[str, Any]) -> list[str]:
             f"{{first.fit_seconds:.0f}} s{where}."
         )
     if len(findings["differences"]) > 1:
-        each = (
-            f"{{differences.{k}.key}} ({{differences.{k}.first}} and {{differences.{k}.second}})"
-            for k in range(len(findings["differences"]))
-        )
-        says.append(f"The two were trained with different options: {', '.join(each)}.")
+        different = in_words(findings["differences"], "differences")
+        says.append(f"The two were trained with different options: {different}.")
     says.append("One run of each: this speaks for these two networks, and says nothing of other seeds.")
     return says
 

@@ -15,7 +15,7 @@ from cnn_mnist.sweep import DONE, FAILED, MISSING, RUNNING, Job, varying
 
 LEVEL = 0.95
 FEWEST = 3  # seeds for an interval: from two, Student's factor is 12.7, and the interval says nothing
-SURE = 0.01  # p below which an option is said to matter: of a hundred sweeps without an effect, one names an option
+SURE = 0.01  # p below which an option is said to matter: one in a hundred sweeps without an effect then names an option
 MOST_PAIRS = 15  # beyond, each configuration is compared with the first alone
 Runs = dict[str, dict[int, Job]]  # by configuration and seed
 

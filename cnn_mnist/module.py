@@ -219,7 +219,7 @@ class Classifier(pl.LightningModule):
         count = torch.tensor(float(self.num_evaluated), device=self.device)
         self.num_evaluated = int(self.trainer.strategy.reduce(count, reduce_op="sum").item())
         if self.trainer.datamodule.val_name != "test":  # type: ignore[attr-defined]
-            for logger in self.loggers:  # past what a run that is gone on with has kept; of no epoch
+            for logger in self.loggers:  # after the last step that a resumed run keeps; it belongs to no epoch
                 logger.log_metrics(metrics, step=self.global_step + 1)
 
     def _measured(self, name: str) -> dict[str, float]:

@@ -128,6 +128,12 @@ def differences(first: dict[str, Any], second: dict[str, Any]) -> list[dict[str,
     ]
 
 
+def in_words(differing: Sequence[dict[str, Any]], key: str) -> str:
+    """The differences as a clause for `report.prose`; `key` is where they stand in the findings."""
+    places = (f"{key}.{k}" for k in range(len(differing)))
+    return ", ".join(f"{{{at}.key}} ({{{at}.first}} and {{{at}.second}})" for at in places)
+
+
 def name_of(side: Subject, other: Subject) -> str:
     """What tells one network from the other: its recipe, batch normalisation, another option, or else its folder."""
     names = []
@@ -178,7 +184,7 @@ def choose(cfg: DictConfig, overrides: list[str], names: Sequence[str] = OF_A_PI
 def _of_checkpoint(file: Path, device: torch.device) -> Subject:
     """A network that looks at nothing yet, with what is on record about it."""
     content = checkpoint.read(file)
-    record = file.parent.parent / "results.json"
+    run = read_json(file.parent.parent / "results.json")
     nothing = torch.empty(0, dtype=torch.long)
     return Subject(
         network=checkpoint.network_of(content, file).to(device),
@@ -188,11 +194,11 @@ def _of_checkpoint(file: Path, device: torch.device) -> Subject:
         labels=nothing,
         indices=nothing,
         test=None,
-        run=read_json(record),
+        run=run,
         recipe={
             **content["hyper_parameters"],
             **content.get("datamodule_hyper_parameters", {}),
-            "epochs": content["epoch"] + 1,
+            "epochs": run.get("epochs", content["epoch"] + 1),  # of the training, whichever epoch a hold-out chose
         },
     )
 

@@ -13,7 +13,7 @@ from cnn_mnist.callbacks.tensorboard import PictureCallback
 class Spared:
     """Callbacks of which those that draw do not end the training where they fail.
 
-    The first failure of each is said at once, and all of them at the end. Errors of any other callback are its own.
+    The first failure of each is said at once, and all of them at the end. An error in any other callback ends the run.
 
     Args:
         looks: Callbacks by name.

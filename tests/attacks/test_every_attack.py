@@ -115,6 +115,8 @@ def test_in_single_precision_rounding_is_all_that_a_batch_changes(
     monkeypatch.setattr("cnn_mnist.ascent.batch_size", lambda device: 3)
     part = run(name, images[:5], classes[:5])
     assert torch.equal(part.success, whole.success[:5])
+    assert torch.equal(part.steps, whole.steps[:5])
+    assert (part.images - whole.images[:5]).abs().max() < 0.01
     norms, wholes = (l2(found.perturbation[:5])[:, 0, 0, 0] for found in (part, whole))
     torch.testing.assert_close(norms, wholes, rtol=0.02, atol=1e-3)
 
