@@ -101,3 +101,15 @@ def test_without_a_run_it_says_how_to_make_one(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="there is no run .*make one with python train.py"):
         subject.choose(asked(), [])
+
+
+def test_the_epoch_that_a_hold_out_chose_is_no_difference_of_two_trainings(folder: Path) -> None:
+    for name, epoch in (("one", 3), ("two", 5)):
+        run = folder / "outputs" / "digits-paper" / name
+        options = {"datamodule_hyper_parameters": {"dataset": "digits"}, "epoch": epoch}
+        saved(run / "checkpoints" / "best.ckpt", CNN(), **options)
+        (run / "results.json").write_text('{"epochs": 6}')
+    places = {"ckpt_path": "outputs/digits-paper/one", "against": "outputs/digits-paper/two"}
+    first, second = subject.choose(asked(**places), [])
+    assert first.recipe["epochs"] == 6
+    assert subject.differences(first.recipe, second.recipe) == []
