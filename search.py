@@ -1,6 +1,6 @@
 """Search for better options: training runs, each chosen in the light of those before. `python search.py --help`."""
 
-from cnn_mnist import signals
+from cnn_mnist.cli import signals
 
 if __name__ == "__main__":
     signals.listen()
@@ -8,7 +8,7 @@ if __name__ == "__main__":
 import argparse
 import importlib.util
 
-from cnn_mnist import config
+from cnn_mnist.cli import entry
 
 EXAMPLES = """\
 every other word is an option of train.py: one with an interval or a choice is searched, the others are fixed
@@ -32,16 +32,24 @@ def main() -> None:
     parser.add_argument("--folder", help="where they lie (multirun/search-DATE); a search that is there is continued")
     parser.add_argument("--metric", help="of the hold-out, by which runs are compared (val/acc)")
     parser.add_argument("--seed", type=int, default=0, help="of what is tried (0)")
-    parser.error = config.refuse  # type: ignore[method-assign]
+    parser.error = entry.refuse  # type: ignore[method-assign]
     asked = parser.parse_intermixed_args()
 
     if importlib.util.find_spec("optuna") is None:
         raise ValueError("a search needs optuna (pip install -e '.[search]')")
-    from cnn_mnist.search import search  # takes seconds
+    from cnn_mnist.report.sections.search import write_page
+    from cnn_mnist.sweeps.search import search
 
-    search(asked.options, num_trials=asked.trials, folder=asked.folder, seed=asked.seed, metric=asked.metric)
+    search(
+        asked.options,
+        num_trials=asked.trials,
+        folder=asked.folder,
+        seed=asked.seed,
+        metric=asked.metric,
+        write_page=write_page,
+    )
 
 
 if __name__ == "__main__":
-    config.run_without_hydra(main)
+    entry.run_without_hydra(main)
     signals.done()

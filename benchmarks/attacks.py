@@ -22,11 +22,13 @@ import torch
 from torch import Tensor
 
 from benchmarks import apart
-from cnn_mnist import archive, attacks, checkpoint
-from cnn_mnist.allocator import keep_freed_memory
-from cnn_mnist.ascent import l2
-from cnn_mnist.data import DataModule, Images
+from cnn_mnist import attacks
+from cnn_mnist.attacks.gradient_ascent import l2
+from cnn_mnist.data.batches import Images
+from cnn_mnist.data.datamodule import DataModule
 from cnn_mnist.network import CNN
+from cnn_mnist.runs import checkpoint, locate
+from cnn_mnist.training.allocator import keep_freed_memory
 
 EPSILON, STEP_SIZE, STEPS = 0.3, 0.01, 40
 BATCHES = (50, 100, 200, 500, 1000)
@@ -51,7 +53,7 @@ def main() -> None:
     if options.one:
         print(json.dumps(one(options.one, options)))
         return
-    run = options.checkpoint or str(archive.newest())
+    run = options.checkpoint or str(locate.newest())
     words = ["--root", options.root, "--checkpoint", run, "--images", str(options.images)]
     record: dict[str, Any] = {"rounds": options.rounds, "num_images": options.images}
     for attack in FOOLBOX:
@@ -91,7 +93,7 @@ def one(case: str, options: argparse.Namespace) -> dict[str, float]:
         keep_freed_memory()
     if attack in ("cw", "targeted"):
         return nearest(network, data.test, attack, *map(int, way.split("x")))
-    images, labels = data.test[data.test.spread(options.images)]
+    images, labels = data.test[data.test.evenly_spaced(options.images)]
     if way.startswith("ours"):
         run = ours(attack, network, images, labels, early_stop=way == "ours")
     else:

@@ -21,11 +21,11 @@ import torch
 from captum.attr import Occlusion
 
 from benchmarks import apart
-from cnn_mnist import checkpoint
-from cnn_mnist.allocator import keep_freed_memory
-from cnn_mnist.analysis import occlusion, reach
-from cnn_mnist.data import DataModule
+from cnn_mnist.analysis import incremental_occlusion, occlusion
+from cnn_mnist.data.datamodule import DataModule
 from cnn_mnist.network import CNN
+from cnn_mnist.runs import checkpoint
+from cnn_mnist.training.allocator import keep_freed_memory
 
 PERTURBATIONS_PER_EVAL = (1, 2, 4, 8, 16, 32, 64)
 FILL = 0.5
@@ -88,7 +88,7 @@ def one(way: str, num_images: int, window: int, options: argparse.Namespace) -> 
 
     ways: dict[str, Callable[[], object]] = {
         "plain": lambda: occlusion.class_probabilities(network, images, window=window, stride=1, fill=FILL),
-        "fast": lambda: reach.class_probabilities(network, images, window=window, stride=1, fill=FILL),
+        "fast": lambda: incremental_occlusion.class_probabilities(network, images, window=window, stride=1, fill=FILL),
     }
     with torch.no_grad():
         return apart.seconds(ways.get(way, captum))

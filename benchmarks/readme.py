@@ -16,8 +16,8 @@ import json
 import re
 from pathlib import Path
 
-from cnn_mnist import files
 from cnn_mnist.report.prose import plain
+from cnn_mnist.runs import files
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")))

@@ -17,23 +17,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cnn_mnist import files, sweep
-from cnn_mnist.classification import curves_of
-from cnn_mnist.configurations import described, group_of, paired_over_seeds
+from cnn_mnist import published
+from cnn_mnist.analysis.statistics import paired_over_seeds
+from cnn_mnist.runs import files
+from cnn_mnist.runs.csv_logger import read_curves
+from cnn_mnist.sweeps import jobs
+from cnn_mnist.sweeps.configurations import configuration_of, described
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCHNORM = "model.batchnorm=false,true"
 PGD = ("attack=pgd", "attack.steps=50", "attack.step_size=0.01", "attack.restarts=10", "attack.epsilons=[]")
-LAB_REPORT = {"paper": (0.9894, 786), "paper_batchnorm": (0.9918, 1391)}  # accuracy, seconds; one run of each
+LAB = {f"paper{'_batchnorm' * norm}": tuple(found.values()) for norm, found in published.LAB_REPORT.items()}
+OTHERS = [one for one in published.ROBUST if one.attack != "FGSM"]
 TAIL = 11  # a seed whose last epoch spikes
-PUBLISHED = (  # all 10,000 test images, no pixel changed by more than 0.3: clean accuracy, accuracy under the attack
-    ("PGD-100 x 50", "Madry et al. 2018", 0.9853, 0.8962),
-    ("PGD-50 x 10", "Wong et al. 2020", 0.9850, 0.8877),
-    ("AutoAttack", "Madry et al. 2018", 0.9853, 0.8850),
-    ("AutoAttack", "Wong et al. 2020", 0.9850, 0.8293),
-    ("AutoAttack", "TRADES (Zhang et al. 2019)", 0.9948, 0.9281),
-    ("AutoAttack", "Gowal et al. 2020", 0.9926, 0.9634),
-)
 
 
 class Recipe(NamedTuple):
@@ -62,12 +58,12 @@ def command(script: str, *words: str) -> None:
         raise SystemExit(status)
 
 
-def train(recipe: Recipe, more: list[str]) -> list[sweep.Job]:
+def train(recipe: Recipe, more: list[str]) -> list[jobs.Job]:
     """Do what is missing of a recipe's sweep; returns its jobs."""
     seeds = ",".join(map(str, recipe.seeds))
     where = f"hydra.sweep.dir={recipe.folder}"
     command("train.py", "-m", f"experiment={recipe.name}", *recipe.options, f"seed={seeds}", *more, where)
-    return [job for job in sweep.jobs(recipe.folder) if job.status == sweep.DONE]
+    return [job for job in jobs.jobs(recipe.folder) if job.status == jobs.DONE]
 
 
 def analyse(place: Path, *words: str) -> dict[str, Any]:
@@ -79,7 +75,7 @@ def analyse(place: Path, *words: str) -> dict[str, Any]:
     return found
 
 
-def versus(first: list[sweep.Job], second: list[sweep.Job]) -> dict[str, Any]:
+def versus(first: list[jobs.Job], second: list[jobs.Job]) -> dict[str, Any]:
     """What the second of two configurations changes, from the same seeds of both: in percentage points."""
     values = [[job.results["test/acc"] for job in jobs] for jobs in (first, second)]
     found = paired_over_seeds(*values)
@@ -88,18 +84,19 @@ def versus(first: list[sweep.Job], second: list[sweep.Job]) -> dict[str, Any]:
     return points | {"p": found["p"], "num_seeds": len(first), "time_ratio": seconds[1] / seconds[0]}
 
 
-def summary(name: str, jobs: list[sweep.Job]) -> dict[str, Any]:
+def summary(name: str, jobs: list[jobs.Job]) -> dict[str, Any]:
     """A configuration in numbers."""
     some = jobs[0].results
     keys = ("recipe", "batchnorm", "num_parameters", "epochs")
     values = [job.results["test/acc"] for job in jobs]
-    return {key: some[key] for key in keys} | described(group_of(name, jobs, "test/acc")) | {"accuracies": values}
+    found = described(configuration_of(name, jobs, "test/acc"))
+    return {key: some[key] for key in keys} | found | {"accuracies": values}
 
 
-def tail_of(job: sweep.Job) -> dict[str, Any]:
+def tail_of(job: jobs.Job) -> dict[str, Any]:
     """A run whose last epoch spikes: its accuracy, and that after each epoch."""
     assert job.folder is not None
-    accuracies = curves_of(job.folder / "metrics.csv")["test/acc"]
+    accuracies = read_curves(job.folder / "metrics.csv")["test/acc"]
     known = [value for value in accuracies if value is not None]
     return {
         "seed": job.results["seed"],
@@ -122,7 +119,7 @@ def line(*cells: object) -> str:
 def accuracy_row(key: str, found: dict[str, Any]) -> str:
     """A configuration as a line of the first table."""
     with_norm = " model.batchnorm=true" if key.endswith("_batchnorm") else ""
-    report, report_seconds = LAB_REPORT.get(key, (None, None))
+    report, report_seconds = LAB.get(key, (None, None))
     has_interval = found["low"] is not None
     return line(
         f"`experiment={found['recipe']}{with_norm}`",
@@ -200,7 +197,7 @@ def page(record: dict[str, Any]) -> str:
         "",
         line("attack", "", "clean", "under the attack"),
         line("---", "---", "---:", "---:"),
-        *(line(attack, name, percent(clean), percent(robust)) for attack, name, clean, robust in PUBLISHED),
+        *(line(attack, name, percent(clean), percent(robust)) for attack, name, clean, robust in OTHERS),
         "",
     ]
     return "\n".join(text)
@@ -223,7 +220,7 @@ def main() -> None:
         Recipe("tuned", (), range(options.seeds)),
         Recipe("robust", (), range(options.robust_seeds)),
     ]
-    found: dict[str, list[sweep.Job]] = {}  # by recipe and batch normalisation, in the order of the seeds
+    found: dict[str, list[jobs.Job]] = {}  # by recipe and batch normalisation, in the order of the seeds
     for recipe in recipes:
         for job in train(recipe, more):
             with_norm = "_batchnorm" if recipe.options and job.results["batchnorm"] else ""
@@ -260,10 +257,8 @@ def main() -> None:
             }
             for key, one in attacked.items()
         },
-        "lab_report": {
-            key: {"accuracy": accuracy, "fit_seconds": seconds} for key, (accuracy, seconds) in LAB_REPORT.items()
-        },
-        "published": [dict(zip(("attack", "name", "clean", "robust"), one, strict=True)) for one in PUBLISHED],
+        "lab_report": {key: {"accuracy": accuracy, "fit_seconds": seconds} for key, (accuracy, seconds) in LAB.items()},
+        "published": [dict(zip(("attack", "name", "clean", "robust"), one, strict=True)) for one in OTHERS],
     }
     files.write(Path("docs", "results.json"), json.dumps(record, indent=2) + "\n")
     files.write(Path("RESULTS.md"), page(record))

@@ -34,13 +34,14 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from benchmarks import apart
-from cnn_mnist import console
-from cnn_mnist.allocator import keep_freed_memory
-from cnn_mnist.callbacks.throughput import Throughput
-from cnn_mnist.curves import Curves
-from cnn_mnist.data import DataModule, Shuffled
-from cnn_mnist.module import Classifier
+from cnn_mnist.cli import console
+from cnn_mnist.data.batches import Shuffled
+from cnn_mnist.data.datamodule import DataModule
 from cnn_mnist.network import CNN
+from cnn_mnist.runs.csv_logger import CSVLogger
+from cnn_mnist.training.allocator import keep_freed_memory
+from cnn_mnist.training.callbacks.throughput import Throughput
+from cnn_mnist.training.module import Classifier
 
 BATCH_SIZE = 100
 WAYS = (
@@ -166,7 +167,7 @@ def through_the_trainer(batchnorm: bool, num_steps: int, root: Path) -> float:
                 limit_val_batches=0,
                 accelerator="cpu",
                 callbacks=[throughput],
-                logger=[TensorBoardLogger(folder, name="", version=""), Curves(folder)],
+                logger=[TensorBoardLogger(folder, name="", version=""), CSVLogger(folder)],
                 enable_checkpointing=False,
                 enable_progress_bar=False,
                 enable_model_summary=False,

@@ -1,4 +1,4 @@
-"""A laboratory for one small convolutional network: train it, take it apart, attack it, defend it.
+"""A laboratory for small image classifiers: train them, explain them, attack them, defend them.
 
 Importing the package imports no torch; each of the functions below does at its first call.
 """
@@ -19,19 +19,19 @@ def load_network(path: "str | Path") -> "CNN":
     """The network of a training run, in eval mode, on the CPU.
 
     Args:
-        path: A run's folder, of which the checkpoint is taken that a hold-out chose, or else the last; or a .ckpt file.
+        path: A run's folder, or a .ckpt file. Of a folder, the checkpoint chosen by a hold-out, otherwise the last.
 
     Raises:
-        FileNotFoundError: There is none.
-        ValueError: The file is not a whole checkpoint of this network.
+        FileNotFoundError: There is no checkpoint.
+        ValueError: The file is damaged, or not a checkpoint of this network.
     """
-    from cnn_mnist import checkpoint
+    from cnn_mnist.runs import checkpoint
 
     return checkpoint.load(path)
 
 
 def load_images(name: str = "mnist", split: str = "test", root: "str | Path" = "data") -> "tuple[Tensor, Tensor]":
-    """Images float32 (N, 1, 28, 28) in [0, 1] and labels int64 (N,) of a data set; absent files are downloaded.
+    """Images float32 (N, 1, 28, 28) in [0, 1] and labels int64 (N,) of a data set; missing files are downloaded.
 
     Args:
         name: `mnist`, `fashion_mnist`, `kmnist` or `digits`.
@@ -39,12 +39,12 @@ def load_images(name: str = "mnist", split: str = "test", root: "str | Path" = "
         root: Folder of the files, as `data.root`.
 
     Raises:
-        ConnectionError: A file is neither there nor to be had.
+        ConnectionError: A file is missing and cannot be downloaded.
         ValueError: There is no such data set or split, or a file is damaged.
     """
     from pathlib import Path
 
-    from cnn_mnist import sources
+    from cnn_mnist.data import sources
 
     parts = {"train": "train", "test": "t10k"}
     if name not in (*sources.SOURCES, "digits"):

@@ -13,8 +13,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cnn_mnist.data import Batch, DataModule
+from cnn_mnist.data.batches import Batch
+from cnn_mnist.data.datamodule import DataModule
 from cnn_mnist.network import CNN
+from cnn_mnist.report.subject import Subject
 from tests.warm import Warm
 
 ROOT = Path(__file__).parents[1]
@@ -199,3 +201,11 @@ def trained(batchnorm: bool, kernel_size: int = 3) -> CNN:
         loss.backward()
         optimizer.step()
     return network.eval()
+
+
+def seen_by(network: CNN, data: DataModule, folder: Path = Path("nowhere")) -> Subject:
+    """A network that looks at the test images of the digits."""
+    images, labels = data.test[:10]
+    return Subject(
+        network, folder / "checkpoints" / "last.ckpt", "digits", images, labels, torch.arange(10), data.test, data.train
+    )

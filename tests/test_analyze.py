@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cnn_mnist import checkpoint
-from cnn_mnist.data import DataModule
+from cnn_mnist.data.datamodule import DataModule
+from cnn_mnist.runs import checkpoint
 from tests.conftest import SMALL, Command, Done
 
 
@@ -273,7 +273,7 @@ def test_the_other_attacks_leave_the_same_record(attack: str, run: Done, analyze
         (["class_image.layer=conv3"], "class_image.layer must be null or conv1 or conv2, got conv3"),
         (
             ["analysis=filtres"],
-            "analysis must be all or seeds or comparison or training or predictions or filters or activations",
+            "analysis=filtres does not exist: did you mean filters?",
         ),
         (["images=[3,-1]"], "images must be a count from 1 to 100 or as many indices such as [3,14,15], got [3, -1]"),
         (["images=0"], "images must be a count from 1 to 100"),
@@ -288,7 +288,7 @@ def test_the_other_attacks_leave_the_same_record(attack: str, run: Done, analyze
         (["attack=pdg"], "attack=pdg does not exist: did you mean pgd? There are all, deepfool, fgsm, noise,"),
         (
             ["attack=targeted", "attack.target=3", "images=[3]"],
-            "every image is of the target's class, or seen as it, already",
+            "every image is of the target's class, or classified as it without an attack",
         ),
         (["ckpt_path=foreign.ckpt"], "foreign.ckpt is a checkpoint of another kind of network"),
     ],
@@ -323,7 +323,7 @@ def test_without_a_run_it_says_how_to_make_one(analyze: Command, tmp_path: Path)
     done = analyze(cwd=tmp_path)
     assert done.status == 1
     assert done.err == (
-        "error: there is no run below outputs/ or multirun/ to look at: make one with python train.py\n"
+        "error: there is no run below outputs/ or multirun/ to analyse: make one with python train.py\n"
     )
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 

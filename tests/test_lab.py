@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from cnn_mnist import attacks, checkpoint
-from cnn_mnist.data import DataModule
+from cnn_mnist import attacks
+from cnn_mnist.data.datamodule import DataModule
+from cnn_mnist.runs import checkpoint
 from tests.conftest import ROOT, Command, Done
 from tests.test_analyze import tensors
 
@@ -74,7 +75,7 @@ def test_adversarial_training_withstands(train: Command, mnist_root: Path) -> No
     data = DataModule(root=str(mnist_root), fallback=None)
     data.prepare_data()
     data.setup()
-    images, labels = data.test[data.test.spread(300)]
+    images, labels = data.test[data.test.evenly_spaced(300)]
     result = attacks.pgd(
         network, images, labels, epsilon=0.3, step_size=0.01, steps=50, generator=torch.Generator().manual_seed(0)
     )

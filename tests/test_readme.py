@@ -34,8 +34,8 @@ def test_no_measured_figure_stands_outside_of_a_block(name: str) -> None:
 
 
 def test_a_wrong_figure_is_found(tmp_path: Path) -> None:
-    (tmp_path / "record.json").write_text(json.dumps({"accuracy": 0.99123}))
-    template = "<!-- figures of record.json\nIt has {accuracy:.2%}.\n-->\n"
+    (tmp_path / "results.json").write_text(json.dumps({"accuracy": 0.99123}))
+    template = "<!-- figures of results.json\nIt has {accuracy:.2%}.\n-->\n"
     page = f"a\n{template}It has 98.00 %.\n<!-- end of figures -->\n98.00 %\n"
     assert readme.written(page, tmp_path) == page.replace("It has 98.00 %", "It has 99.12 %")
     with pytest.raises(KeyError, match="loss is not in the record"):
@@ -59,7 +59,8 @@ def test_the_python_examples_run_as_pasted(train: Command, tmp_path: Path) -> No
     done = train(f"data.root={MNIST_ROOT}", "trainer=cpu", "callbacks=none", "trainer.max_epochs=1", cwd=tmp_path)
     assert done.status == 0, done.err
     (tmp_path / "data").symlink_to(MNIST_ROOT.resolve())
-    examples = re.findall(r"```python\n(.*?)```", TEXT["README.md"], re.DOTALL)
+    pages = TEXT["README.md"] + TEXT["docs/python.md"]
+    examples = re.findall(r"```python\n(.*?)```", pages, re.DOTALL)
     assert len(examples) >= 3
     pasted = subprocess.run(
         [sys.executable, "-W", "error", "-c", "\n".join(examples)],

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cnn_mnist import checkpoint
-from cnn_mnist.data import DataModule
+from cnn_mnist.data.datamodule import DataModule
+from cnn_mnist.runs import checkpoint
 from tests.conftest import Command, Done, Interrupt, same
 
 DIGITS = ("data=digits", "trainer=cpu")
@@ -149,7 +149,7 @@ def test_a_finished_run_says_so_and_keeps_its_recipe(run: Done, train: Command) 
     assert (run.folder / "results.json").read_bytes() == before
     refused = train(f"ckpt_path={run.folder}", "model.lr=0.5")
     assert refused.status == 1
-    assert "model.lr=0.001, which cannot become 0.5 half way" in refused.err
+    assert "model.lr=0.001, which cannot change to 0.5 on resuming" in refused.err
     fewer = train(f"ckpt_path={run.folder}/checkpoints/last.ckpt", "trainer.max_epochs=2")
     assert fewer.status == 1
     assert "has trained for 3 epochs" in fewer.err

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cnn_mnist.data import DataModule
+from cnn_mnist.data.datamodule import DataModule
 from cnn_mnist.network import CNN
 from tests.conftest import ROOT, Command, Done, same
 from tests.test_train import events
@@ -114,7 +114,7 @@ def test_accumulated_batches_are_distorted_one_by_one(train: Command, tmp_path: 
 
 def test_the_warm_up_of_adversarial_training_counts_batches(train: Command, tmp_path: Path) -> None:
     (tmp_path / "spy.py").write_text(
-        "import cnn_mnist.module as module\n"
+        "import cnn_mnist.training.module as module\n"
         "from pytorch_lightning.callbacks import Callback\n"
         "inner = module.warmed_up\n"
         "def seen(epsilon, epoch, warmup_epochs):\n"

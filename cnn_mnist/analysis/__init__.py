@@ -1,1 +1,1 @@
-"""The network taken apart: pure functions, tensors in, named tuples out."""
+"""Explain a network: pure functions, tensors in, named tuples out."""

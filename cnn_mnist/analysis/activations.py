@@ -1,4 +1,4 @@
-"""What the channels of the two convolutions respond to: which are dead, which copy the digit, how sharp."""
+"""What the channels of the two convolutions respond to: which are dead, which copy the digit, and how sharply."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnn_mnist.guard import untouched
+from cnn_mnist.checks import untouched
 from cnn_mnist.network import CNN
 
 BLURS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)  # standard deviations of a Gaussian, in pixels of the 28x28 image
@@ -17,9 +17,9 @@ class ChannelStatistics(NamedTuple):
     """One layer's channels over a set of images, after the ReLU; every field (C,).
 
     `dead`: never above zero. `zero_share` in [0, 1]: how many of its values are exactly zero. `background`: its value
-    where it sees nothing but empty paper. `largest`: its largest value. `correlation` in [-1, 1] and `blur` in pixels:
+    on empty paper. `largest`: its largest value. `correlation` in [-1, 1] and `blur` in pixels:
     Pearson's correlation over all pixels of all images with the image blurred by that much, at whichever of `BLURS`
-    makes it largest in size: positive where the channel copies it, negative where it inverts it, 0 where constant.
+    maximises its absolute value: positive where the channel copies it, negative where it inverts it, 0 where constant.
     """
 
     dead: Tensor
@@ -42,11 +42,11 @@ def statistics(network: CNN, batches: Iterable[Tensor]) -> Activations:
     """Each channel's statistics over a data set.
 
     Args:
-        network: The network to look at; left as it was.
+        network: The network; unchanged afterwards.
         batches: Images (B, 1, 28, 28) in [0, 1], on the network's device.
 
     Raises:
-        ValueError: There is no image.
+        ValueError: There are no images.
 
     Source: lab report 3.2.2.
     """
@@ -63,7 +63,7 @@ def statistics(network: CNN, batches: Iterable[Tensor]) -> Activations:
             sums[1].add(features.conv2, F.avg_pool2d(blurred, 2))
             num_images += len(images)
     if sums is None:
-        raise ValueError("there is no image to look at")
+        raise ValueError("there are no images")
     return Activations(sums[0].statistics(), sums[1].statistics(), num_images)
 
 
@@ -83,7 +83,7 @@ class _Sums:
         self.product = blank.new_zeros(num_channels, len(BLURS), dtype=torch.float64)
 
     def add(self, maps: Tensor, blurred: Tensor) -> None:
-        """Take in maps (B, C, H, W) and images (B, len(BLURS), H, W)."""
+        """Add maps (B, C, H, W) and images (B, len(BLURS), H, W)."""
         maps, blurred = (x.transpose(0, 1).flatten(1) for x in (maps, blurred))  # (C, B*H*W)
         self.largest = torch.maximum(self.largest, maps.amax(1))
         self.num_zeros += (maps == 0).sum(1)
@@ -96,7 +96,7 @@ class _Sums:
         self.product += maps @ blurred.T
 
     def statistics(self) -> ChannelStatistics:
-        """Means, shares and correlations of what was taken in."""
+        """Means, shares and correlations of the values added."""
         covariance = self.product / self.count - (self.value[:, None] / self.count) * (self.image / self.count)
         spread = (self.square / self.count - (self.value / self.count) ** 2).clamp_min(0).sqrt()
         image_spread = (self.image_square / self.count - (self.image / self.count) ** 2).clamp_min(0).sqrt()

@@ -1,4 +1,4 @@
-"""Activation maximisation: the image that a class, a channel or a neuron answers to most."""
+"""Activation maximisation: the image that maximises a class, a channel or a neuron."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,22 +7,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnn_mnist.ascent import Judged, Progress, ascend, to_grey_values, unit_inside
-from cnn_mnist.guard import untouched
+from cnn_mnist.attacks.gradient_ascent import ObjectiveValue, Progress, ascend, to_grey_values, unit_inside
+from cnn_mnist.checks import untouched
 from cnn_mnist.network import CNN
 
-Unit = Callable[[Tensor, Tensor], Tensor]  # images (b, 1, H, W), their places int64 (b,) -> its answers, (b,)
+Unit = Callable[[Tensor, Tensor], Tensor]  # images (b, 1, H, W), their indices int64 (b,) -> activations (b,)
 
 
 class ClassImages(NamedTuple):
-    """The best `images` (B, 1, H, W) in [0, 1] on the way, and `cost` (steps + 1, B): the penalised objective."""
+    """The best `images` (B, 1, H, W) in [0, 1] found, and `cost` (steps + 1, B): the penalised objective."""
 
     images: Tensor
     cost: Tensor
 
 
 def class_logit(model: nn.Module, target: Tensor) -> Unit:
-    """The logit of a class, before the softmax: it cannot be raised by lowering the other classes.
+    """The logit of a class, before the softmax: unlike the probability, it cannot grow by lowering the other classes.
 
     Args:
         model: Images to logits (B, C).
@@ -34,7 +34,7 @@ def class_logit(model: nn.Module, target: Tensor) -> Unit:
 def channel(network: CNN, layer: str, index: Tensor) -> Unit:
     """The mean over a channel of a layer, `conv1` or `conv2`; `index` int64 (B,).
 
-    Before the ReLU: behind it, a blank image has no gradient in most channels.
+    Before the ReLU, because after it a blank image has no gradient in most channels.
     """
     return lambda images, places: _maps(network, layer, images, index[places]).mean((1, 2))
 
@@ -48,7 +48,7 @@ def neuron(network: CNN, layer: str, index: Tensor, place: tuple[int, int]) -> U
         height, width = maps.shape[1:]
         if not (0 <= row < height and 0 <= column < width):
             limits = f"rows 0..{height - 1} and columns 0..{width - 1}"
-            raise ValueError(f"a map of {layer} has {limits}, got [{row},{column}]: set class_image.neuron")
+            raise ValueError(f"a map of {layer} has {limits}, got [{row},{column}]")
         return maps[:, row, column]
 
     return value
@@ -66,23 +66,23 @@ def maximise(
 ) -> ClassImages:
     """Gradient ascent on unit(I) - penalty * ||I||^2, held in [0, 1].
 
-    Every step has the L2 norm `step_size`, so that it suits a logit and a channel's mean alike.
+    Every step has the L2 norm `step_size`, which suits a logit as well as a channel's mean.
 
     Args:
-        model: What the unit is part of; left as it was.
-        unit: What is to answer; one number per image, each of its own image alone.
-        start: Images (B, 1, H, W) in [0, 1] to start from; the lab's own are zero.
+        model: The model that the unit is part of; unchanged afterwards.
+        unit: The activation to maximise: one number per image, which depends on that image alone.
+        start: Images (B, 1, H, W) in [0, 1] to start from; blank in the lab report.
         steps: Number of steps.
         step_size: L2 norm of a step, in units of the grey value.
         penalty: Weight of the squared L2 norm of the image.
-        progress: Goes through the steps, to show how far it is.
+        progress: Wraps the iterator over the steps, to show progress.
 
     Source: the lab's first optional part; Simonyan, Vedaldi and Zisserman 2013.
     """
 
-    def penalised(x: Tensor, places: Tensor) -> Judged:
+    def penalised(x: Tensor, places: Tensor) -> ObjectiveValue:
         cost = unit(x, places) - penalty * x.square().sum((1, 2, 3))
-        return Judged(cost, score=cost)
+        return ObjectiveValue(cost, score=cost)
 
     with untouched(model):
         climbed = ascend(
@@ -100,7 +100,7 @@ def maximise(
 def _maps(network: CNN, layer: str, images: Tensor, index: Tensor) -> Tensor:
     """One channel's map (B, H, W) of each image, before the ReLU."""
     if layer not in ("conv1", "conv2"):
-        raise ValueError(f"layer must be conv1 or conv2, got {layer}: set class_image.layer")
+        raise ValueError(f"layer must be conv1 or conv2, got {layer}")
     maps: Tensor = network.norm1(network.conv1(images))
     if layer == "conv2":
         maps = network.norm2(network.conv2(F.max_pool2d(maps, 2).relu()))

@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 class Similarity(NamedTuple):
-    """How alike the filters of a layer are.
+    """How similar the filters of a layer are.
 
     `cosine` (N, N) in [-1, 1]; `closest`, the two filters with the largest cosine off the diagonal; `chance`, the
-    largest cosine among N random filters of the same size (median of 200 draws), to judge `closest` by.
+    largest cosine among N random filters of the same size (median of 200 draws), as a baseline for `closest`.
     """
 
     cosine: Tensor
@@ -27,9 +27,10 @@ class Similarity(NamedTuple):
 class EdgeLikeness(NamedTuple):
     """How much of each filter is an oriented edge.
 
-    `score` (N,) in [0, 1]: the largest cosine between the filter and a first-derivative filter of any orientation, sign
-    left aside; `angle` (N,) in radians, the direction in which the filter's best edge rises (0: to the right, pi/2:
-    downwards). A random filter has a `score` of `chance` on average and stays below `chance_95` in 95 of 100 cases.
+    `score` (N,) in [0, 1]: the largest cosine between the filter and a first-derivative filter of any orientation,
+    ignoring the sign; `angle` (N,) in radians, the direction in which the filter's best edge rises (0: to the right,
+    pi/2: downwards). A random filter has a `score` of `chance` on average and stays below `chance_95` in 95 of 100
+    cases.
     """
 
     score: Tensor
@@ -58,8 +59,8 @@ def similarity(filters: Tensor) -> Similarity:
 def edge_likeness(filters: Tensor) -> EdgeLikeness:
     """How much of each filter is an oriented edge: its part in the plane of first-derivative filters.
 
-    A first derivative of a Gaussian in any direction is a mix of the two along the axes, so the best orientation
-    needs no search: it is the direction of the filter's projection onto those two.
+    A first derivative of a Gaussian in any direction is a linear combination of the two along the axes, so the best
+    orientation needs no search: it is the direction of the filter's projection onto those two.
 
     Args:
         filters: (..., K, K), K odd and at least 3; all but the last two dimensions are taken together.

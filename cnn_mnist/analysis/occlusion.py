@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnn_mnist.analysis import reach
-from cnn_mnist.guard import checked_images, examined
+from cnn_mnist.analysis import incremental_occlusion
+from cnn_mnist.checks import checked_images, examined
 
 OCCLUDED_AT_ONCE = 200  # occluded images, on the plain path: more of them would not stay in cache
 
 
 class OcclusionMap(NamedTuple):
-    """What a model makes of images with a patch at each position.
+    """A model's predictions with a patch at each position.
 
     `probability` (B, G, G) in [0, 1], of the true class: low means the patch hid what mattered; `predicted` (B, G, G)
     int64; `clean` (B,) in [0, 1], the probability of the true class without a patch. The patch of `window` x `window`
@@ -28,26 +28,27 @@ class OcclusionMap(NamedTuple):
     fill: float
 
     def cpu(self) -> "OcclusionMap":
-        """The same in the CPU's memory."""
+        """The same on the CPU."""
         return self._replace(probability=self.probability.cpu(), predicted=self.predicted.cpu(), clean=self.clean.cpu())
 
 
 class Resistance(NamedTuple):
-    """What the maps of a set of images say together; images that are wrong without a patch are left out.
+    """Statistics of the maps of a set of images; images that are misclassified without a patch are left out.
 
     Attributes:
-        num_images: How many were right without a patch, int64 (C,) for each class.
-        num_resistant: How many of them no patch position makes wrong, int64 (C,).
-        taken_for: In how many (image, position) pairs each class (rows) was predicted as each (columns), int64 (C, C).
+        num_images: Images classified correctly without a patch, for each class, int64 (C,).
+        num_resistant: Those of them classified correctly at every patch position, int64 (C,).
+        confusion: Number of (image, position) pairs of each true class (rows) and predicted class (columns), int64 (C,
+            C).
         drop_on_ink: Mean drop of the true class's probability where the patch touches ink.
-        drop_on_paper: The same where it covers empty paper alone.
+        drop_on_paper: The same where it covers only empty paper.
         same_digit: Mean absolute difference of probability between two images' maps, same class.
         other_digit: The same between images of different classes.
     """
 
     num_images: Tensor
     num_resistant: Tensor
-    taken_for: Tensor
+    confusion: Tensor
     drop_on_ink: float
     drop_on_paper: float
     same_digit: float
@@ -59,37 +60,36 @@ def occlusion_map(
 ) -> OcclusionMap:
     """Probability of the true class with a patch at each position; low means the patch hid what mattered.
 
-    For this project's network, as it comes, only what the patch can reach is computed anew: the same numbers to 1e-5,
-    several times as fast. Any other model, and that one with hooks or other layers, sees every occluded image, some
-    200 at a time.
+    For the report's network with unmodified layers, only what the patch can reach is recomputed, which gives the same
+    numbers to 1e-5 several times as fast. Any other model evaluates every occluded image, 200 at a time.
 
     Args:
-        model: Images (B, 1, H, W) to logits (B, C); left as it was.
+        model: Images (B, 1, H, W) to logits (B, C); unchanged afterwards.
         images: (B, 1, H, W) in [0, 1].
         labels: True classes, int64 (B,).
         window: Height and width of the patch in pixels.
         stride: Pixels from one position to the next.
-        fill: The patch's grey value in [0, 1]: 0 is MNIST's background and erases ink only, 0.5 adds some as well.
+        fill: The patch's grey value in [0, 1]: 0 is MNIST's background and only erases ink, 0.5 also adds some.
 
     Returns:
         Maps over a grid of G = (H - window) // stride + 1 positions along each axis.
 
     Raises:
         ValueError: The window does not fit, the stride is below 1, or the fill is outside [0, 1]; or as
-            `guard.examined` says of model, images and labels.
+            `checks.examined` raises for model, images and labels.
 
     Source: lab report 2.4 and 3.2.3; Zeiler and Fergus 2014.
     """
     side = min(checked_images(images).shape[2:])
     if not 1 <= window <= side:
-        raise ValueError(f"window must be 1..{side} pixels, got {window}: set occlusion.window")
+        raise ValueError(f"window must be 1..{side} pixels, got {window}")
     if stride < 1:
-        raise ValueError(f"stride must be at least 1 pixel, got {stride}: set occlusion.stride")
+        raise ValueError(f"stride must be at least 1 pixel, got {stride}")
     if not 0 <= fill <= 1:
-        raise ValueError(f"fill must be from 0 to 1, got {fill}: set occlusion.fill")
+        raise ValueError(f"fill must be from 0 to 1, got {fill}")
     with torch.no_grad(), examined(model, images, labels) as (logits_of, images, labels):
-        if reach.fits(model, images):
-            occluded = reach.class_probabilities(model, images, window=window, stride=stride, fill=fill)
+        if incremental_occlusion.fits(model, images):
+            occluded = incremental_occlusion.class_probabilities(model, images, window=window, stride=stride, fill=fill)
         else:
             occluded = class_probabilities(logits_of, images, window=window, stride=stride, fill=fill)
         clean = torch.cat([logits_of(part).softmax(1) for part in images.split(OCCLUDED_AT_ONCE)])
@@ -105,7 +105,7 @@ def occlusion_map(
 
 
 def class_probabilities(model: nn.Module, images: Tensor, *, window: int, stride: int, fill: float) -> Tensor:
-    """Every class's probability (B, G, G', C) with the patch at each position, each computed from scratch."""
+    """Every class's probability (B, G, G', C) with the patch at each position, each from a full forward pass."""
     rows, columns = (range(0, side - window + 1, stride) for side in images.shape[2:])
     places = [(row, column) for row in rows for column in columns]
 
@@ -127,8 +127,8 @@ def mean_drop(maps: OcclusionMap, size: int | tuple[int, int] = 28) -> Tensor:
     """The drop of the true class's probability at each pixel, averaged over the patches that cover it.
 
     High means important. A pixel that no patch covers is NaN. Where the last patch ends at the edge of the image,
-    `(size - window) % stride == 0`, this is what captum calls an occlusion attribution. Elsewhere captum adds a last
-    patch that hangs over the edge; the maps have none, so the pixels that it would cover differ or are NaN.
+    `(size - window) % stride == 0`, this equals captum's occlusion attribution. Otherwise captum adds a last patch
+    that hangs over the edge; these maps have none, so the pixels that it would cover differ or are NaN.
 
     Args:
         maps: The maps of B images.
@@ -156,23 +156,23 @@ def mean_drop(maps: OcclusionMap, size: int | tuple[int, int] = 28) -> Tensor:
 def resistance(
     maps: OcclusionMap, images: Tensor, labels: Tensor, without: Tensor, num_classes: int = 10
 ) -> Resistance:
-    """What the maps of a set of images say together.
+    """Statistics of the maps of a set of images.
 
     Args:
         maps: The maps of N images.
-        images: (N, 1, H, W) in [0, 1]; ink is what is above 0.
+        images: (N, 1, H, W) in [0, 1]; pixels above 0 are ink.
         labels: True classes, int64 (N,).
         without: Predicted classes without a patch, int64 (N,).
         num_classes: C.
 
     Raises:
-        ValueError: Not one image is right without a patch.
+        ValueError: No image is classified correctly without a patch.
 
     Source: lab report 3.2.3.
     """
     is_right = without == labels
     if not is_right.any():
-        raise ValueError("every image is misclassified without a patch already: there is nothing to hide")
+        raise ValueError("every image is misclassified without a patch already")
     labels, images = labels[is_right], images[is_right]
     probability, predicted = maps.probability[is_right], maps.predicted[is_right]
     is_resistant = (predicted == labels[:, None, None]).flatten(1).all(1)
@@ -183,7 +183,7 @@ def resistance(
     return Resistance(
         num_images=torch.bincount(labels, minlength=num_classes),
         num_resistant=torch.bincount(labels[is_resistant], minlength=num_classes),
-        taken_for=torch.bincount(pairs.flatten(), minlength=num_classes**2).view(num_classes, num_classes),
+        confusion=torch.bincount(pairs.flatten(), minlength=num_classes**2).view(num_classes, num_classes),
         drop_on_ink=drop[on_ink].double().mean().item(),
         drop_on_paper=drop[~on_ink].double().mean().item(),
         same_digit=same,
@@ -194,7 +194,7 @@ def resistance(
 def _differences(values: Tensor, labels: Tensor) -> tuple[float, float]:
     """Mean |a - b| over all pairs of rows of one class, and of different classes; values (N, M).
 
-    Sorted, the sum over all pairs of a column is a weighted sum of its values: no pair needs to be formed.
+    The sum over all pairs of a sorted column is a weighted sum of its values, so no pairs are formed.
     """
 
     def of_pairs(x: Tensor) -> tuple[float, int]:

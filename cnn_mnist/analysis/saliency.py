@@ -1,4 +1,4 @@
-"""Two standard explanations to hold beside the occlusion map, both by captum (extra `captum`)."""
+"""Two standard explanations beside occlusion, both computed by captum (extra `captum`)."""
 
 from typing import NamedTuple
 
@@ -6,16 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnn_mnist.guard import untouched
+from cnn_mnist.checks import untouched
 from cnn_mnist.network import CNN
 
 
 class Saliency(NamedTuple):
-    """What speaks for the true class, pixel by pixel; higher is more important.
+    """Importance of each pixel for the true class; higher is more important.
 
     `integrated_gradients` (B, 28, 28): each pixel's share of the true class's probability, from a blank image to this
-    one; shares below zero speak against it. `completeness` (B,): by how much they miss the difference of the two
-    probabilities that they should add up to. `grad_cam` (B, 28, 28) at least 0: the last convolution's channels, each
+    one; negative shares are evidence against it. `completeness` (B,): by how much their sum misses the difference of
+    the two probabilities. `grad_cam` (B, 28, 28) at least 0: the last convolution's channels, each
     weighted by its mean gradient, added up and enlarged from 14x14.
     """
 
@@ -28,7 +28,7 @@ def saliency(network: CNN, images: Tensor, labels: Tensor, *, steps: int = 50) -
     """Integrated gradients and Grad-CAM of the true class's probability and logit.
 
     Args:
-        network: The network to look at; left as it was.
+        network: The network; unchanged afterwards.
         images: (B, 1, 28, 28) in [0, 1].
         labels: True classes, int64 (B,).
         steps: Points between the blank image and this one.
@@ -49,7 +49,7 @@ def saliency(network: CNN, images: Tensor, labels: Tensor, *, steps: int = 50) -
 
 
 class _SeenThrough(nn.Module):
-    """The network with its last maps, after their ReLU, as a layer that captum can look at."""
+    """The network with its last feature maps, after their ReLU, as a layer for captum."""
 
     def __init__(self, network: CNN) -> None:
         super().__init__()

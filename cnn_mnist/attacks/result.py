@@ -2,15 +2,13 @@
 
 import math
 import warnings
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnn_mnist.ascent import Ascent, batch_size
-from cnn_mnist.guard import ModelWarning, check_logits
+from cnn_mnist.attacks.gradient_ascent import Ascent, batch_size
+from cnn_mnist.checks import ModelWarning, check_logits
 
 
 class AttackResult(NamedTuple):
@@ -20,12 +18,12 @@ class AttackResult(NamedTuple):
         images: float32 (N, 1, H, W) in [0, 1].
         perturbation: What was added to the images attacked, (N, 1, H, W).
         target: The class aimed at, int64 (N,); -1 where any wrong class will do.
-        predicted: The class that the model sees now, int64 (N,).
-        confidence: The probability of the target, or of the predicted class where there is none, (N,).
-        success: bool (N,): the target was reached, or a wrong class where there is none. Rates leave out the images
-            that the model saw in the target class before.
+        predicted: The class predicted after the attack, int64 (N,).
+        confidence: The probability of the target, or of the predicted class without a target, (N,).
+        success: bool (N,): the target was reached, or without a target any wrong class. Rates leave out the images
+            that were predicted as the target before the attack.
         steps: Steps that each image took, int64 (N,).
-        trace: The cost before each step, and after the last where the attack looks at it, (iterations, N); NaN once an
+        trace: The cost before each step, and after the last where the attack evaluates it, (iterations, N); NaN once an
             image is done.
     """
 
@@ -39,21 +37,12 @@ class AttackResult(NamedTuple):
     trace: Tensor
 
     def cpu(self) -> "AttackResult":
-        """The same in main memory."""
+        """The same on the CPU."""
         return AttackResult(*(value.cpu() for value in self))
 
     def rows(self, index: Tensor) -> "AttackResult":
-        """Those of some images, int64 (M,)."""
+        """The results of some images, by index int64 (M,)."""
         return AttackResult(*(value[..., index] if value is self.trace else value[index] for value in self))
-
-    @classmethod
-    def joined(cls, pieces: "Sequence[AttackResult]") -> "AttackResult":
-        """The results of one set of images that was attacked piece by piece."""
-        longest = max(len(piece.trace) for piece in pieces)
-        ended = ((0, 0, 0, longest - len(piece.trace)) for piece in pieces)
-        traces = (F.pad(piece.trace, rows, value=torch.nan) for piece, rows in zip(pieces, ended, strict=True))
-        fields = zip(*(piece[:-1] for piece in pieces), strict=True)
-        return cls._make([*map(torch.cat, fields), torch.cat(list(traces), 1)])
 
     def summary(self) -> dict[str, float]:
         """Means over all N images, successes or not: norms of what was added, in units of the grey value."""
@@ -73,7 +62,7 @@ def check_number(name: str, value: float, low: float, high: float = math.inf) ->
     """Raise ValueError for a number outside low..high."""
     if not (low <= value <= high and math.isfinite(value)):
         limits = f"in {low:g}..{high:g}" if high < math.inf else f"at least {low:g}"
-        raise ValueError(f"{name} must be {limits}, got {value:g}: set attack.{name}")
+        raise ValueError(f"{name} must be {limits}, got {value:g}")
 
 
 @torch.no_grad()
@@ -91,20 +80,20 @@ def conclude(
     targeted: bool = True,
     confidence: float = 0.0,
 ) -> AttackResult:
-    """Look once more at where the images have come to.
+    """Evaluate the attacked images.
 
     Args:
-        model: The model, guarded.
+        model: The model, frozen and in eval mode.
         original: The images attacked, (N, 1, H, W).
-        climbed: The images now.
-        classes: Those to reach, int64 (N,), or those to get away from.
-        targeted: Which of the two.
-        confidence: The least probability of a target, once it is predicted, that is a success.
+        climbed: The result of the ascent.
+        classes: Target classes, int64 (N,), or true classes to move away from.
+        targeted: Whether `classes` are targets.
+        confidence: Probability of the target from which an attack is a success.
     """
-    if climbed.is_flat.any():
+    if climbed.zero_gradient.any():
         message = (
-            f"the gradient is zero everywhere on {int(climbed.is_flat.sum())} of {len(original)} images: an attack "
-            "that follows the gradient cannot move them, which does not make the model robust"
+            f"the gradient is zero everywhere on {int(climbed.zero_gradient.sum())} of {len(original)} images: an "
+            "attack that follows the gradient cannot move them, which does not make the model robust"
         )
         warnings.warn(message, ModelWarning, stacklevel=3)
     logits = predict(model, climbed.images)
@@ -118,3 +107,20 @@ def conclude(
         target, success = torch.full_like(classes, -1), predicted != classes
     perturbation = climbed.images - original
     return AttackResult(climbed.images, perturbation, target, predicted, highest, success, climbed.steps, climbed.trace)
+
+
+def judge(
+    model: nn.Module, original: Tensor, images: Tensor, classes: Tensor, *, targeted: bool = False
+) -> AttackResult:
+    """The result of any attack, given the images before and after it; for attacks that do not use `ascend`.
+
+    Args:
+        model: Images to logits (B, C), in eval mode.
+        original: The images attacked, (N, 1, H, W) in [0, 1].
+        images: The same after the attack.
+        classes: True classes, int64 (N,); with `targeted`, those aimed at.
+        targeted: Whether `classes` are those to reach.
+    """
+    nothing = torch.zeros_like(classes)
+    there = Ascent(images, nothing, images.new_empty(0, len(images)), nothing.bool())
+    return conclude(model, original, there, classes, targeted=targeted)

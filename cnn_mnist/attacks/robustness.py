@@ -1,4 +1,4 @@
-"""How much of its accuracy a network keeps under attack, and whether to believe it."""
+"""Robust accuracy, and signs of gradient masking."""
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -6,11 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from cnn_mnist.attacks.pgd import fgsm, pgd
 from cnn_mnist.attacks.result import AttackResult, predict
-from cnn_mnist.attacks.standard import fgsm, pgd
-from cnn_mnist.guard import examined, seeded
+from cnn_mnist.checks import examined, seeded
 
-MARGIN = 0.01  # a difference of accuracies below this says nothing
+MARGIN = 0.01  # differences of accuracies below this are ignored
 
 
 class RobustAccuracy(NamedTuple):
@@ -18,7 +18,7 @@ class RobustAccuracy(NamedTuple):
 
     Attributes:
         epsilon: The budgets, (E,).
-        accuracy: Share of the images that are right whatever the attack did, (E,).
+        accuracy: Share of the images classified correctly under the attack, (E,).
         by_class: The same for each true class, (E, C); NaN for a class without images.
     """
 
@@ -30,7 +30,7 @@ class RobustAccuracy(NamedTuple):
 def robust_accuracy(
     attack: Callable[[float], AttackResult], labels: Tensor, epsilons: Iterable[float], *, num_classes: int = 10
 ) -> RobustAccuracy:
-    """Attack with each budget; an image is robust where the attack failed, in every restart if it has several.
+    """Accuracy under an attack with each budget; with restarts, an image is robust if all of them fail.
 
     Args:
         attack: From a budget to the result on the images of `labels`; any untargeted attack.
@@ -51,17 +51,17 @@ def robust_accuracy(
 
 
 class Masking(NamedTuple):
-    """Accuracies whose order tells a robust model from one that hides its gradient, and what they tell.
+    """Accuracies that distinguish a robust model from one that masks its gradient.
 
     Attributes:
-        one_step: Under FGSM.
-        many_steps: Under PGD with the same budget.
-        random: With every pixel moved by the whole budget, up or down at random.
-        huge: Under PGD with a budget of 1, in which every image can become any other.
+        one_step: Accuracy under FGSM.
+        many_steps: Accuracy under PGD with the same budget.
+        random: Accuracy with every pixel changed by the whole budget, up or down at random.
+        huge: Accuracy under PGD with a budget of 1, within which every image can become any other.
         flat: Share of the images on which the gradient is zero everywhere.
-        steps: Of PGD.
+        steps: Steps of PGD.
         chance: The accuracy of guessing.
-        signs: A clause for each sign of a hidden gradient, a format string over the other fields.
+        signs: A clause for each sign of gradient masking, a format string over the other fields.
     """
 
     one_step: float
@@ -89,19 +89,19 @@ def gradient_masking(
     steps: int,
     generator: torch.Generator | None = None,
 ) -> Masking:
-    """Look for the signs that attacks fail because the gradient is hidden, and not because the model is robust.
+    """Look for signs that attacks fail because the gradient is masked, and not because the model is robust.
 
     Args:
-        model: Images to logits (B, C); left as it was.
+        model: Images to logits (B, C); unchanged afterwards.
         images: (N, 1, H, W) in [0, 1].
         labels: True classes, int64 (N,).
-        epsilon: Budget in every pixel.
+        epsilon: Largest change of a pixel.
         step_size: Of PGD.
         steps: Of PGD.
-        generator: Of starts and random noise; None: one with seed 0.
+        generator: Draws starts and random noise; None: one with seed 0.
 
     Raises:
-        ValueError: As `examined` says.
+        ValueError: As `checks.examined`.
 
     Source: Athalye, Carlini and Wagner 2018; Carlini et al. 2019, "On evaluating adversarial robustness".
     """

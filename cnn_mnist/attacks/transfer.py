@@ -1,23 +1,23 @@
-"""Does noise that was learnt on one image, or one network, fool others?"""
+"""Transfer: does noise learnt on one image, or one network, fool others?"""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from cnn_mnist.ascent import l2
+from cnn_mnist.attacks.gradient_ascent import l2
 from cnn_mnist.attacks.result import predict
-from cnn_mnist.guard import examined
+from cnn_mnist.checks import examined
 
 
 class Transfer(NamedTuple):
-    """What T noise matrices do to N images they were not made for.
+    """The effect of T noise matrices on N images that they were not learnt on.
 
     Attributes:
         clean: The class predicted without noise, int64 (N,).
         predicted: The class predicted with each noise, int64 (T, N).
         fooling_rate: Share of the images whose predicted class changes, (T,).
-        success_rate: Share that is taken for the noise's target, of those that were not before, (T,).
+        success_rate: Share predicted as the noise's target, of those that were not before, (T,).
         random_fooling_rate: The same as `fooling_rate` for Gaussian noise of the same L2 norm, (T,).
         random_success_rate: The same as `success_rate`, for that noise, (T,).
     """
@@ -30,7 +30,7 @@ class Transfer(NamedTuple):
     random_success_rate: Tensor
 
     def cpu(self) -> "Transfer":
-        """The same in main memory."""
+        """The same on the CPU."""
         return Transfer(*(value.cpu() for value in self))
 
 
@@ -40,14 +40,14 @@ def transfer(
     """Add every noise to every image, clip to [0, 1] and predict.
 
     Args:
-        model: Images to logits (B, C); left as it was.
+        model: Images to logits (B, C); unchanged afterwards.
         noises: (T, 1, H, W).
-        target: The class that each was made for, int64 (T,).
+        target: The target of each, int64 (T,).
         images: (N, 1, H, W) in [0, 1].
-        generator: Of the random noise.
+        generator: Draws the random noise.
 
     Raises:
-        ValueError: As `examined` says.
+        ValueError: As `checks.examined`.
 
     Source: lab report 3.3.3, figure 11.
     """

@@ -1,6 +1,6 @@
-"""Attacks in pictures: what the images look like, what the network sees, and what is left of its accuracy."""
+"""Figures of attacks: images, perturbations, predictions, and accuracy against epsilon."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,31 +8,15 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from cnn_mnist import published
 from cnn_mnist.attacks.result import AttackResult
 from cnn_mnist.attacks.robustness import RobustAccuracy
 from cnn_mnist.attacks.transfer import Transfer
 from cnn_mnist.figures.canvas import DARK, INK, RIGHT, WRONG, Colours, Mosaic, cost_curves, mosaic
 
 
-class Published(NamedTuple):
-    """A robust accuracy that others report, on MNIST, with every pixel changed by at most 0.3."""
-
-    source: str
-    accuracy: float
-
-
-PUBLISHED = {  # by the attack that measured it: an accuracy under one says nothing of that under another
-    "fgsm": (Published("Madry et al. 2018, FGSM", 0.9636),),
-    "pgd": (
-        Published("Madry et al. 2018, PGD-100 x 50", 0.8962),
-        Published("Wong et al. 2020, PGD-50 x 10", 0.8877),
-    ),
-}
-PUBLISHED_EPSILON = 0.3
-
-
 def fooling_images(result: AttackResult) -> Figure:
-    """Images made from noise, each under the class it was made for and the network's probability of it."""
+    """Images made from noise, each under its target and the network's probability of it."""
     grid = mosaic(INK.of(result.images[:, 0]), min(10, len(result.images)), above=15, top=9)
     answers = _rows(result.target, result.confidence, result.success)
     for place, (target, p, ok) in zip(grid.captions, answers, strict=True):
@@ -44,11 +28,11 @@ def fooling_images(result: AttackResult) -> Figure:
 def grid_of_targets(
     images: Tensor, labels: Tensor, result: AttackResult, source: Tensor, *, num_classes: int = 10
 ) -> Figure:
-    """What looks like one digit and is taken for another: a row per image, a column per class; its own is untouched.
+    """Images that look like one digit and are classified as another: a row per image, a column per class.
 
     Args:
         images: The images attacked, (R, 1, 28, 28).
-        labels: What they look like, int64 (R,).
+        labels: Their classes, int64 (R,).
         result: The N attacks on them.
         source: The row of each attack, int64 (N,).
         num_classes: Number of columns.
@@ -76,12 +60,12 @@ def grid_of_targets(
         )
     mse = result.perturbation.square().mean((1, 2, 3))[result.success]
     median = f"median MSE of the successes {mse.median():.4f}" if len(mse) else "no success"
-    grid.title(f"A row looks like one digit, a column is taken for one; {median}")
+    grid.title(f"A row looks like one digit, a column is classified as one; {median}")
     return grid.figure
 
 
 def mean_costs(result: AttackResult) -> Figure:
-    """The report's cost against iteration, for each class aimed at the mean over its attacks."""
+    """The report's cost against iteration, averaged over the attacks towards each target."""
     aims = result.target.unique()
     means = torch.stack([result.trace[:, result.target == aim].nanmean(1) for aim in aims], 1)
     return cost_curves(means, [f"as {aim}" for aim in aims.tolist()], "logit - beta * MSE, mean over the images")
@@ -119,13 +103,13 @@ def noises(values: Tensor, names: list[str]) -> Figure:
 
 
 def transfer_grid(images: Tensor, labels: Tensor, noises: Tensor, target: Tensor, predicted: Tensor) -> Figure:
-    """The report's figure 11: every noise (a row) on every example (a column), with the class predicted then.
+    """The report's figure 11: every noise (row) added to every example (column), with the predicted class.
 
     Args:
         images: (N, 1, 28, 28) in [0, 1].
         labels: Their classes, int64 (N,).
         noises: (T, 1, 28, 28).
-        target: What each noise was made for, int64 (T,).
+        target: The target of each noise, int64 (T,).
         predicted: int64 (T, N).
     """
     tiles = INK.of((images[:, 0] + noises).clamp(0, 1).flatten(0, 1))
@@ -150,7 +134,7 @@ def transfer_grid(images: Tensor, labels: Tensor, noises: Tensor, target: Tensor
 
 
 def transfer_rates(found: Transfer, target: Tensor, learnt: str) -> Figure:
-    """How many images each noise fools, beside random noise of the same norm."""
+    """The share of images that each noise fools, beside random noise of the same norm."""
     figure = Figure(figsize=(9, 3.8), layout="constrained", dpi=110)
     axes = figure.add_subplot()
     place = np.arange(len(target))
@@ -173,14 +157,16 @@ def transfer_rates(found: Transfer, target: Tensor, learnt: str) -> Figure:
 
 
 def robustness(found: RobustAccuracy, *, attack: str, norm: str, num_images: int, dataset: str) -> Figure:
-    """Accuracy under attack against its budget, with what others report of the same attack, and of each class."""
+    """Accuracy under attack against epsilon, with published numbers of the same attack, and for each class."""
     figure = Figure(figsize=(11, 4.2), layout="constrained", dpi=110)
     left, right = figure.subplots(1, 2, width_ratios=[1.1, 1])
     epsilon = found.epsilon.numpy()
     left.plot(epsilon, found.accuracy.numpy(), "o-", color=DARK, label=f"this network, {attack}")
     if norm == "linf" and dataset == "mnist":
-        for (source, accuracy), marker in zip(PUBLISHED.get(attack, ()), "D^", strict=False):
-            left.plot(PUBLISHED_EPSILON, accuracy, marker, color=WRONG, markersize=6, fillstyle="none", label=source)
+        same = [one for one in published.ROBUST if one.attack.lower().startswith(attack)]
+        for one, marker in zip(same, "D^", strict=False):
+            source = f"{one.source}, {one.attack}"
+            left.plot(published.EPSILON, one.robust, marker, color=WRONG, markersize=6, fillstyle="none", label=source)
     left.axhline(0.1, color="black", linestyle=":", linewidth=1, label="chance")
     left.set_ylim(-0.03, 1.03)
     unit = "largest change of a pixel" if norm == "linf" else "L2 norm of the change"
@@ -205,6 +191,6 @@ def _rows(*columns: Tensor) -> list[tuple[Any, ...]]:
 
 
 def _write(grid: Mosaic, place: tuple[float, float], text: str, is_success: bool | None) -> None:
-    """A caption: black where there is nothing to judge."""
+    """A caption, black where there is no right or wrong."""
     colour = "black" if is_success is None else RIGHT if is_success else WRONG
     grid.axes.text(*place, text, ha="center", va="bottom", fontsize=8, color=colour)

@@ -1,4 +1,4 @@
-"""The network taken apart, in pictures: filters, activations, saliency and class images."""
+"""Figures of filters, activations, saliency and class images."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,11 +16,11 @@ LIGHT, ACCENT = "#7fb3d5", "#c1440e"
 
 
 def first_filters(weight: Tensor, edges: EdgeLikeness) -> Figure:
-    """The first layer's filters, numbered, each with how much of it is an edge.
+    """The first layer's filters, numbered, each with its largest cosine with an edge filter.
 
     Args:
         weight: (C, 1, K, K).
-        edges: The measure of each.
+        edges: The edge likeness of each.
     """
     limit = weight.abs().max().item()
     colours = Colours(DIVERGING, -limit, limit, "weight")
@@ -33,7 +33,7 @@ def first_filters(weight: Tensor, edges: EdgeLikeness) -> Figure:
 
 
 def second_filters(weight: Tensor) -> Figure:
-    """All kernels of the second layer: a filter per row, the channel it looks at per column; weight (C, C', K, K)."""
+    """All kernels of the second layer: a filter per row, a channel of its input per column; weight (C, C', K, K)."""
     num_filters, num_channels = weight.shape[:2]
     largest = weight.abs().max().item()
     limit = weight.abs().quantile(0.995).item()  # a few outliers would leave the rest pale
@@ -54,7 +54,7 @@ def second_filters(weight: Tensor) -> Figure:
 
 
 def filter_statistics(similar: dict[str, Similarity], edges: dict[str, EdgeLikeness]) -> Figure:
-    """Which filters are alike, and how many look like edges; both by layer."""
+    """Cosines between filters, and a histogram of edge likeness, for each layer."""
     figure = Figure(figsize=(11, 3.6), layout="constrained", dpi=110)
     panels = figure.subplots(1, len(similar) + 1, width_ratios=[1] * len(similar) + [1.25])
     for axes, (layer, found) in zip(panels, similar.items(), strict=False):
@@ -114,7 +114,7 @@ def channels(image: Tensor, maps: Tensor, layer: str) -> Figure:
 
 
 def activation_statistics(found: Activations) -> Figure:
-    """What each channel of the two layers is like, over a data set."""
+    """Statistics of each channel of both layers over a data set."""
     figure = Figure(figsize=(11, 5.5), layout="constrained", dpi=110)
     for axes, (layer, channels) in zip(
         figure.subplots(2, 1), {"conv1": found.conv1, "conv2": found.conv2}.items(), strict=True
@@ -187,9 +187,9 @@ def saliency(images: Tensor, drop: Tensor, found: Saliency, labels: Tensor) -> F
 
 
 def class_images(found: ClassImages, names: list[str], title: str, probability: Tensor | None = None) -> Figure:
-    """The images that maximise something, each under its name and, where given, its probability (B,).
+    """Class images, each under its name and, where given, its probability (B,).
 
-    Without probabilities each image is on its own scale: what a channel answers to may be faint.
+    Without probabilities each image is on its own scale, because those of channels may be faint.
     """
     num_columns = 10 if len(names) > 8 else len(names)
     images = found.images[:, 0].cpu()

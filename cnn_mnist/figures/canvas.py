@@ -1,4 +1,4 @@
-"""What the figures share: many small images in one picture, colours, and pixels."""
+"""Shared by all figures: mosaics of small images, colours, axes, conversion to pixels."""
 
 import textwrap
 from typing import NamedTuple
@@ -20,7 +20,7 @@ RIGHT, WRONG = "#1b6ca8", "#c1440e"  # told apart by colour-blind readers, and i
 
 
 def whole_numbers(axis: Axis) -> None:
-    """Put ticks at whole numbers alone, be there but one."""
+    """Put ticks at whole numbers only."""
     axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
@@ -32,7 +32,7 @@ def per_cent(axis: Axis, decimals: int | None = None) -> None:
 
 
 class Colours(NamedTuple):
-    """A colour map between two limits, and what its bar says."""
+    """A colour map between two limits, and the label of its colour bar."""
 
     name: str
     low: float
@@ -52,7 +52,7 @@ INK = Colours("gray_r", 0, 1)  # dark on light paper, as it was written
 class Mosaic(NamedTuple):
     """A figure of tiles on one set of axes, in units of tile pixels.
 
-    `captions`: where the foot of each tile's caption stands, (x, y). `corners`: the middle of each tile's upper left
+    `captions`: the bottom centre of each tile's caption, (x, y). `corners`: the centre of each tile's upper left
     pixel. `margin`: the upper left pixel of the margin at the right. One set of axes instead of N: a tenth of the time.
     """
 

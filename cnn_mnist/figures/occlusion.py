@@ -1,4 +1,4 @@
-"""Occlusion in pictures: heat maps over the digit, the class predicted at each position, and a whole set's answers."""
+"""Figures of occlusion: heat maps, predicted classes, and statistics of a test set."""
 
 import numpy as np
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from cnn_mnist.figures.canvas import DARK, INK, Colours, Mosaic, enlarged, mosai
 PROBABILITY = Colours("viridis", 0, 1, "probability")
 # Ten hues that colour-blind readers tell apart (Tol's muted set and black); the digit is written in as well.
 CLASSES = ["#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#222222"]
-FINE = 2  # half pixels: an even window's middle lies between two
+FINE = 2  # half pixels: the centre of an even window lies between two pixels
 STILL_RIGHT = "#e8e8e8"
 
 
@@ -55,12 +55,12 @@ def predicted_maps(images: Tensor, labels: Tensor, maps: OcclusionMap, *, of: st
 
 
 def resistance(found: Resistance) -> Figure:
-    """What an occluded digit is taken for, and how many digits no patch can hide."""
+    """Predicted classes of occluded digits, and the share of resistant images."""
     figure = Figure(figsize=(11, 4.6), layout="constrained", dpi=110)
     left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
-    changed = found.taken_for.double().fill_diagonal_(0)  # a copy: double() makes one
+    changed = found.confusion.double().fill_diagonal_(0)  # a copy: double() makes one
     share = changed / changed.sum(1, keepdim=True).clamp_min(1)
-    total = found.taken_for.sum(1)
+    total = found.confusion.sum(1)
     picture = left.imshow(share.numpy(), cmap="viridis", vmin=0, vmax=1)
     for i, row in enumerate(share.tolist()):
         for j, value in enumerate(row):
@@ -78,7 +78,7 @@ def resistance(found: Resistance) -> Figure:
     left.set_yticks(range(len(share)), [f"{n} ({w:.1%} wrong)" for n, w in enumerate(wrong)], fontsize=8)
     left.set_xticks(range(len(share)))
     left.set_xlabel("predicted class, of the positions with a wrong one")
-    left.set_title("What an occluded digit is taken for", fontsize=10)
+    left.set_title("Predicted class of an occluded digit", fontsize=10)
     figure.colorbar(picture, ax=left, shrink=0.8)
     shares = (found.num_resistant / found.num_images.clamp_min(1)).tolist()
     right.bar(range(len(shares)), shares, color=DARK)
@@ -95,7 +95,7 @@ def _over_digits(images: Tensor, colours: NDArray[np.float32], maps: OcclusionMa
     """Maps (B, G, G, 3) as RGB over the digits, which shine through, with their outlines and the patch to scale."""
     tiles = INK.of(enlarged(0.6 * images[:, 0].cpu(), FINE))
     cell = maps.stride * FINE
-    first = (maps.window - maps.stride) * FINE // 2  # a cell's middle is the middle of its patch
+    first = (maps.window - maps.stride) * FINE // 2  # the centre of a cell is the centre of its patch
     spread = np.full_like(tiles, np.nan)
     grown = colours.repeat(cell, 1).repeat(cell, 2)[:, max(0, -first) :, max(0, -first) :]
     start = max(0, first)

@@ -1,42 +1,20 @@
-"""What is drawn of a sweep: each configuration's runs, what they cost, and how they learnt."""
+"""Figures of a sweep: runs of each configuration, time and curves."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
+from cnn_mnist.analysis.statistics import Configuration
 from cnn_mnist.figures.canvas import per_cent, whole_numbers
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe and Ito 2008
 MARKERS = "os^Dv<>"
 
 
-class Group(NamedTuple):
-    """A configuration's runs.
-
-    Attributes:
-        name: The options that tell it from the others.
-        values: The metric, (R,).
-        seconds: Time of training, (R,); NaN where it is not known.
-        mean: Mean of the values.
-        low: Lower end of the mean's 95 % interval; NaN where there are too few runs for one.
-        high: Upper end.
-        curves: The metric after each epoch, (R, E), NaN before a run's first and after its last; (R, 0) without curves.
-    """
-
-    name: str
-    values: NDArray[np.float64]
-    seconds: NDArray[np.float64]
-    mean: float
-    low: float
-    high: float
-    curves: NDArray[np.float64]
-
-
-def configurations(groups: Sequence[Group], metric: str, *, in_percent: bool) -> Figure:
+def configurations(groups: Sequence[Configuration], metric: str, *, in_percent: bool) -> Figure:
     """Each run as a dot, beside it the mean with its interval; a row for each configuration."""
     figure = Figure(figsize=(8, 1.3 + 0.55 * len(groups)), layout="constrained", dpi=110)
     axes = figure.add_subplot()
@@ -52,7 +30,7 @@ def configurations(groups: Sequence[Group], metric: str, *, in_percent: bool) ->
     return figure
 
 
-def against_time(groups: Sequence[Group], metric: str, *, in_percent: bool) -> Figure:
+def against_time(groups: Sequence[Configuration], metric: str, *, in_percent: bool) -> Figure:
     """The metric against the time of training: small marks are runs, a large one is their mean."""
     figure = Figure(figsize=(8, 4.5), layout="constrained", dpi=110)
     axes = figure.add_subplot()
@@ -68,7 +46,7 @@ def against_time(groups: Sequence[Group], metric: str, *, in_percent: bool) -> F
     return figure
 
 
-def curves(groups: Sequence[Group], metric: str, *, in_percent: bool) -> Figure:
+def curves(groups: Sequence[Configuration], metric: str, *, in_percent: bool) -> Figure:
     """The metric after each epoch: the mean of the runs, in a band from the lowest to the highest."""
     figure = Figure(figsize=(8, 4.5), layout="constrained", dpi=110)
     axes = figure.add_subplot()

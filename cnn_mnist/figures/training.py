@@ -1,4 +1,4 @@
-"""What is drawn while the network trains: samples, predictions, mistakes."""
+"""Figures of training and predictions: samples, predictions, confusion matrix, curves."""
 
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -36,7 +36,7 @@ def predictions(images: Tensor, labels: Tensor, probability: Tensor, *, num_colu
 
 
 def differences(images: Tensor, labels: Tensor, first: Tensor, second: Tensor, *, num_columns: int = 8) -> Figure:
-    """Images on which two networks differ, under the true class and what each of them says.
+    """Images on which two networks differ, with the true class and both predictions.
 
     Args:
         images: (B, 1, H, W) in [0, 1].
@@ -57,7 +57,7 @@ def differences(images: Tensor, labels: Tensor, first: Tensor, second: Tensor, *
 def confusion_matrix(counts: Tensor, title: str) -> Figure:
     """Counts, int64 (C, C), of true class (rows) against predicted class (columns).
 
-    Coloured by the mistakes alone: on one scale with the right answers they would all look like zero.
+    Only the mistakes are coloured: on one scale with the correct predictions they would all look like zero.
     """
     num_classes = len(counts)
     right = counts.trace().item()
@@ -98,7 +98,7 @@ def curves(values: dict[str, list[float | int | None]]) -> Figure:
     ):
         for name, curve in values.items():
             data, _, rest = name.partition("/")
-            if not rest.endswith(metric):
+            if data not in looks or not rest.endswith(metric):
                 continue
             style, colour = looks[data]
             is_robust = rest != metric

@@ -13,21 +13,21 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from cnn_mnist import files
-from cnn_mnist.part import Answer
 from cnn_mnist.report.prose import Found, lookup, marked, plain
+from cnn_mnist.report.section import Answer
+from cnn_mnist.runs import files
 
 
 class Column(NamedTuple):
-    """What a part found in one network.
+    """What a section found in one network.
 
     Attributes:
-        found: Its numbers, which the sentences of the answers are about.
-        prefix: Where they lie in results.json: put before their keys.
-        options: Keys of what it was done with.
+        found: Its findings, which the sentences of the answers refer to.
+        prefix: Path of the findings in results.json, put before their keys.
+        options: Names of its options.
         answers: Questions, with sentences and tags of figures.
         pictures: PNG files by tag.
-        data: Other files that it left.
+        data: Other files that it wrote.
     """
 
     found: Found
@@ -38,27 +38,38 @@ class Column(NamedTuple):
     data: list[Path]
 
 
-class Section(NamedTuple):
-    """A part of the report, in as many columns as networks; in none where it failed."""
+class Block(NamedTuple):
+    """A section of the page, in as many columns as networks; in none where it failed. `question`: what it asks."""
 
     name: str
+    question: str
     columns: list[Column]
+
+    @property
+    def title(self) -> str:
+        """Its heading: from words.yaml, or else made from its name."""
+        return str(words()["sections"].get(self.name, {"title": self.name.replace("_", " ").capitalize()})["title"])
+
+    @property
+    def intro(self) -> str:
+        """The sentence below the heading."""
+        return str(words()["sections"].get(self.name, {"intro": self.question})["intro"])
 
 
 class Caption(NamedTuple):
-    """What is said of a figure: to those who see it, and to those who do not."""
+    """The caption of a figure, and its alternative text."""
 
     caption: str
     alt: str
 
 
-def write(folder: Path, record: dict[str, Any], sections: list[Section]) -> Path:
+def write(folder: Path, record: dict[str, Any], sections: list[Block]) -> Path:
     """Write `report.html` into a folder and return its path.
 
     Args:
-        folder: Where the files of the sections lie, too: links to them are relative.
-        record: What stands in results.json.
-        sections: The parts, in order.
+        folder: The folder of the sections' files; links to them are relative.
+        record: The content of results.json.
+        sections: The sections, in order.
     """
     environment = Environment(
         loader=PackageLoader("cnn_mnist.report"),
@@ -69,7 +80,7 @@ def write(folder: Path, record: dict[str, Any], sections: list[Section]) -> Path
     )
 
     def value(key: str, spec: str = "") -> Markup:
-        """A value of the record, written by a format."""
+        """A value of the record, formatted."""
         return marked(f"{{{key}:{spec}}}", record)
 
     def knows(key: str) -> bool:
@@ -104,18 +115,15 @@ def words() -> dict[str, Any]:
 
 
 def caption_of(tag: str) -> Caption:
-    """The caption and the alternative text of a figure.
-
-    Raises:
-        KeyError: There are no words for it.
-    """
+    """The caption and the alternative text of a figure: from words.yaml, or else made from its tag."""
     for pattern, texts in words()["figures"].items():
         if fnmatchcase(tag, pattern):
             return Caption(**texts)
-    raise KeyError(f"no caption for {tag}: write one into words.yaml")
+    name = tag.replace("/", ": ").replace("_", " ").capitalize()
+    return Caption(name, name)
 
 
-def questions(section: Section) -> list[tuple[str, list[tuple[Column, Answer] | None]]]:
+def questions(section: Block) -> list[tuple[str, list[tuple[Column, Answer] | None]]]:
     """The section's questions, each with the answers of its columns; None where a column has no answer to it."""
     asked = dict.fromkeys(answer.question for column in section.columns for answer in column.answers)
     return [
@@ -131,7 +139,7 @@ def questions(section: Section) -> list[tuple[str, list[tuple[Column, Answer] | 
 
 
 def inline(path: Path) -> str:
-    """A picture as an address that holds it: WebP, every pixel the same, in half the space of a PNG."""
+    """A picture as a data URL: lossless WebP, half the size of a PNG."""
     packed = io.BytesIO()
     with Image.open(path) as picture:
         picture.convert("RGB").save(packed, "WEBP", lossless=True, method=3, quality=40)

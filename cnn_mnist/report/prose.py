@@ -1,6 +1,6 @@
-"""Sentences whose numbers stand in a record: each says which, on the terminal as text and on the page as `<data>`.
+"""Sentences whose numbers come from a record: as text on the terminal, and as `<data>` elements with keys on the page.
 
-A sentence is a format string over what was found: `"{share:.1%} of {num_images:,} images"`, with dots into dicts and
+A sentence is a format string over findings: `"{share:.1%} of {num_images:,} images"`, with dots into dicts and
 lists: `{robust_accuracy.epsilon.3:g}`. So no number can be written that was not measured.
 """
 
@@ -36,10 +36,10 @@ def marked(sentence: str, found: Found, prefix: str = "") -> Markup:
 
 
 def lookup(found: Found, key: str) -> Any:
-    """The value at `a.b.3`: keys of dicts and places in lists.
+    """The value at `a.b.3`: keys of dicts and indices of lists.
 
     Raises:
-        KeyError: There is none.
+        KeyError: There is no such value.
     """
     value: Any = found
     for part in key.split("."):
@@ -71,7 +71,7 @@ def _pieces(sentence: str, found: Found) -> Iterator[tuple[str, str | None, Any]
 
 
 def _written(value: Any, spec: str) -> str:
-    """A value as a person writes it: thousands apart, a space before the per cent."""
+    """A value as text, with thousands separators and a space before the percent sign."""
     if value is None:
         return "no such case"
     if isinstance(value, bool):

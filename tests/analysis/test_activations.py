@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import conv2d
 
 from cnn_mnist.analysis.activations import BLURS, statistics
-from cnn_mnist.data import Batch
+from cnn_mnist.data.batches import Batch
 from cnn_mnist.network import CNN
 from tests.conftest import trained
 

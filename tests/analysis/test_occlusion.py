@@ -9,10 +9,10 @@ from captum.attr import Occlusion
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from cnn_mnist import guard
+from cnn_mnist import checks
 from cnn_mnist.analysis import occlusion
 from cnn_mnist.analysis.occlusion import OcclusionMap, class_probabilities, mean_drop, occlusion_map, resistance
-from cnn_mnist.data import Batch
+from cnn_mnist.data.batches import Batch
 from cnn_mnist.network import CNN
 from tests.conftest import trained
 
@@ -195,7 +195,7 @@ def test_an_images_map_does_not_depend_on_its_batch(digits: Batch, monkeypatch: 
     together = occlusion_map(trained(True), images, labels, window=9, stride=4)
     alone = occlusion_map(trained(True), images[5:6], labels[5:6], window=9, stride=4)
     torch.testing.assert_close(together.probability[5:6], alone.probability, atol=1e-6, rtol=0)
-    monkeypatch.setattr(occlusion.reach, "IMAGES_AT_ONCE", 3)
+    monkeypatch.setattr(occlusion.incremental_occlusion, "IMAGES_AT_ONCE", 3)
     torch.testing.assert_close(
         occlusion_map(trained(True), images, labels, window=9, stride=4).probability,
         together.probability,
@@ -217,7 +217,7 @@ def test_any_other_model_sees_no_more_at_once_than_memory_bears(corners: Tensor)
 
 def occlusion_checks(num_images: int) -> int:
     """Images that are seen once more while the model is checked."""
-    return min(num_images, guard.NUM_PROBED) + guard.NUM_ALONE
+    return min(num_images, checks.NUM_PROBED) + checks.NUM_ALONE
 
 
 def test_the_model_is_left_as_it_was(digits: Batch) -> None:
@@ -225,7 +225,7 @@ def test_the_model_is_left_as_it_was(digits: Batch) -> None:
     network.norm1.train()
     network.fc1.weight.requires_grad_(False)
     try:
-        with pytest.warns(guard.ModelWarning, match="the model was in train mode"):
+        with pytest.warns(checks.ModelWarning, match="the model was in train mode"):
             occlusion_map(network, digits.images[:1], digits.labels[:1])
         assert network.norm1.training
         assert not network.norm2.training
@@ -239,10 +239,10 @@ def test_the_model_is_left_as_it_was(digits: Batch) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"window": 29}, "window must be 1..28 pixels, got 29: set occlusion.window"),
+        ({"window": 29}, "window must be 1..28 pixels, got 29"),
         ({"window": 0}, "window must be 1..28 pixels, got 0"),
-        ({"stride": 0}, "stride must be at least 1 pixel, got 0: set occlusion.stride"),
-        ({"fill": 1.5}, "fill must be from 0 to 1, got 1.5: set occlusion.fill"),
+        ({"stride": 0}, "stride must be at least 1 pixel, got 0"),
+        ({"fill": 1.5}, "fill must be from 0 to 1, got 1.5"),
         ({"fill": float("nan")}, "fill must be from 0 to 1, got nan"),
     ],
 )
@@ -263,7 +263,7 @@ def test_what_maps_say_together_worked_out_by_hand() -> None:
     found = resistance(maps, images, labels, clean, num_classes=3)
     assert found.num_images.tolist() == [2, 1, 0]
     assert found.num_resistant.tolist() == [1, 0, 0]
-    assert found.taken_for.tolist() == [[7, 0, 1], [1, 2, 1], [0, 0, 0]]
+    assert found.confusion.tolist() == [[7, 0, 1], [1, 2, 1], [0, 0, 0]]
     assert found.drop_on_ink == pytest.approx((0.8 + 0.4 + 0.4) / 3)
     assert found.drop_on_paper == pytest.approx((0.1 + 0.0 + 0.1) / 9)
     assert found.same_digit == pytest.approx((0.4 + 0.1 + 0.0 + 0.1) / 4)

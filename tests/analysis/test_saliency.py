@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from cnn_mnist.analysis.saliency import saliency
-from cnn_mnist.data import Batch
+from cnn_mnist.data.batches import Batch
 from tests.conftest import trained
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cnn_mnist import attacks
 from cnn_mnist.analysis.occlusion import occlusion_map
 from cnn_mnist.attacks import AttackWarning
-from cnn_mnist.data import Batch
+from cnn_mnist.data.batches import Batch
 from cnn_mnist.network import CNN
 from tests.attacks.conftest import ALL, TARGETED
 from tests.conftest import trained

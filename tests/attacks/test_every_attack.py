@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cnn_mnist.ascent import l2
 from cnn_mnist.attacks import AttackResult, AttackWarning
-from cnn_mnist.data import Batch
+from cnn_mnist.attacks.gradient_ascent import l2
+from cnn_mnist.data.batches import Batch
 from tests.attacks.conftest import ALL, TARGETED
 from tests.conftest import trained
 
@@ -98,7 +98,7 @@ def test_an_image_does_not_mind_its_batch(
         pytest.skip("its one noise is fitted on the whole batch")
     model = copy.deepcopy(trained(False)).double()
     whole = run(name, images.double(), classes, model)
-    monkeypatch.setattr("cnn_mnist.ascent.batch_size", lambda device: 3)
+    monkeypatch.setattr("cnn_mnist.attacks.gradient_ascent.batch_size", lambda device: 3)
     part = run(name, images[:5].double(), classes[:5], model)  # in other company, and three at a time
     assert torch.equal(part.success, whole.success[:5])
     assert torch.equal(part.steps, whole.steps[:5])
@@ -112,7 +112,7 @@ def test_in_single_precision_rounding_is_all_that_a_batch_changes(
     if name == "universal":
         pytest.skip("its one noise is fitted on the whole batch")
     whole = run(name, images, classes)
-    monkeypatch.setattr("cnn_mnist.ascent.batch_size", lambda device: 3)
+    monkeypatch.setattr("cnn_mnist.attacks.gradient_ascent.batch_size", lambda device: 3)
     part = run(name, images[:5], classes[:5])
     assert torch.equal(part.success, whole.success[:5])
     assert torch.equal(part.steps, whole.steps[:5])

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from cnn_mnist import attacks
-from cnn_mnist.ascent import l2
-from cnn_mnist.data import Batch
+from cnn_mnist.attacks.gradient_ascent import l2
+from cnn_mnist.data.batches import Batch
 from tests.attacks.conftest import WEIGHT, linear
 from tests.conftest import trained
 
@@ -224,7 +224,7 @@ def test_non_targeted_raises_every_class_out_of_noise() -> None:
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"epsilon": -0.1}, r"epsilon must be in 0..1, got -0.1: set attack.epsilon"),
+        ({"epsilon": -0.1}, r"epsilon must be in 0..1, got -0.1"),
         ({"epsilon": 1.1}, r"epsilon must be in 0..1, got 1.1"),
         ({"epsilon": float("nan")}, r"epsilon must be in 0..1, got nan"),
         ({"steps": 0}, "steps must be at least 1, got 0"),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cnn_mnist import attacks
 from cnn_mnist.attacks import AttackWarning, robustness
 from cnn_mnist.attacks.robustness import Masking, gradient_masking, robust_accuracy
-from cnn_mnist.data import Batch
+from cnn_mnist.data.batches import Batch
 from tests.attacks.conftest import linear
 from tests.conftest import trained
 

@@ -17,8 +17,12 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig
 from PIL import Image
 
-from cnn_mnist import checkpoint, config, picture, rules, sources
+from cnn_mnist.cli import entry, errors, schema
+from cnn_mnist.data import picture, sources
 from cnn_mnist.network import CNN
+from cnn_mnist.runs import checkpoint
+from cnn_mnist.sweeps import jobs
+from tests.cli.test_schema import composed
 from tests.conftest import ROOT, same
 
 pytestmark = pytest.mark.slow
@@ -38,8 +42,8 @@ def outcome(words: list[str], script: str, capsys: pytest.CaptureFixture[str]) -
     accepted: list[DictConfig] = []
 
     def job(cfg: DictConfig) -> None:
-        config.run_folder()
-        rules.check(cfg, {"train": rules.TRAIN, "analyze": rules.ANALYZE}[script])
+        entry.run_folder()
+        schema.check(cfg, {"train": schema.Train, "analyze": schema.Analyze}[script])
         accepted.append(cfg)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -47,7 +51,7 @@ def outcome(words: list[str], script: str, capsys: pytest.CaptureFixture[str]) -
         patch.setenv("HYDRA_FULL_ERROR", "0")
         status = 0
         try:
-            config.run(job, str(ROOT / f"{script}.py"))
+            entry.run(job, str(ROOT / f"{script}.py"), jobs.do_job)
         except SystemExit as error:
             status = error.code
     assert status == (not accepted)
@@ -63,9 +67,7 @@ def outcome(words: list[str], script: str, capsys: pytest.CaptureFixture[str]) -
 
 
 letters = st.text(st.characters(codec="utf-8", exclude_characters="\0\n\r", exclude_categories=("Cs",)), max_size=12)
-keys = st.sampled_from(
-    [*rules.TRAIN.keys, "data", "model", "trainer", "experiment", "callbacks", "logger", "optimizer"]
-)
+keys = st.sampled_from([*errors.keys_of(composed()), "experiment", "optimizer"])
 values = st.one_of(
     letters, st.integers().map(str), st.floats().map(str), st.sampled_from(["null", "true", "[1,2]", "{a:1}"])
 )
@@ -81,7 +83,7 @@ def test_any_option_is_taken_or_refused_in_a_line(
         return
     found = outcome([f"{sign}{key}={value}" if sign != "~" else f"~{key}"], "train", capsys)
     if isinstance(found, DictConfig):
-        rules.check(found, rules.TRAIN)
+        schema.check(found, schema.Train)
 
 
 NUMBERS = {

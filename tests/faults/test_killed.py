@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from cnn_mnist import checkpoint, files
+from cnn_mnist.runs import checkpoint, files
 from tests.conftest import ROOT, Command, Done, Interrupt, same
 from tests.test_train import events
 
@@ -39,8 +39,8 @@ def start(words: list[str], cwd: Path) -> "subprocess.Popen[str]":
 def told(out: str) -> list[str]:
     """The command that the last line says goes on."""
     line = out.splitlines()[-1]
-    assert line.startswith("to go on: python "), line
-    return shlex.split(line.removeprefix("to go on: python "))
+    assert line.startswith("to resume: python "), line
+    return shlex.split(line.removeprefix("to resume: python "))
 
 
 def check_whole(folder: Path) -> None:
@@ -320,7 +320,7 @@ def test_a_folder_in_use_is_refused_and_its_run_goes_on(
     process, folder = running
     second = train(f"ckpt_path={folder}", cwd=tmp_path)
     assert second.status == 1
-    assert second.err == f"error: outputs/digits-paper/{folder.name} is in use: another command is at work in it\n"
+    assert second.err == f"error: outputs/digits-paper/{folder.name} is in use by another command\n"
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
@@ -351,4 +351,4 @@ def test_a_sweep_in_use_is_refused(train: Command, tmp_path: Path) -> None:
         finally:
             process.kill()
     assert second.status == 1
-    assert second.err == "error: multirun/mine is in use: another command is at work in it\n"
+    assert second.err == "error: multirun/mine is in use by another command\n"

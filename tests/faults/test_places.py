@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cnn_mnist import checkpoint
+from cnn_mnist.runs import checkpoint
 from tests.conftest import ROOT, Command, Done, same
 
 DIGITS = ("data=digits", "trainer=cpu", "callbacks=none")

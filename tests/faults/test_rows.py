@@ -15,9 +15,9 @@ from PIL import Image
 
 from cnn_mnist.network import CNN
 from tests.conftest import ROOT, Done
+from tests.data.test_picture import huge
 from tests.faults.conftest import fingerprints
-from tests.test_checkpoint import Payload, changed, saved
-from tests.test_picture import huge
+from tests.runs.test_checkpoint import Payload, changed, saved
 
 
 def last(folder: Path) -> Path:
@@ -161,7 +161,7 @@ ROWS = {
         "train.py data=digits trainer=gpu", "trainer.accelerator=gpu, but torch finds no GPU: set trainer=cpu"
     ),
     # checkpoints
-    "no run": Row("analyze.py", "there is no run below outputs/ or multirun/ to look at", shutil.rmtree),
+    "no run": Row("analyze.py", "there is no run below outputs/ or multirun/ to analyse", shutil.rmtree),
     "no run to go on with": Row(
         "train.py ckpt_path=last",
         "there is no run below outputs/ or multirun/ to go on with",
@@ -204,7 +204,7 @@ ROWS = {
     ),
     "network that is no more": Row(
         "analyze.py ckpt_path=RUN",
-        "fc2.bias is not finite",
+        "holds weights that are NaN or infinite: network.fc2.bias",
         lambda folder: replace(
             state_dict=torch.load(last(folder), weights_only=True)["state_dict"]
             | {"network.fc2.bias": torch.full((10,), torch.nan)}
@@ -212,7 +212,7 @@ ROWS = {
         is_slow=True,
     ),
     "weights alone to train on": Row(
-        "train.py ckpt_path=RUN trainer.max_epochs=2", "holds weights alone", replace(optimizer_states=None)
+        "train.py ckpt_path=RUN trainer.max_epochs=2", "but no state of the optimiser", replace(optimizer_states=None)
     ),
     "two sizes of filters": Row(
         "analyze.py ckpt_path=RUN against=large.ckpt", "the two networks have filters of 3x3 and 7x7", other_size

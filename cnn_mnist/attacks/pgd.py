@@ -1,0 +1,162 @@
+"""FGSM and PGD: one step, or many steps, within a budget."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cnn_mnist.attacks.gradient_ascent import (
+    BALLS,
+    Ascent,
+    Objective,
+    ObjectiveValue,
+    Progress,
+    ascend,
+    sign,
+    to_grey_values,
+)
+from cnn_mnist.attacks.result import AttackResult, check_number, conclude, predict
+from cnn_mnist.checks import examined, seeded
+
+
+def fgsm(
+    model: nn.Module, images: Tensor, labels: Tensor | int, *, epsilon: float, targeted: bool = False
+) -> AttackResult:
+    """The fast gradient sign method: one step of `epsilon` in every pixel.
+
+    Args:
+        model: Images to logits (B, C); unchanged afterwards.
+        images: (N, 1, H, W) in [0, 1].
+        labels: The true classes, int64 (N,); with `targeted`, the classes aimed at.
+        epsilon: Largest change of a pixel, 0..1.
+        targeted: Whether to go towards `labels` instead of away from them.
+
+    Raises:
+        ValueError: As `checks.examined`, or an epsilon out of range.
+
+    Source: Goodfellow, Shlens and Szegedy 2015.
+    """
+    check_number("epsilon", epsilon, 0, 1)
+    with examined(model, images, labels) as (logits_of, images, labels):
+        climbed = ascend(
+            _cross_entropy(logits_of, labels, targeted, early_stop=False),
+            images,
+            steps=1,
+            step_size=epsilon,
+            direction=sign,
+            project=to_grey_values,
+            evaluate_last=False,
+        )
+        return conclude(logits_of, images, climbed, labels, targeted=targeted)
+
+
+def pgd(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor | int,
+    *,
+    epsilon: float,
+    step_size: float,
+    steps: int,
+    restarts: int = 1,
+    norm: str = "linf",
+    targeted: bool = False,
+    early_stop: bool = True,
+    generator: torch.Generator | None = None,
+    progress: Progress = iter,
+) -> AttackResult:
+    """Projected gradient descent: steps on the cross-entropy within a ball, from a random start in it.
+
+    An image that is misclassified before the attack is returned unchanged; with `early_stop` no step is taken on it.
+
+    Args:
+        model: Images to logits (B, C); unchanged afterwards.
+        images: (N, 1, H, W) in [0, 1].
+        labels: The true classes, int64 (N,); with `targeted`, the classes aimed at.
+        epsilon: Radius of the ball: the largest change of a pixel (`linf`, 0..1), or of the L2 norm (`l2`).
+        step_size: Length of a step in the same norm.
+        steps: Steps from each start.
+        restarts: Starts. An image counts as robust only where every one of them failed.
+        norm: `linf` or `l2`.
+        targeted: Whether to go towards `labels` instead of away from them.
+        early_stop: Whether an image is done at its first success. Otherwise every step of every start is taken, and an
+            image is judged by its last step from each start, as other implementations do.
+        generator: Of the starts, on the CPU; the i-th image's do not depend on how many there are. None: one with
+            seed 0.
+        progress: Goes through the steps of each start, to show how far it is.
+
+    Raises:
+        ValueError: As `checks.examined`, or an option out of range.
+
+    Source: Madry, Makelov, Schmidt, Tsipras and Vladu 2018.
+    """
+    if norm not in BALLS:
+        raise ValueError(f"norm must be linf or l2, got {norm}")
+    check_number("epsilon", epsilon, 0, 1 if norm == "linf" else math.inf)
+    check_number("step_size", step_size, 0)
+    check_number("steps", steps, 1)
+    check_number("restarts", restarts, 1)
+    generator = seeded(generator)
+    num_starts = restarts if epsilon > 0 else 0  # without room to move, an image is what it is
+    seeds = torch.randint(2**62, (num_starts,), generator=generator, device=generator.device).tolist()
+    with examined(model, images, labels) as (logits_of, images, labels):
+        direction, random_start, project = BALLS[norm](images, epsilon)
+        found, taken = images.clone(), torch.zeros_like(labels)
+        zero_gradient = torch.zeros_like(labels, dtype=torch.bool)
+        is_over = _is_over(predict(logits_of, images), labels, targeted)
+        traces: list[Tensor] = []
+        for seed in seeds:
+            left = (~is_over).nonzero()[:, 0] if early_stop else torch.arange(len(images), device=images.device)
+            if not len(left):
+                break
+            climbed = ascend(
+                _cross_entropy(logits_of, labels[left], targeted, early_stop=early_stop),
+                random_start(torch.Generator(generator.device).manual_seed(seed))[left],
+                steps=steps,
+                step_size=step_size,
+                direction=direction,
+                project=lambda moved, index, left=left: project(moved, left[index]),  # type: ignore[misc]
+                progress=progress,
+                evaluate_last=early_stop,  # else the last step alone counts, and is seen below
+            )
+            still = ~is_over[left]
+            found[left[still]] = climbed.images[still]
+            if len(traces) + 1 < len(seeds):
+                is_over[left] |= _is_over(predict(logits_of, climbed.images), labels[left], targeted)
+            taken[left] += climbed.steps
+            zero_gradient[left] |= climbed.zero_gradient
+            trace = images.new_full((len(climbed.trace), len(images)), torch.nan)
+            trace[:, left] = climbed.trace
+            traces.append(trace)
+        trace = torch.cat(traces) if traces else images.new_empty(0, len(images))
+        climbed = Ascent(found, taken, trace, zero_gradient)
+        return conclude(logits_of, images, climbed, labels, targeted=targeted)
+
+
+def _is_over(logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:
+    """Whether each image is where it should be, bool (B,)."""
+    return (logits.argmax(1) == labels) == targeted
+
+
+def _cross_entropy(model: nn.Module, labels: Tensor, targeted: bool, *, early_stop: bool) -> Objective:
+    """The cross-entropy with the label, to grow; or with the target, to shrink.
+
+    What is climbed is m = log sum exp of the other classes' logits - the label's logit, of which the cross-entropy is
+    log(1 + e^m): its gradient has the same direction, and does not vanish where float32 takes the probability of the
+    label for 1.
+    """
+
+    def judge(x: Tensor, index: Tensor) -> ObjectiveValue:
+        logits, label = model(x), labels[index][:, None]
+        others = logits.scatter(1, label, -torch.inf).logsumexp(1)
+        margin = others - logits.gather(1, label)[:, 0]
+        cost = -margin if targeted else margin
+        cross_entropy = F.cross_entropy(logits.detach(), labels[index], reduction="none")
+        return ObjectiveValue(
+            cost,
+            _is_over(logits, labels[index], targeted) if early_stop else None,
+            shown=-cross_entropy if targeted else cross_entropy,
+        )
+
+    return judge

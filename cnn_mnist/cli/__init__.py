@@ -1,0 +1,1 @@
+"""The command line: composing options, checking them, reporting mistakes."""

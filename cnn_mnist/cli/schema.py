@@ -1,0 +1,194 @@
+"""What each key of a configuration may hold, read from the signature of what it configures.
+
+A node with `_target_: module.function` is held against the annotations of that function (`cnn_mnist.options`). They are
+read from the source, without importing it, so that a mistake is reported at once and not after torch's imports.
+"""
+
+import ast
+import builtins
+import difflib
+import importlib.util
+import sysconfig
+import typing
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from omegaconf import DictConfig, OmegaConf
+
+from cnn_mnist import options
+from cnn_mnist.options import Count, HoldOutMetric, Rule, Seed, Selection, as_typed, list_of, number, one_of, or_null
+
+
+class Train:
+    """The keys of train.yaml that belong to the command itself."""
+
+    recipe: str
+    overrides: list[str]
+    seed: Seed
+    monitor: HoldOutMetric
+    ckpt_path: options.Path | None
+
+
+class Analyze:
+    """The keys of analyze.yaml that belong to the command itself."""
+
+    ckpt_path: options.Path | None
+    against: options.Path | None
+    sweep: options.Path | None
+    image: options.Path | None
+    metric: str
+    images: Selection
+    seed: Seed
+
+
+class Trainer:
+    """Options of Lightning's Trainer, whose own signature has no limits."""
+
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]
+    strategy: Literal["auto", "ddp"]
+    devices: Count
+    num_nodes: Count
+    max_epochs: Annotated[int, number(int, 1, 1_000_000)]
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"]
+    log_every_n_steps: Count
+
+
+Command = type[Train] | type[Analyze]
+SECTIONS = {Train: ("data", "model", "trainer", "logger", "callbacks"), Analyze: ("data", "trainer")}
+GROUPS = {Train: SECTIONS[Train], Analyze: (*SECTIONS[Analyze], "attack", "export")}
+NAMES = vars(builtins) | vars(typing) | vars(options)  # that an annotation may use
+
+
+def check(cfg: DictConfig, command: Command) -> None:
+    """Hold a composed configuration against the declarations of its options.
+
+    Raises:
+        ValueError: With the key, its value, what it may hold and the override to change.
+    """
+    own = typing.get_type_hints(command, include_extras=True)
+    for key, value in cfg.items():
+        is_node = isinstance(value, DictConfig) and "_target_" in value and command is Analyze  # an analysis
+        if not is_node and key not in own and key not in GROUPS[command]:
+            raise ValueError(f"unknown key {key!s}{nearest(str(key), {*own, *GROUPS[command]})}")
+    for section in SECTIONS[command]:
+        if not isinstance(cfg.get(section), DictConfig):
+            raise ValueError(
+                f"{section} cannot be left out or replaced as a whole: set {section}.KEY or {section}=NAME"
+            )
+    for section in ("callbacks", "logger"):
+        for name, node in (cfg.get(section) or {}).items():
+            if not isinstance(node, DictConfig) or "_target_" not in node:
+                raise ValueError(
+                    f"unknown key {section}.{name}, or it does not name a _target_: leave it out with ~{section}.{name}"
+                )
+    for key, annotation in own.items():
+        if key in cfg:
+            hold(key, cfg[key], rule_of(annotation))
+    for path, node in _nodes(cfg):
+        for key, annotation in annotations_of(node._target_).items():
+            if key in node:
+                rule = rule_of(annotation)
+                if rule is not None and node.get("norm") == "l2":
+                    rule = rule.l2 or rule
+                hold(f"{path}.{key}", node[key], rule)
+    if "monitor" in cfg:
+        _check_monitor(cfg)
+
+
+def hold(key: str, value: object, rule: Rule | None) -> None:
+    """Raise ValueError where a value is not what a rule allows."""
+    plain = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    if rule is not None and not rule.holds(plain):
+        raise ValueError(f"{key} must be {rule.words}, got {as_typed(plain)}: set {key}=...")
+
+
+def _nodes(node: DictConfig, path: str = "") -> Iterator[tuple[str, DictConfig]]:
+    """Every node that names what it configures, with its dotted path."""
+    for key in map(str, node):
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none():
+            below = f"{path}.{key}".strip(".")
+            if "_target_" in child:
+                yield below, child
+            yield from _nodes(child, below)
+
+
+def rule_of(annotation: Any) -> Rule | None:
+    """The rule that an annotation stands for; None where it says nothing that could be checked."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return next((one for one in arguments if isinstance(one, Rule)), None)
+    if origin is Literal:
+        return one_of(*arguments)
+    if origin in (Union, UnionType) and type(None) in arguments and len(arguments) == 2:
+        rule = rule_of(next(one for one in arguments if one is not type(None)))
+        return rule and or_null(rule)
+    if origin is list:
+        rule = rule_of(arguments[0])
+        return rule and list_of(rule)
+    return one_of(True, False) if annotation is bool else None
+
+
+@cache
+def annotations_of(target: str) -> dict[str, Any]:
+    """The annotated parameters of a function, or of a class's `__init__`, from its source.
+
+    Those whose annotation needs more than the names of builtins, `typing` and `cnn_mnist.options` are left out.
+    """
+    if target == "pytorch_lightning.Trainer":
+        return typing.get_type_hints(Trainer, include_extras=True)
+    module, _, name = target.rpartition(".")
+    source = _source_of(module)
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            node = next((one for one in node.body if getattr(one, "name", "") == "__init__"), node)
+        elif getattr(node, "name", "") != name:
+            continue
+        found = {}
+        if isinstance(node, ast.FunctionDef):
+            for argument in (*node.args.args, *node.args.kwonlyargs):
+                if argument.annotation is not None:
+                    try:
+                        found[argument.arg] = eval(ast.unparse(argument.annotation), NAMES)
+                    except (NameError, TypeError, AttributeError):
+                        continue
+        return found
+    return {}
+
+
+def _source_of(module: str) -> str:
+    """The source of a module of this project or of the user's own; empty for libraries, which declare no rules."""
+    root = module.partition(".")[0]
+    try:
+        spec = importlib.util.find_spec(root)
+        is_own = spec is not None and (root == "cnn_mnist" or not _is_library(spec.origin))
+        spec = importlib.util.find_spec(module) if is_own else None
+    except (ImportError, ValueError):
+        return ""
+    return Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin and spec.has_location else ""
+
+
+def _is_library(origin: str | None) -> bool:
+    places = {sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib")}
+    return origin is None or any(Path(origin).is_relative_to(place) for place in places)
+
+
+def _check_monitor(cfg: DictConfig) -> None:
+    """Raise ValueError where no callback measures the monitored metric."""
+    is_measured = any(str(node._target_).endswith(".RobustAccuracy") for node in cfg.callbacks.values())
+    if cfg.data.val_size and cfg.monitor in ("val/robust_acc", "val/fgsm_acc") and not is_measured:
+        raise ValueError(f"monitor={cfg.monitor}, but nothing measures it: set callbacks=robust or monitor=val/acc")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A clause that suggests the nearest of the names, or lists them where none is near."""
+    names = sorted(name for name in map(str, known) if not name.rpartition(".")[2].startswith("_"))
+    if near := difflib.get_close_matches(word, names, n=1):
+        return f": did you mean {near[0]}?"
+    last = {name.rpartition(".")[2]: name for name in names}
+    if near := difflib.get_close_matches(word.rpartition(".")[2], last, n=1):
+        return f": did you mean {last[near[0]]}?"
+    return f": choose from {', '.join(name for name in names if '.' not in name)}"

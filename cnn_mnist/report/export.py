@@ -1,0 +1,143 @@
+"""Export the network as a file for other programs, checked against PyTorch, with a model card."""
+
+import copy
+import io
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from torch import Tensor
+from torch.export import Dim, ExportedProgram
+
+from cnn_mnist import attacks
+from cnn_mnist.attacks.gradient_ascent import batch_size
+from cnn_mnist.cli import console
+from cnn_mnist.network import CNN
+from cnn_mnist.options import Count
+from cnn_mnist.report.section import Answer, Section
+from cnn_mnist.report.subject import Subject
+
+TOLERANCE = 1e-4  # largest difference of a logit; float32 sums in another order differ by 1e-5
+EPSILONS = (0.1, 0.2, 0.3)
+PGD_STEPS = 40
+
+Run = Callable[[Tensor], Tensor]  # images (B, 1, 28, 28) to logits (B, 10), on the CPU
+
+
+def onnx(subject: Subject, *, num_images: Count) -> Section:
+    """Export to ONNX, which ONNX Runtime and many others run; any number of images at once.
+
+    Raises:
+        ValueError: The exported network computes other logits than PyTorch.
+    """
+    import onnxruntime  # the extra `export`
+
+    program = torch.onnx.export(_exported(subject.network), dynamo=True, verbose=False)
+    assert program is not None
+    model = program.model_proto
+    for node in model.graph.node:
+        del node.metadata_props[:]  # paths of this machine
+    content = model.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+    def run(images: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+    use = """\
+import onnxruntime
+
+session = onnxruntime.InferenceSession("network.onnx")
+(logits,) = session.run(None, {"images": images})  # NumPy arrays"""
+    return _part(subject, "network.onnx", content, run, use, num_images)
+
+
+def torch_program(subject: Subject, *, num_images: Count) -> Section:
+    """Export to a program that `torch.export.load` reads without this project; any number of images at once.
+
+    Raises:
+        ValueError: The exported network computes other logits than PyTorch.
+    """
+    written = io.BytesIO()
+    torch.export.save(_exported(subject.network), written)
+    content = written.getvalue()
+    run = torch.export.load(io.BytesIO(content)).module()
+    use = """\
+import torch
+
+network = torch.export.load("network.pt2").module()
+logits = network(images)"""
+    return _part(subject, "network.pt2", content, run, use, num_images)
+
+
+def _exported(network: CNN) -> ExportedProgram:
+    """The graph of the network in eval mode, for any number of images."""
+    network = copy.deepcopy(network).cpu()
+    image = torch.zeros(2, 1, 28, 28)
+    program = torch.export.export(network, (image,), dynamic_shapes={"images": {0: Dim("batch")}})
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # paths of this machine
+    return program
+
+
+def _part(subject: Subject, file: str, content: bytes, run: Run, use: str, num_images: Count) -> Section:
+    """Compare the exported network with PyTorch, and write it with its model card."""
+    assert subject.test is not None
+    images, labels = subject.test[subject.test.evenly_spaced(num_images)]
+    with torch.no_grad():
+        expected = subject.network(images.to(subject.device)).cpu()
+        logits = torch.cat([run(part) for part in images.split(batch_size(torch.device("cpu")))])
+    difference = (logits - expected).abs().max().item()
+    if not difference <= TOLERANCE:
+        raise ValueError(f"{file} computes logits that differ from PyTorch's by up to {difference:g}: do not use it")
+    findings: dict[str, Any] = {
+        "file": file,
+        "num_bytes": len(content),
+        "num_images": len(images),
+        "max_difference": difference,
+        "tolerance": TOLERANCE,
+        "num_same_class": int((logits.argmax(1) == expected.argmax(1)).sum()),
+        "num_test_images": len(subject.test),
+        "test_accuracy": (subject.probability.argmax(1) == subject.test.labels).double().mean().item(),
+        "robust_accuracy": {
+            "epsilon": list(EPSILONS),
+            "robust_acc": [_robust(subject, images, labels, budget) for budget in EPSILONS],
+            "steps": PGD_STEPS,
+            "restarts": 1,
+            "num_images": len(images),
+        },
+    }
+    says = [
+        "{file}, {num_bytes} bytes: its logits differ from PyTorch's by at most {max_difference:.1e} on {num_images} "
+        "test images, and {num_same_class} of its classes are the same."
+    ]
+    card = _card(subject, findings, use).encode()
+    answer = Answer("Does the file compute the same?", [], says)
+    return Section(findings, [answer], {}, {}, {file: content, "MODEL_CARD.md": card})
+
+
+def _robust(subject: Subject, images: Tensor, labels: Tensor, epsilon: float) -> float:
+    """The accuracy under PGD."""
+    result = attacks.pgd(
+        subject.network,
+        images.to(subject.device),
+        labels.to(subject.device),
+        epsilon=epsilon,
+        step_size=2.5 * epsilon / PGD_STEPS,
+        steps=PGD_STEPS,
+        generator=torch.Generator().manual_seed(0),
+        progress=lambda taken: console.track(taken, f"model card: pgd, epsilon {epsilon:g}"),
+    )
+    return 1 - result.success.double().mean().item()
+
+
+def _card(subject: Subject, findings: dict[str, Any], use: str) -> str:
+    environment = Environment(  # for Markdown: nothing to escape
+        loader=PackageLoader("cnn_mnist.report"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    template = environment.get_template("model_card.md")
+    return template.render(found=findings, run=subject.run, recipe=subject.recipe, network=subject.network, use=use)

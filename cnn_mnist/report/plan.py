@@ -1,0 +1,119 @@
+"""Which sections a command asks for, and what each of them needs."""
+
+import importlib.util
+from typing import Any, NamedTuple
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from cnn_mnist.report.section import Needs
+
+SWEEP = "cnn_mnist.report.sections.sweep.seeds"
+ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+
+
+class Task(NamedTuple):
+    """A section to compute.
+
+    Attributes:
+        kind: `analysis`, `attacks` or `export`; also the folder of its files.
+        name: Its name on the command line, in the record and on the page.
+        node: What to instantiate: `_target_` and options.
+        is_alone: Nothing else is asked for.
+    """
+
+    kind: str
+    name: str
+    node: DictConfig
+    is_alone: bool
+
+    @property
+    def needs(self) -> Needs:
+        """What the section needs."""
+        found: Needs = getattr(get_object(self.node._target_), "needs", Needs())
+        return found
+
+    @property
+    def question(self) -> str:
+        """What it asks: the first line of its docstring."""
+        return (get_object(self.node._target_).__doc__ or "").strip().partition("\n")[0]
+
+    @property
+    def is_done_once(self) -> bool:
+        """Whether it is computed once, however many networks there are."""
+        return self.needs.other or self.kind == "export"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Its options, as plain values."""
+        values = OmegaConf.to_container(self.node, resolve=True)
+        assert isinstance(values, dict)
+        return {str(key): value for key, value in values.items() if not str(key).startswith("_")}
+
+
+def tasks(cfg: DictConfig, overrides: list[str]) -> list[Task]:
+    """The sections that are asked for and can be computed, in the order of the report.
+
+    That is everything, or what `analysis`, `attack` or `export` names; of a sweep, the one section about it.
+
+    Raises:
+        ValueError: The section that is named cannot use a picture, requires a package that is not installed, or a
+            second network.
+    """
+    if cfg.sweep is not None:
+        for key in ("ckpt_path", "against", "image", "export"):
+            if key in cfg and cfg[key] is not None:
+                raise ValueError(f"{key}= is about one network, and sweep= about many: leave one of them out")
+        return [Task("analysis", "seeds", OmegaConf.create({"_target_": SWEEP, "_partial_": True}), is_alone=True)]
+    named = {"analysis", "attack", "export"} & {override.partition("=")[0] for override in overrides}
+    found: list[Task] = []
+    if "analysis" in named or not named:
+        found += [Task("analysis", str(name), node, False) for name, node in analyses_of(cfg).items()]
+    if "attack" in named or not named:
+        found += [Task("attacks", name, node, False) for name, node in attacks_of(cfg).items()]
+    if "export" in cfg and cfg.export is not None:
+        if "onnx" in cfg.export._target_ and not all(map(importlib.util.find_spec, ONNX_PACKAGES)):
+            raise ValueError("export=onnx requires onnx and onnxruntime: pip install -e '.[export]'")
+        name = cfg.export._target_.rpartition(".")[2].partition("_")[0]
+        found.append(Task("export", name, cfg.export, False))
+    is_alone = len(found) == 1
+    for task in list(found):
+        if reason := _cannot_be_done(task, cfg):
+            if is_alone:
+                raise ValueError(reason)
+            if task.needs.package and cfg.image is None:
+                print(f"left out: {reason}")
+            found.remove(task)
+    if not found:
+        raise ValueError("nothing is left to do: every section was left out")
+    is_alone = len(found) == 1
+    return [task._replace(is_alone=is_alone) for task in found]
+
+
+def _cannot_be_done(task: Task, cfg: DictConfig) -> str:
+    """Why a section cannot be computed; empty where it can."""
+    what, needs = f"{task.kind.removesuffix('s')}={task.name}", task.needs
+    if task.kind == "analysis":
+        what = f"analysis={task.name}"
+    if needs.other and cfg.against is None:
+        return f"{what} needs two networks: set against= to another run"
+    if needs.package and importlib.util.find_spec(needs.package) is None:
+        return f"{what} requires {needs.package}: pip install {needs.package}"
+    if cfg.image is not None and not needs.picture:
+        return f"{what} cannot use a single picture: leave out image="
+    return ""
+
+
+def analyses_of(cfg: DictConfig) -> dict[str, DictConfig]:
+    """The analyses of a configuration, by name: the nodes at its top level that name a function."""
+    sections = ("data", "trainer", "attack", "export", "hydra")
+    nodes = {str(key): value for key, value in cfg.items() if key not in sections}
+    return {key: node for key, node in nodes.items() if isinstance(node, DictConfig) and "_target_" in node}
+
+
+def attacks_of(cfg: DictConfig) -> dict[str, DictConfig]:
+    """The attacks of a configuration, by name: one, or several below `attack`."""
+    if "attack" not in cfg or cfg.attack is None:
+        return {}
+    nodes = [cfg.attack] if "_target_" in cfg.attack else [node for node in cfg.attack.values()]
+    return {node._target_.rpartition(".")[2]: node for node in nodes if node is not None}

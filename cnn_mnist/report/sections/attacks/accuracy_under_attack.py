@@ -1,0 +1,186 @@
+"""Accuracy under attack: what every section about a standard attack measures."""
+
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cnn_mnist.attacks.result import AttackResult, predict
+from cnn_mnist.attacks.robustness import Masking, RobustAccuracy, gradient_masking, robust_accuracy
+from cnn_mnist.figures import adversarial as draw
+from cnn_mnist.report.section import Answer, Section, Table, of_attack
+from cnn_mnist.report.sections.attacks.common import NUM_SHOWN, attackable, not_counted, targets
+from cnn_mnist.report.subject import Subject
+
+EPSILONS = {"linf": (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4), "l2": (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0)}
+ONE_STEP: Mapping[str, Any] = MappingProxyType({"restarts": 1, "steps": 1, "step_size": None})
+NUM_PROBED = 200  # images on which signs of gradient masking are looked for
+
+Attack = Callable[[Tensor, Tensor, float], AttackResult]  # images, classes, epsilon
+
+
+def default_step_size(step_size: float | None, epsilon: float, steps: int) -> float:
+    """The given step size, or one with which the steps together cover 2.5 times the radius."""
+    return 2.5 * epsilon / steps if step_size is None else step_size
+
+
+def evaluate(
+    name: str,
+    subject: Subject,
+    attack: Attack,
+    epsilon: float,
+    *,
+    num_images: int,
+    target: int | None = None,
+    epsilons: Sequence[float] | None = None,
+    norm: str = "linf",
+    how: Mapping[str, Any] = ONE_STEP,
+) -> Section:
+    """The section of an attack on the test set: accuracy before and after, and accuracy against the budget.
+
+    Args:
+        name: The attack's name.
+        subject: The network and its test images.
+        attack: From images (N, 1, H, W), classes int64 (N,) and a budget to the result.
+        epsilon: The budget; infinite where the attack has none.
+        num_images: Test images attacked, evenly spaced over the test set.
+        target: Class aimed at; None: any wrong class.
+        epsilons: Budgets of the curve, without a target. None: eight; none: no curve.
+        norm: What the budget limits: `linf` or `l2`.
+        how: `restarts`, `steps` and `step_size` for the record; a step size of None: the attack chooses its own.
+    """
+    assert subject.test is not None
+    index = subject.test.evenly_spaced(num_images)
+    images, labels = subject.test[index]
+    left_out: dict[str, int] = {}
+    if target is not None:
+        aim = targets(target).expand(len(images))
+        kept, _, left_out = attackable(subject, images, labels, torch.arange(len(images)), aim)
+        images, labels = images[kept], labels[kept]
+    classes = labels if target is None else aim[: len(labels)]
+    clock = time.perf_counter()
+    there = images.to(subject.device), classes.to(subject.device)
+    result = attack(*there, epsilon).cpu()
+    seconds = time.perf_counter() - clock
+
+    first = torch.stack([(labels == c).nonzero()[0, 0] for c in labels.unique()])[:NUM_SHOWN]
+    figures = {
+        f"{name}/images": draw.sums(
+            images[first], labels[first], result.rows(first), f"A digit, what {name} adds, and their sum"
+        )
+    }
+    budget = (
+        "no pixel changed by more than {epsilon:g}" if norm == "linf" else "changes of an L2 norm up to {epsilon:g}"
+    )
+    within = f" ({budget})" if epsilon < float("inf") else ""
+    findings: dict[str, Any] = {**left_out}
+    if target is None:
+        findings |= _before_and_after(
+            predict(subject.network, images.to(subject.device)).argmax(1).cpu(), labels, result
+        )
+        says = (
+            "Without the attack, {accuracy_before:.1%} of {num_images} test images are classified correctly; under it"
+            f"{within}, {{accuracy_after:.1%}} are. It makes {{num_changed}} correct answers wrong."
+        )
+    else:
+        says = f"Under the attack{within}, {{success_rate:.1%}} of {{num_images}} images are classified as {{target}}."
+    question = f"How many digits does {name.upper().replace('DEEPFOOL', 'DeepFool')} change?"
+    part = Section(findings, [Answer(question, list(figures), [*not_counted(left_out), says])], {}, figures)
+    if target is None:
+        known = {epsilon: result}  # not computed again for the curve
+        budgets = sorted(EPSILONS[norm] if epsilons is None else epsilons)
+        if budgets:
+            found = robust_accuracy(
+                lambda budget: known.get(budget) or attack(*there, budget).cpu(),
+                labels,
+                budgets,
+            )
+            _add_curve(part, name, found, norm, subject.dataset, dict(how) | {"num_images": len(labels)})
+        if norm == "linf" and epsilon > 0:
+            _add_signs(part, subject, epsilon, how)
+    return of_attack(name, subject, images, labels, result, seconds, part)
+
+
+def _before_and_after(clean: Tensor, labels: Tensor, result: AttackResult) -> dict[str, Any]:
+    """Accuracy before and after an attack, and how many correct predictions it changed; classes int64 (N,)."""
+    was_right, is_right = clean == labels, ~result.success
+    return {
+        "accuracy_before": was_right.double().mean().item(),
+        "accuracy_after": is_right.double().mean().item(),
+        "num_changed": int((was_right & ~is_right).sum()),
+    }
+
+
+def _add_curve(part: Section, name: str, found: RobustAccuracy, norm: str, dataset: str, how: dict[str, Any]) -> None:
+    """Add the robust accuracy against the budget."""
+    part.figures[f"{name}/robustness"] = draw.robustness(
+        found, attack=name, norm=norm, num_images=how["num_images"], dataset=dataset
+    )
+    part.findings["robust_accuracy"] = {
+        "epsilon": found.epsilon.tolist(),
+        "robust_acc": found.accuracy.tolist(),
+        "robust_acc_by_class": found.by_class.tolist(),
+        "norm": norm,
+        **how,
+    }
+    last = len(found.epsilon) - 1
+    part.answers.append(
+        Answer(
+            "How does the accuracy fall with the strength of the attack?",
+            [f"{name}/robustness"],
+            [
+                "With the attack the accuracy on {robust_accuracy.num_images} test images goes from "
+                f"{{robust_accuracy.robust_acc.0:.1%}} at an epsilon of {{robust_accuracy.epsilon.0:g}} to "
+                f"{{robust_accuracy.robust_acc.{last}:.1%}} at {{robust_accuracy.epsilon.{last}:g}}."
+            ],
+            [
+                Table(
+                    "Accuracy under attack",
+                    ["epsilon", "accuracy"],
+                    [
+                        [f"{{robust_accuracy.epsilon.{k}:g}}", f"{{robust_accuracy.robust_acc.{k}:.1%}}"]
+                        for k in range(len(found.epsilon))
+                    ],
+                )
+            ],
+        )
+    )
+
+
+def _add_signs(part: Section, subject: Subject, epsilon: float, how: Mapping[str, Any]) -> None:
+    """Add the signs of gradient masking."""
+    steps = max(40, how["steps"])  # also for FGSM, whose single step says little
+    signs = _signs(subject, epsilon, default_step_size(how["step_size"], epsilon, steps), steps)
+    part.findings["gradient_masking"] = {
+        **signs._asdict(),
+        "signs": signs.warnings,
+        "num_images": NUM_PROBED,
+    }
+    says = [f"A sign of gradient masking: {words.replace('{', '{gradient_masking.')}." for words in signs.signs]
+    if not says:
+        says = [
+            "No gradient masking detected on {gradient_masking.num_images} images: one step leaves "
+            "{gradient_masking.one_step:.1%} right, {gradient_masking.steps} steps {gradient_masking.many_steps:.1%}, "
+            "random signs {gradient_masking.random:.1%}, and a budget of the whole range {gradient_masking.huge:.1%}."
+        ]
+    part.answers.append(Answer("Is the gradient masked?", [], says))
+
+
+@functools.lru_cache(maxsize=4)
+def _signs(subject: Subject, epsilon: float, step_size: float, steps: int) -> Masking:
+    """Computed once for all attacks."""
+    assert subject.test is not None
+    images, labels = subject.test[subject.test.evenly_spaced(NUM_PROBED)]
+    return gradient_masking(
+        subject.network,
+        images.to(subject.device),
+        labels.to(subject.device),
+        epsilon=epsilon,
+        step_size=step_size,
+        steps=steps,
+        generator=torch.Generator().manual_seed(0),
+    )

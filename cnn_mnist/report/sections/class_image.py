@@ -1,0 +1,89 @@
+"""Class images: activation maximisation of a class, a channel or a neuron (the lab's first optional part)."""
+
+from typing import Annotated, Any, Literal
+
+import torch
+
+from cnn_mnist.analysis import class_image as ascend
+from cnn_mnist.cli import console
+from cnn_mnist.data.batches import NUM_CLASSES
+from cnn_mnist.figures import anatomy as draw
+from cnn_mnist.figures.canvas import cost_curves
+from cnn_mnist.options import Count, NonNegative, Place, Positive, Seed, number
+from cnn_mnist.report.section import Answer, Section, needs
+from cnn_mnist.report.subject import Subject
+
+
+@needs(data=False)
+def class_image(
+    subject: Subject,
+    *,
+    layer: Literal[None, "conv1", "conv2"],
+    neuron: Place | None,
+    num_images: Annotated[int, number(int, 1, 100)],
+    steps: Count,
+    step_size: Positive,
+    penalty: NonNegative,
+    seed: Seed,
+) -> Section:
+    """Which image maximises the activation of a class, a channel or a neuron?
+
+    Args:
+        subject: The network.
+        layer: None for the classes, or the layer whose channels are looked at.
+        neuron: With a layer: (row, column) of one neuron in each channel, instead of the whole channel.
+        num_images: Images per class: the first from a blank image, the others from faint noise.
+        steps: Steps of gradient ascent.
+        step_size: L2 norm of a step.
+        penalty: Weight of the squared L2 norm of the image.
+        seed: Random seed of the noise.
+
+    Raises:
+        ValueError: A neuron without a layer, or one outside of its map.
+    """
+    if layer is None and neuron is not None:
+        raise ValueError(f"class_image.neuron={neuron} needs a layer: set class_image.layer to conv1 or conv2")
+    network, device = subject.network, subject.device
+    num_units = NUM_CLASSES if layer is None else getattr(network, layer).out_channels
+    target = torch.arange(num_units, device=device).repeat(num_images if layer is None else 1)
+    if layer is None:
+        objective = ascend.class_logit(network, target)
+    elif neuron is None:
+        objective = ascend.channel(network, layer, target)
+    else:
+        objective = ascend.neuron(network, layer, target, (neuron[0], neuron[1]))
+    start = 0.1 * torch.rand(len(target), 1, 28, 28, generator=torch.Generator().manual_seed(seed)).to(device)
+    start[:num_units] = 0
+    try:
+        found = ascend.maximise(
+            network,
+            objective,
+            start,
+            steps=steps,
+            step_size=step_size,
+            penalty=penalty,
+            progress=lambda taken: console.track(taken, "class images"),
+        )
+    except ValueError as error:
+        raise ValueError(f"{error}: set class_image.neuron" if neuron else str(error)) from error
+    with torch.no_grad():
+        probability = network(found.images).softmax(1).cpu()
+    confidence = probability[torch.arange(len(target)), target.cpu()] if layer is None else None
+    noun = "class" if layer is None else f"{layer} channel"
+    names = [f"{noun} {unit}" if layer is None else str(unit) for unit in target.tolist()]
+    stem = "classes" if layer is None else f"{layer}{'' if neuron is None else f'_neuron_{neuron[0]}_{neuron[1]}'}"
+    figures = {f"class_image/{stem}": draw.class_images(found, names, f"What each {noun} answers to most", confidence)}
+    rises = (found.cost[-1] > found.cost[0]).double().mean().item()
+    findings: dict[str, Any] = {"unit": noun, "num_images": len(target), "steps": steps, "cost_rises_share": rises}
+    says = ["After {steps} steps the cost is higher than it began for {cost_rises_share:.0%} of {num_images} images."]
+    if confidence is None:
+        mean = found.cost.mean(1, keepdim=True)
+        figures[f"class_image/{stem}_cost"] = cost_curves(mean, [f"mean of {num_units} channels"], "cost")
+    else:
+        curves = [f"class {label}" for label in range(NUM_CLASSES)]
+        figures["class_image/cost"] = cost_curves(found.cost[:, :num_units], curves, "logit - penalty")
+        findings["mean_confidence"] = confidence.mean().item()
+        says.append("The network takes them for their class with p = {mean_confidence:.3f} on average.")
+    tensors = {"target": target.cpu(), "images": found.images.cpu(), "cost": found.cost.cpu()}
+    question = f"What does each {noun.replace('class', 'class of the network')} answer to most?"
+    return Section(findings, [Answer(question, list(figures), says)], {stem: tensors}, figures)

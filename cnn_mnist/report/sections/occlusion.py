@@ -1,0 +1,124 @@
+"""Occlusion: which parts of the image the prediction depends on (lab report, section 3.2.3)."""
+
+import functools
+import math
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor
+
+from cnn_mnist.analysis.occlusion import OcclusionMap, Resistance, occlusion_map
+from cnn_mnist.analysis.occlusion import resistance as look_at_resistance
+from cnn_mnist.cli import console
+from cnn_mnist.data.batches import EVAL_BATCH_SIZE
+from cnn_mnist.figures import occlusion as draw_occlusion
+from cnn_mnist.network import CNN
+from cnn_mnist.options import Fraction, Pixels, number
+from cnn_mnist.report.section import Answer, Section, needs
+from cnn_mnist.report.subject import Subject
+
+
+@needs(picture=True, sample=True)
+def occlusion(
+    subject: Subject, *, window: Pixels, stride: Pixels, fill: Fraction, num_images: Annotated[int, number(int, 2)]
+) -> Section:
+    """Which parts of a digit does the prediction depend on, which digits resist, and what do the others become?
+
+    Args:
+        subject: The network and its images.
+        window: Height and width of the patch in pixels.
+        stride: Pixels from one position to the next.
+        fill: Grey value of the patch: 0 is empty paper, 1 is ink.
+        num_images: Test images for the statistics, evenly spaced over the test set.
+    """
+    maps = maps_of(subject, window, stride, fill)
+    of = "true" if subject.test is not None else "predicted"
+    figures = {
+        "occlusion/probability": draw_occlusion.probability_maps(subject.images, subject.labels, maps, of=of),
+        "occlusion/predicted": draw_occlusion.predicted_maps(subject.images, subject.labels, maps, of=of),
+    }
+    tensors = {"occlusion": _saved(maps, subject.indices, subject.labels)}
+    findings: dict[str, Any] = {"window": window, "stride": stride, "fill": fill}
+    if subject.test is None:
+        answers = [Answer("Which parts of the image does the prediction depend on?", list(figures), [])]
+        return Section(findings, answers, tensors, figures)
+
+    chosen = subject.test.evenly_spaced(num_images)
+    images, labels = subject.test[chosen]
+    there = images.to(subject.device), labels.to(subject.device)
+    whole = _in_batches(subject.network, *there, window=window, stride=stride, fill=fill)
+    found = look_at_resistance(whole, images, labels, subject.probability[chosen].argmax(1))
+    figures["occlusion/resistance"] = draw_occlusion.resistance(found)
+    tensors["test_images"] = _saved(whole, chosen, labels)
+    findings |= _resistance_findings(found)
+    return Section(findings, _resistance_answers(findings), tensors, figures)
+
+
+def _resistance_findings(found: Resistance) -> dict[str, Any]:
+    changed = found.confusion.clone().fill_diagonal_(0)
+    return {
+        "num_images": int(found.num_images.sum()),
+        "resistant_share": (found.num_resistant.sum() / found.num_images.sum()).item(),
+        "resistant_share_by_class": (found.num_resistant / found.num_images.clamp_min(1)).tolist(),
+        "drop_on_ink": found.drop_on_ink,
+        "drop_on_paper": found.drop_on_paper,
+        "drop_ratio": found.drop_on_ink / found.drop_on_paper if found.drop_on_paper > 1e-4 else math.nan,
+        "becomes": {
+            str(label): [int(other) for other in row.argsort(descending=True)[:2] if row[other] > 0]
+            for label, row in enumerate(changed)
+        },
+        "taken_for": found.confusion.tolist(),
+        "same_digit_difference": found.same_digit,
+        "other_digit_difference": found.other_digit,
+    }
+
+
+def _resistance_answers(findings: dict[str, Any]) -> list[Answer]:
+    drops = (
+        "The true class loses {drop_on_ink:.3f} of its probability on average where the patch touches ink, and "
+        "{drop_on_paper:.3f} where it covers empty paper alone"
+    )
+    drops += ": {drop_ratio:.1f} times as much." if math.isfinite(findings["drop_ratio"]) else "."
+    nine = "An occluded nine is most often misclassified as {becomes.9}."
+    if not findings["becomes"]["9"]:
+        nine = "An occluded nine is never misclassified."
+    resists = [
+        "Of {num_images} digits that are classified correctly without a patch, {resistant_share:.1%} are classified "
+        "correctly at every position of a patch of {window} x {window} pixels, grey {fill:g}."
+    ]
+    if math.isfinite(findings["same_digit_difference"]):
+        resists.append(
+            "It depends on the image: maps of one digit differ by {same_digit_difference:.3f} from image to image, "
+            "those of different digits by {other_digit_difference:.3f}."
+        )
+    return [
+        Answer("How much more does ink matter than background?", ["occlusion/probability"], [drops]),
+        Answer("What does an occluded digit become?", ["occlusion/predicted"], [nine]),
+        Answer("How many digits resist occlusion?", ["occlusion/resistance"], resists),
+    ]
+
+
+@functools.lru_cache(maxsize=4)
+def maps_of(subject: Subject, window: int, stride: int, fill: float) -> OcclusionMap:
+    """The maps of the subject's few images; computed once for all sections."""
+    return _in_batches(subject.network, *subject.on_device(), window=window, stride=stride, fill=fill)
+
+
+def _in_batches(network: CNN, images: Tensor, labels: Tensor, *, window: int, stride: int, fill: float) -> OcclusionMap:
+    """The maps of many images on the network's device, batch by batch; returned on the CPU."""
+    batches = console.track(torch.arange(len(images)).split(EVAL_BATCH_SIZE), "occlusion")
+    parts = [
+        occlusion_map(network, images[index], labels[index], window=window, stride=stride, fill=fill).cpu()
+        for index in batches
+    ]
+    return parts[0]._replace(
+        probability=torch.cat([part.probability for part in parts]),
+        predicted=torch.cat([part.predicted for part in parts]),
+        clean=torch.cat([part.clean for part in parts]),
+    )
+
+
+def _saved(maps: OcclusionMap, indices: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    numbers = {name: torch.tensor(getattr(maps, name)) for name in ("window", "stride", "fill")}
+    fields = {name: getattr(maps, name) for name in ("probability", "predicted", "clean")}
+    return {"indices": indices, "labels": labels, **fields, **numbers}

@@ -1,0 +1,105 @@
+"""Predictions: accuracy, confusion matrix and confident mistakes on the test set (lab report, section 3.1)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
+
+from cnn_mnist.data.batches import NUM_CLASSES
+from cnn_mnist.figures import training as draw
+from cnn_mnist.published import LAB_RECIPE, LAB_REPORT
+from cnn_mnist.report.section import Answer, Section
+from cnn_mnist.report.subject import Subject, differences, in_words
+
+NUM_PREDICTIONS = 24
+NUM_MISTAKES = 24
+SURE = 0.9  # probability from which a mistake counts as confident
+
+
+def predictions(subject: Subject) -> Section:
+    """How well does it do on the test set, which classes are hard, and which mistakes is it sure of?"""
+    assert subject.test is not None
+    labels, probability = subject.test.labels, subject.probability
+    confidence, predicted = probability.max(1)
+    counts = multiclass_confusion_matrix(predicted, labels, NUM_CLASSES)
+    is_wrong = predicted != labels
+    wrong = is_wrong.nonzero()[:, 0]
+    worst = wrong[confidence[wrong].argsort(descending=True)][:NUM_MISTAKES]
+    by_class = counts.diag() / counts.sum(1).clamp_min(1)
+    mistakes = counts.clone().fill_diagonal_(0)
+    label, mistaken_for = divmod(int(mistakes.argmax()), NUM_CLASSES)
+    error = multiclass_calibration_error(probability, labels, NUM_CLASSES, n_bins=15)
+    findings: dict[str, Any] = {
+        "num_images": len(labels),
+        "num_right": int((~is_wrong).sum()),
+        "num_wrong": len(wrong),
+        "accuracy": (~is_wrong).double().mean().item(),
+        "accuracy_by_class": by_class.tolist(),
+        "hardest_class": int(by_class.argmin()),
+        "hardest_class_accuracy": by_class.min().item(),
+        "most_common_mistake": {"label": label, "predicted": mistaken_for, "count": int(mistakes.max())},
+        "calibration_error": error.item(),
+        "sure_from": SURE,
+        "num_sure_mistakes": int((confidence[wrong] >= SURE).sum()),
+        "mistakes": [
+            {"index": i, "label": a, "predicted": b, "confidence": p}
+            for i, a, b, p in _rows(worst, labels[worst], predicted[worst], confidence[worst])
+        ],
+        "confusion_matrix": counts.tolist(),
+    }
+    drawn = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))[:NUM_PREDICTIONS]
+    figures = {
+        "predictions/random": draw.predictions(subject.test[drawn].images, labels[drawn], probability[drawn]),
+        "predictions/confusion_matrix": draw.confusion_matrix(counts, f"{len(labels):,} test images"),
+    }
+    says = [
+        "{num_right} of {num_images} test images are classified correctly: {accuracy:.2%}. Its confidence is off by "
+        "{calibration_error:.2%} on average (expected calibration error)."
+    ]
+    if subject.dataset == "mnist":
+        findings["lab_report"] = LAB_REPORT[subject.network.batchnorm]
+        findings["differs_from_lab_report"] = differences(subject.recipe, LAB_RECIPE)
+        says.append(_beside_the_lab_report(findings["differs_from_lab_report"]))
+    answers = [Answer("How well does it do?", ["predictions/random"], says)]
+    if len(wrong):
+        figures["predictions/mistakes"] = draw.predictions(
+            subject.test[worst].images, labels[worst], probability[worst]
+        )
+        answers += [
+            Answer(
+                "Which mistakes are the most confident?",
+                ["predictions/mistakes"],
+                ["Of {num_wrong} mistakes, {num_sure_mistakes} have a confidence of at least {sure_from:.1f}."],
+            ),
+            Answer(
+                "Which classes are hard?",
+                ["predictions/confusion_matrix"],
+                [
+                    "The hardest class is {hardest_class}, with an accuracy of {hardest_class_accuracy:.1%}. The most "
+                    "common mistake is a {most_common_mistake.label} misclassified as a "
+                    "{most_common_mistake.predicted}, {most_common_mistake.count} times."
+                ],
+            ),
+        ]
+    tensors = {
+        "predictions": {"labels": labels, "probability": probability, "confusion_matrix": counts, "random": drawn}
+    }
+    return Section(findings, answers, tensors, figures)
+
+
+def _beside_the_lab_report(differing: list[dict[str, Any]]) -> str:
+    """The report's figure, or why it cannot be compared."""
+    if not differing:
+        return (
+            "The lab report had {lab_report.accuracy:.2%} with the same layers and the same training, which took "
+            "{lab_report.fit_seconds} s on another machine."
+        )
+    return (
+        "The lab report's {lab_report.accuracy:.2%} is not comparable: this training and the report's differ in "
+        f"{in_words(differing, 'differs_from_lab_report')}."
+    )
+
+
+def _rows(*columns: Tensor) -> list[tuple[Any, ...]]:
+    return list(zip(*(column.tolist() for column in columns), strict=True))

@@ -1,0 +1,54 @@
+"""Saliency: integrated gradients and Grad-CAM beside occlusion."""
+
+import math
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.regression import spearman_corrcoef
+
+from cnn_mnist.analysis.occlusion import mean_drop
+from cnn_mnist.analysis.saliency import saliency as look_at_saliency
+from cnn_mnist.figures import anatomy as draw
+from cnn_mnist.options import Count, Fraction, Pixels
+from cnn_mnist.report.section import Answer, Section, needs
+from cnn_mnist.report.sections.occlusion import maps_of
+from cnn_mnist.report.subject import Subject
+
+
+@needs(picture=True, package="captum")
+def saliency(subject: Subject, *, window: Pixels, stride: Pixels, fill: Fraction, steps: Count) -> Section:
+    """Do integrated gradients and Grad-CAM highlight the same pixels as occlusion?
+
+    Args:
+        subject: The network and its images.
+        window: Height and width of the occluding patch in pixels.
+        stride: Pixels from one position to the next.
+        fill: Grey value of the patch.
+        steps: Points on the path from the blank image, for integrated gradients.
+    """
+    images, labels = subject.on_device()
+    drop = mean_drop(maps_of(subject, window, stride, fill))
+    found = look_at_saliency(subject.network, images, labels, steps=steps)
+    figures = {"saliency/maps": draw.saliency(subject.images, drop, found, subject.labels)}
+
+    def agreement(one: Tensor, other: Tensor) -> float:
+        """The mean over the images of which neither map is constant."""
+        pairs = zip(one.flatten(1).float(), other.flatten(1).float(), strict=True)
+        covered = [(a[a.isfinite()], b[a.isfinite()]) for a, b in pairs]
+        varied = [spearman_corrcoef(a, b) for a, b in covered if a.min() < a.max() and b.min() < b.max()]
+        return torch.stack(varied).mean().item() if varied else math.nan
+
+    findings = {
+        "num_images": len(images),
+        "rank_correlation_occlusion_integrated_gradients": agreement(drop, found.integrated_gradients.cpu()),
+        "rank_correlation_occlusion_grad_cam": agreement(drop, found.grad_cam.cpu()),
+        "completeness_error": found.completeness.abs().max().item(),
+    }
+    says = [
+        "Over {num_images} images, occlusion's mean drop has a rank correlation of "
+        "{rank_correlation_occlusion_integrated_gradients:.2f} with integrated gradients and of "
+        "{rank_correlation_occlusion_grad_cam:.2f} with Grad-CAM (where neither is constant)."
+    ]
+    answers = [Answer("Do other explanations point where occlusion does?", list(figures), says)]
+    tensors = {"indices": subject.indices, "mean_drop": drop, **{k: v.cpu() for k, v in found._asdict().items()}}
+    return Section(findings, answers, {"saliency": tensors}, figures)

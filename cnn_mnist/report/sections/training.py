@@ -1,0 +1,103 @@
+"""Training: the data, the layers and the curves (lab report, section 3.1)."""
+
+from typing import Any
+
+from cnn_mnist.analysis.architecture import Layer, architecture, total
+from cnn_mnist.figures import training as draw
+from cnn_mnist.report.section import Answer, Section, Table
+from cnn_mnist.report.subject import Subject
+from cnn_mnist.runs.csv_logger import read_curves
+
+NUM_SAMPLES = 60  # training images in the report's figure of samples
+ON_RECORD = (
+    "recipe",
+    "overrides",
+    "seed",
+    "batchnorm",
+    "epochs",
+    "num_train",
+    "num_val",
+    "fit_seconds",
+    "train_images_per_second",
+)
+
+
+def training(subject: Subject) -> Section:
+    """What was the network trained on, what is it made of, and how did it learn?"""
+    layers = architecture(subject.network)
+    findings: dict[str, Any] = {
+        **{key: subject.run[key] for key in ON_RECORD if key in subject.run},
+        "recipe_options": subject.recipe,
+        **_sizes(layers),
+    }
+    figures, tensors = {}, {}
+    answers = []
+    if subject.train is not None:
+        images, labels = subject.train[:NUM_SAMPLES]
+        figures["training/samples"] = draw.sample_grid(images, labels)
+        tensors["samples"] = {"images": images, "labels": labels}
+        answers.append(Answer("What does it learn from?", ["training/samples"], []))
+    answers.append(_architecture_answer(layers))
+    curves = read_curves(subject.folder / "metrics.csv")
+    says = ["There is no record of the training beside this checkpoint: neither its curves nor its times are known."]
+    tables: list[Table] = []
+    if "fit_seconds" in findings:
+        says = [
+            "{epochs} epochs over {num_train} training images took {fit_seconds:.0f} s, {train_images_per_second:.0f} "
+            "images a second."
+        ]
+    if curves:
+        findings["curves"] = curves
+        figures["training/curves"] = draw.curves(curves)
+        measured = [name for name in curves if name != "epoch"]
+        rows = [
+            [f"{{curves.epoch.{k}}}", *(f"{{curves.{name}.{k}:{_digits(name)}}}" for name in measured)]
+            for k in range(len(curves["epoch"]))
+        ]
+        tables.append(Table("After each epoch", ["epoch", *measured], rows))
+    answers.append(Answer("How did it learn?", [tag for tag in figures if tag == "training/curves"], says, tables))
+    return Section(findings, answers, tensors, figures)
+
+
+def _sizes(layers: list[Layer]) -> dict[str, Any]:
+    """The table of layers, and the shares of the kinds of layer."""
+    everything = total(layers)
+    sizes: dict[str, Any] = {**everything._asdict(), "architecture": [layer._asdict() for layer in layers]}
+    for row, layer in zip(sizes["architecture"], layers, strict=True):
+        row["input"], row["output"] = list(layer.input), list(layer.output)
+        if layer.num_neurons:
+            row["parameters_per_neuron"] = layer.num_parameters / layer.num_neurons
+    for kind in ("conv", "fc", "norm"):
+        part = total(layers, kind)
+        sizes[kind] = {
+            **part._asdict(),
+            "parameter_share": part.num_parameters / everything.num_parameters,
+            "neuron_share": part.num_neurons / everything.num_neurons,
+        }
+    return sizes
+
+
+def _architecture_answer(layers: list[Layer]) -> Answer:
+    rows = []
+    for k, layer in enumerate(layers):
+        shapes = [
+            " x ".join(f"{{architecture.{k}.{side}.{d}:d}}" for d in range(len(getattr(layer, side))))
+            for side in ("input", "output")
+        ]
+        counts = [f"{{architecture.{k}.{name}:,}}" for name in ("num_parameters", "num_neurons")]
+        each = f"{{architecture.{k}.parameters_per_neuron:,.2f}}" if layer.num_neurons else ""
+        rows.append([layer.name, *shapes, *counts, each])
+    rows.append(["all", "", "", "{num_parameters:,}", "{num_neurons:,}", ""])
+    says = [
+        "Of {num_parameters:,} parameters, {conv.parameter_share:.2%} are in the convolutions and "
+        "{fc.parameter_share:.2%} in the fully connected layers; of {num_neurons:,} neurons, {conv.neuron_share:.2%} "
+        "and {fc.neuron_share:.2%}."
+    ]
+    if total(layers, "norm").num_parameters:
+        says.append("Batch normalisation has {norm.num_parameters:,} parameters.")
+    columns = ["layer", "input", "output", "parameters", "neurons", "parameters per neuron"]
+    return Answer("What is it made of?", [], says, [Table("Layers", columns, rows)])
+
+
+def _digits(name: str) -> str:
+    return ".2%" if name.endswith("acc") else ".4f"

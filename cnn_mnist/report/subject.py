@@ -1,0 +1,278 @@
+"""The subject of an analysis: a trained network, its data, and a few images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from torch import Tensor
+
+from cnn_mnist.analysis.nearest import nearest
+from cnn_mnist.data import picture
+from cnn_mnist.data.batches import EVAL_BATCH_SIZE, Images
+from cnn_mnist.data.datamodule import DataModule
+from cnn_mnist.network import CNN
+from cnn_mnist.runs import checkpoint, locate
+from cnn_mnist.runs.files import read_json, shown
+
+OTHER = "other"  # folder and key of the second network's findings
+HAVE_AN_EFFECT = ("data.dataset", "data.root", *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes")))
+NUM_REAL = 1000  # test digits that give the usual distance to the training images
+
+
+@dataclass(eq=False)
+class Subject:
+    """A network in eval mode, on its device, and a few images on the CPU.
+
+    Attributes:
+        network: The network.
+        checkpoint: Its file.
+        dataset: The data set of the images, or `picture`.
+        images: (B, 1, 28, 28) in [0, 1].
+        labels: The classes to explain, int64 (B,): the true ones, or the predicted one of a picture.
+        indices: Indices in the test set, int64 (B,); -1 for a picture.
+        test: The whole test set; None for a picture of the user's own, or where no data are needed.
+        train: The training set; None where `test` is.
+        other: The subject it is compared with, which has the same images; or None.
+        run: The training run's results.json; empty if the checkpoint is not in a run's folder.
+        recipe: The arguments of its LightningModule and data module, from the checkpoint.
+    """
+
+    network: CNN
+    checkpoint: Path
+    dataset: str
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    test: Images | None
+    train: Images | None = None
+    other: "Subject | None" = None
+    run: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of its run."""
+        return self.checkpoint.parent.parent
+
+    @property
+    def name(self) -> str:
+        """The name of the folder of its analyses: of its run, or else of its file."""
+        file = self.checkpoint.resolve()
+        run = file.parent.parent
+        return f"{run.parent.name}_{run.name}" if file.parent.name == "checkpoints" else file.stem
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The first entries of the record of an analysis."""
+        names = [self.name] if self.other is None else [name_of(self, self.other), name_of(self.other, self)]
+        return {
+            "title": " and ".join(names),
+            "names": names,
+            **self._place,
+            "dataset": self.dataset,
+            "images": self.indices.tolist(),
+            "labels": self.labels.tolist(),
+            **({} if self.test is None else {"num_test_images": len(self.test)}),
+            **({} if self.other is None else {"against_checkpoint": self.other._place["checkpoint"]}),
+            **({} if self.other is None else {OTHER: self.other._place}),
+        }
+
+    @property
+    def _place(self) -> dict[str, str]:
+        """The path of its checkpoint, absolute and as shown."""
+        file = self.checkpoint.resolve()
+        return {"checkpoint": str(file), "network": shown(file)}
+
+    @cached_property
+    def probability(self) -> Tensor:
+        """Probability of each class for each test image, (N, 10), on the CPU."""
+        assert self.test is not None
+        with torch.no_grad():
+            batches = (
+                self.network(self.test[index].images.to(self.device)).softmax(1).cpu()
+                for index in torch.arange(len(self.test)).split(EVAL_BATCH_SIZE)
+            )
+            return torch.cat(list(batches))
+
+    @cached_property
+    def usual_distance(self) -> Tensor:
+        """L2 distance of test digits to the nearest training image, (M,)."""
+        assert self.train is not None
+        assert self.test is not None
+        real = self.test[self.test.evenly_spaced(NUM_REAL)].images
+        return nearest(real.to(self.device), self.train[:].images.to(self.device))[0].cpu()
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the network."""
+        return self.network.fc1.weight.device
+
+    def on_device(self) -> tuple[Tensor, Tensor]:
+        """Images and labels on the network's device."""
+        return self.images.to(self.device), self.labels.to(self.device)
+
+
+def differences(first: dict[str, Any], second: dict[str, Any]) -> list[dict[str, Any]]:
+    """The options in which two trainings differ, of those recorded for both: `key`, `first` and `second`."""
+
+    def written(value: Any) -> Any:
+        return "none" if value is None else value
+
+    return [
+        {"key": key, "first": written(value), "second": written(second[key])}
+        for key, value in first.items()
+        if key in second and value != second[key]
+    ]
+
+
+def in_words(differing: Sequence[dict[str, Any]], key: str) -> str:
+    """The differences as a clause for `report.prose`; `key` is their key in the findings."""
+    places = (f"{key}.{k}" for k in range(len(differing)))
+    return ", ".join(f"{{{at}.key}} ({{{at}.first}} and {{{at}.second}})" for at in places)
+
+
+def name_of(side: Subject, other: Subject) -> str:
+    """What distinguishes a network from another: recipe, batch normalisation, another option, or its folder."""
+    names = []
+    recipe = side.run.get("recipe")
+    if recipe is not None and other.run.get("recipe") not in (None, recipe):
+        names.append(f"experiment {recipe}")
+    if side.network.batchnorm != other.network.batchnorm:
+        names.append("the network with batch norm" if side.network.batchnorm else "the network without batch norm")
+    if not names:
+        names = [f"{one['key']} {one['first']}" for one in differences(side.recipe, other.recipe)]
+    return ", ".join(names) or side.folder.name
+
+
+def choose(cfg: DictConfig, overrides: list[str], *, needs_data: bool = True) -> list[Subject]:
+    """The network that `ckpt_path` names, or the newest, with the images that `images` or `image` name.
+
+    With `against` there are two, each the other's `other`. Data set and folder are those of the run, unless the command
+    line names others, and are written into `cfg`. Without `needs_data` no data set is read.
+
+    Raises:
+        FileNotFoundError: There is no such run, checkpoint or picture.
+        ValueError: The checkpoint or the picture is of another kind, an index is out of range, two networks cannot be
+            compared, or an option has no effect on an analysis.
+    """
+    _refuse_what_has_no_effect(overrides)
+    is_newest = cfg.ckpt_path in (None, locate.LAST)
+    file = locate.newest() if is_newest else locate.find(cfg.ckpt_path, prefer_best=True)
+    print(f"{'newest run: ' if is_newest else ''}{file}")
+    own = picture.read(cfg.image) if cfg.image is not None else None
+    cfg.ckpt_path = str(file)
+    device = _device(cfg.trainer.accelerator)
+    first = _of_checkpoint(file, device)
+    second = None if cfg.against is None else _other(cfg.against, first)
+    if own is None:
+        _settle_data(cfg, overrides, file, first.recipe.get("dataset"))
+        _look_at_data(cfg, first, needs_images=needs_data)
+    else:
+        _look_at_picture(first, own, cfg.image)
+    if second is None:
+        return [first]
+    for attribute in ("dataset", "images", "labels", "indices", "test", "train"):
+        setattr(second, attribute, getattr(first, attribute))
+    first.other, second.other = second, first
+    return [first, second]
+
+
+def _of_checkpoint(file: Path, device: torch.device) -> Subject:
+    """A network with its record, without images."""
+    content = checkpoint.read(file)
+    run = read_json(file.parent.parent / "results.json")
+    nothing = torch.empty(0, dtype=torch.long)
+    return Subject(
+        network=checkpoint.network_of(content, file).to(device),
+        checkpoint=file,
+        dataset="",
+        images=torch.empty(0, 1, 28, 28),
+        labels=nothing,
+        indices=nothing,
+        test=None,
+        run=run,
+        recipe={
+            **content["hyper_parameters"],
+            **content.get("datamodule_hyper_parameters", {}),
+            "epochs": run.get("epochs", content["epoch"] + 1),  # of the training, whichever epoch a hold-out chose
+        },
+    )
+
+
+def _refuse_what_has_no_effect(overrides: list[str]) -> None:
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        if key.startswith(("data.", "trainer.")) and key not in HAVE_AN_EFFECT:
+            raise ValueError(f"{key} has no effect on an analysis: leave it out")
+
+
+def _look_at_picture(subject: Subject, own: picture.Picture, name: str) -> None:
+    """Classify a picture, print how it was read, and choose the predicted class for explanation."""
+    with torch.no_grad():
+        probability = subject.network(own.image.to(subject.device)).softmax(1)[0].cpu()
+    first, second = probability.topk(2).indices.tolist()
+    print(*(f"{name}: {note}" for note in own.notes), sep="\n")
+    print(f"predicted {first} (p {probability[first]:.3f}), then {second} (p {probability[second]:.3f})")
+    subject.dataset, subject.images = "picture", own.image
+    subject.labels, subject.indices = torch.tensor([first]), torch.tensor([-1])
+
+
+def _look_at_data(cfg: DictConfig, subject: Subject, *, needs_images: bool) -> None:
+    """Read the data set and choose the images, if they are needed."""
+    subject.dataset = cfg.data.dataset
+    if not needs_images:
+        return
+    data = DataModule(cfg.data.dataset, cfg.data.root, fallback=None).ready()
+    subject.dataset, subject.test, subject.train = data.dataset, data.test, data.train
+    subject.indices = _indices(cfg.images, data.test)
+    subject.images, subject.labels = data.test[subject.indices]
+
+
+def _other(path: str, first: Subject) -> Subject:
+    """The network to compare with.
+
+    Raises:
+        FileNotFoundError: It does not exist.
+        ValueError: It is not a checkpoint, or of another architecture or data set.
+    """
+    other = _of_checkpoint(locate.find(path, prefer_best=True, key="against"), first.device)
+    if other.network.kernel_size != first.network.kernel_size:
+        sizes = " and ".join(f"{side.network.kernel_size}x{side.network.kernel_size}" for side in (first, other))
+        raise ValueError(f"the two networks have filters of {sizes}, which cannot be set side by side: set against=")
+    asked, theirs = first.recipe.get("dataset"), other.recipe.get("dataset")
+    if None not in (asked, theirs) and asked != theirs:
+        raise ValueError(f"one network was trained on {asked}, the other on {theirs}: set against= to one on {asked}")
+    return other
+
+
+def _device(accelerator: str) -> torch.device:
+    if accelerator == "cpu":
+        return torch.device("cpu")
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
+def _settle_data(cfg: DictConfig, overrides: list[str], file: Path, dataset: str | None) -> None:
+    """Put the run's own data set and folder into `cfg` where the command line names no others."""
+    given = {override.partition("=")[0] for override in overrides}
+    record = file.parent.parent / "config.yaml"
+    own = OmegaConf.load(record) if record.is_file() else OmegaConf.create()
+    root = OmegaConf.select(own, "data.root")
+    if dataset is not None and not given & {"data", "data.dataset"}:
+        cfg.data.dataset = dataset
+    if root is not None and "data.root" not in given:
+        cfg.data.root = root
+
+
+def _indices(images: int | ListConfig, test: Images) -> Tensor:
+    if isinstance(images, int):
+        if images > len(test):
+            raise ValueError(f"there are {len(test):,} test images, not {images:,}: set images=...")
+        return test.of_each_class(images)
+    indices = torch.tensor(list(images))
+    if indices.max() >= len(test):
+        raise ValueError(f"test images have the indices 0..{len(test) - 1:,}, got {indices.max():,}: set images=...")
+    return indices

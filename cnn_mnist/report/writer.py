@@ -1,0 +1,203 @@
+"""Writes what an analysis found: figures, tensors, findings and the page, section by section."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import rich.box
+import rich.table
+import torch
+from omegaconf import DictConfig
+from PIL import Image
+from rich.console import Console
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from cnn_mnist.cli import console
+from cnn_mnist.figures.canvas import to_pixels
+from cnn_mnist.report import page
+from cnn_mnist.report.plan import Task
+from cnn_mnist.report.prose import plain
+from cnn_mnist.report.section import Section, Table
+from cnn_mnist.report.subject import OTHER
+from cnn_mnist.runs import files, record
+
+LOG_WIDTH = 140  # columns of a table, where there is no terminal
+
+
+class About(Protocol):
+    """The subject of an analysis: a network, a sweep or a search.
+
+    `name`: folder of its analyses. `facts`: first entries of the record. `device`: where it is computed.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def facts(self) -> dict[str, Any]: ...  # noqa: D102
+    @property
+    def device(self) -> torch.device: ...  # noqa: D102
+
+
+class Incomplete(ValueError):
+    """Some sections failed; the others are complete."""
+
+
+class Findings:
+    """The record of one command, written section by section.
+
+    Below the folder: `analysis/<section>/` and `attacks/<name>/` with figures (.png), tensors (.npz) and findings.json,
+    the same below `other/` for a second network, TensorBoard events with the same pictures, and at the end
+    `config.yaml`, `results.json` and `report.html`.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, cfg: DictConfig, sides: Sequence[About]) -> None:
+        if folder.parent.name == "analyses":  # a job of a sweep has a folder already
+            folder = folder.parent / sides[0].name / folder.name
+        folder.mkdir(parents=True, exist_ok=True)  # fail now, not after minutes of work
+        self.folder = folder
+        self.cfg = cfg
+        self.sides = sides
+        self.start = time.perf_counter()
+        self.sections: list[page.Block] = []
+        self.samples: dict[str, int] = {}  # test images asked for, by part
+        self.error: Exception | None = None  # the first one
+        self.record: dict[str, Any] = {
+            **sides[0].facts,
+            "date": time.strftime("%Y-%m-%d %H:%M"),
+            "seed": cfg.seed,
+            **record.surroundings(sides[0].device),
+            "part_seconds": {},
+            "failed": {},
+        }
+
+    @contextmanager
+    def attempt(self, task: Task) -> Iterator[None]:
+        """Compute a section; if it fails, report that and continue with the others."""
+        start = time.perf_counter()
+        self.sections.append(page.Block(task.name, task.question, []))
+        try:
+            yield
+        except Exception as error:
+            if task.is_alone:
+                self._take_back()
+                raise
+            self.error = self.error or error
+            words = " ".join(str(error).split())
+            message = words if words and isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {words}"
+            self.record["failed"][task.name] = message
+            print(f"error in {task.name}: {message}", file=sys.stderr)
+        self.record["part_seconds"][task.name] = round(time.perf_counter() - start, 2)
+
+    def add(self, task: Task, subject: About, part: Section) -> None:
+        """Write and print what a section found in one of the networks, and keep it for the page."""
+        is_other = subject is not self.sides[0]
+        record = self.record[OTHER] if is_other else self.record
+        base = self.folder / OTHER / task.kind if is_other else self.folder / task.kind
+        place = base / task.name
+        place.mkdir(parents=True, exist_ok=True)
+        found = {**task.options, **part.findings}
+        if task.needs.sample:
+            self.samples[task.name] = task.options["num_images"]
+        if task.kind == "attacks":
+            found = {"attack": task.name, **found, "tensors": str(place.resolve() / f"{task.name}.npz")}
+        found = _plain(found)
+        files.write(place / "findings.json", json.dumps(found, indent=2, allow_nan=False) + "\n")
+        for stem, tensors in part.tensors.items():
+            arrays: dict[str, Any] = {key: value.detach().cpu().numpy() for key, value in tensors.items()}
+            with files.replacing(place / f"{stem}.npz") as scratch:
+                np.savez_compressed(scratch, **arrays)
+        for file, content in part.files.items():
+            with files.replacing(place / file) as scratch:
+                scratch.write_bytes(content)
+        data = sorted(path for path in place.iterdir() if path.is_file())
+        pictures = self._draw(task, part, base, OTHER * is_other)
+
+        zero_gradient = task.kind == "attacks" and task.is_alone
+        record |= found if zero_gradient else {task.name: found}
+        prefix = f"{OTHER}." * is_other + f"{task.name}." * (not zero_gradient)
+        column = page.Column(found, prefix, list(task.options), part.answers, pictures, data)
+        self.sections[-1].columns.append(column)
+        if len(self.sides) == 2 and not task.is_done_once:
+            print(f"  {self.record['names'][is_other]}:")
+        for answer in part.answers:
+            for sentence in answer.says:
+                print(f"  {plain(sentence, found)}")
+            for table in answer.tables if task.needs.tables else ():
+                _show_table(table, found)
+
+    def _draw(self, task: Task, part: Section, base: Path, other: str) -> dict[str, Path]:
+        """Figures as files and in TensorBoard; returns the files by tag."""
+        places = {tag: base / f"{tag}.png" for tag in part.figures}
+        with SummaryWriter(str(self.folder), filename_suffix=f".{other}{task.name}") as writer:
+            for tag, figure in part.figures.items():
+                pixels = to_pixels(figure)
+                with files.replacing(places[tag]) as scratch:
+                    Image.fromarray(pixels).save(scratch, optimize=True)
+                name = _tag(task, tag)
+                writer.add_image(f"{other}/{name}" if other else name, pixels, 0, dataformats="HWC")
+        return places
+
+    def close(self) -> Path:
+        """Write the record and the page; returns the path of results.json."""
+        record.write_config(self.folder, self.cfg)
+        self.record["whole_test_set_seconds"] = self._costs()
+        self.record["command_seconds"] = round(time.perf_counter() - self.start, 2)
+        page.write(self.folder, self.record, self.sections)
+        return record.write(self.folder, self.record)
+
+    def check(self) -> None:
+        """Raise Incomplete if a section failed."""
+        if self.error is not None:
+            failed = self.record["failed"]
+            num_sections = len(self.sections)
+            raise Incomplete(f"{len(failed)} of {num_sections} sections failed: {', '.join(failed)}") from self.error
+
+    def _costs(self) -> dict[str, float]:
+        """Estimated seconds on all test images, for each section that used a sample of them."""
+        num_all = self.record.get("num_test_images", 0)
+        return {
+            name: round(self.record["part_seconds"][name] * num_all / num_images, 1)
+            for name, num_images in self.samples.items()
+            if num_images < num_all
+        }
+
+    def _take_back(self) -> None:
+        """Remove empty folders."""
+        with suppress(OSError):  # not empty
+            for folder in (self.folder, *self.folder.parents[:2]):
+                folder.rmdir()
+
+
+def _show_table(content: Table, found: dict[str, Any]) -> None:
+    """Print a table of findings."""
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1), title=content.caption, title_justify="left")
+    for heading in content.columns:
+        table.add_column(heading, overflow="fold")
+    for row in content.rows:
+        table.add_row(*(plain(cell, found) for cell in row))
+    Console(width=None if console.has_terminal() else LOG_WIDTH).print(table, highlight=False)
+
+
+def _tag(task: Task, name: str) -> str:
+    """A figure's tag in TensorBoard; an attack's main figure has the attack's name."""
+    return name if task.kind == "analysis" else f"adversarial/{name.removesuffix('/images')}"
+
+
+def _plain(value: Any) -> Any:
+    """Numbers to seven digits, None for NaN and infinity."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.7g}") if math.isfinite(value) else None
+    return value

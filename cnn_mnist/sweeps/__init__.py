@@ -1,0 +1,1 @@
+"""Many runs: jobs, their progress, their statistics, and a search."""

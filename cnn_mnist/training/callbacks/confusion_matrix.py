@@ -1,0 +1,37 @@
+"""The confusion matrix during training."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from cnn_mnist.data.batches import NUM_CLASSES, Batch
+from cnn_mnist.figures.training import confusion_matrix
+from cnn_mnist.training.callbacks.picture import PictureCallback, show
+
+
+class ConfusionMatrix(PictureCallback):
+    """Counts of true against predicted class, from the logits that validation computes anyway."""
+
+    def __init__(self) -> None:
+        self.counts = MulticlassConfusionMatrix(NUM_CLASSES, validate_args=False)
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count a batch."""
+        self.counts.to(pl_module.device).update(outputs, batch[1])
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw the matrix and reset it."""
+        counts = self.counts.compute().cpu()
+        self.counts.reset()
+        if trainer.is_global_zero:
+            name = {"val": "validation", "test": "test"}[trainer.datamodule.val_name]  # type: ignore[attr-defined]
+            show(trainer, "confusion_matrix", confusion_matrix(counts, f"{counts.sum():,} {name} images"))

@@ -1,0 +1,252 @@
+"""The LightningModule: loss, metrics, optimiser and schedule."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torchmetrics import MeanMetric, Metric
+from torchmetrics.classification import MulticlassAccuracy
+
+from cnn_mnist.data.batches import NUM_CLASSES, Batch, Shuffled
+from cnn_mnist.network import CNN, not_finite
+from cnn_mnist.options import Count, Fraction, NonNegative, Positive
+from cnn_mnist.training.adversarial_training import adversarial_examples, warmed_up
+from cnn_mnist.training.allocator import keep_freed_memory
+from cnn_mnist.training.augmentation import distorted
+
+
+class Classifier(pl.LightningModule):
+    """Trains the network with cross-entropy and Adam, and evaluates it on the data module's `val`.
+
+    The logged loss is the plain cross-entropy, without label smoothing. The loggers get the mean of `train/loss` over
+    every `trainer.log_every_n_steps` batches; callbacks, terminal and checkpoints get the mean over the epoch.
+
+    Args:
+        batchnorm: Batch normalisation in each of the three hidden layers.
+        lr: Adam's learning rate; with a schedule, its peak.
+        schedule: None, or `one_cycle` (Smith and Topin 2018) over all steps of the training.
+        kernel_size: Height and width of the convolutions' filters, odd.
+        distortion: Size of the random affine distortion of training images, see `augmentation`; 0: none.
+        label_smoothing: Share of each label spread over all classes (Szegedy et al. 2016).
+        weight_decay: Decoupled weight decay (Loshchilov and Hutter 2019) of filters and matrices.
+        epsilon: Adversarial training: largest change of a pixel of the adversarial examples; 0: ordinary training.
+        attack_steps: Steps of PGD for an adversarial example.
+        warmup_epochs: Epochs over which epsilon grows from 0.
+    """
+
+    def __init__(
+        self,
+        batchnorm: bool = False,
+        lr: Positive = 1e-3,
+        schedule: Literal[None, "one_cycle"] = None,
+        kernel_size: Literal[3, 5, 7, 9, 11] = 3,
+        distortion: Fraction = 0.0,
+        label_smoothing: Fraction = 0.0,
+        weight_decay: NonNegative = 0.0,
+        epsilon: Fraction = 0.0,
+        attack_steps: Count = 5,
+        warmup_epochs: NonNegative = 3.0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.distortion = distortion
+        self.label_smoothing = label_smoothing
+        self.weight_decay = weight_decay
+        self.epsilon = epsilon
+        self.attack_steps = attack_steps
+        self.warmup_epochs = warmup_epochs
+        self.lr = lr
+        self.schedule = schedule
+        self.network = CNN(batchnorm, kernel_size)
+        self.recent: list[tuple[Tensor, Tensor]] = []  # logits and labels since the loss was logged last
+        self.losses: list[tuple[float, int]] = []  # of this epoch: mean loss, and number of batches
+        self.before: dict[str, Tensor] = {}  # the callbacks' metrics when the epoch began
+        self.num_evaluated = 0
+        self.eval_loss = MeanMetric(nan_strategy="disable")
+        self.train_accuracy = MulticlassAccuracy(NUM_CLASSES, average="micro", validate_args=False)
+        self.eval_accuracy = MulticlassAccuracy(NUM_CLASSES, average="micro", validate_args=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, 10) for images float32 (B, 1, 28, 28) in [0, 1]."""
+        logits: Tensor = self.network(images)
+        return logits
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Adam in its fused form (without weight decay AdamW is Adam), and the schedule, stepped after every batch."""
+        groups: list[dict[str, Any]] = [{"params": list(self.parameters())}]
+        if self.weight_decay:
+            weights = [parameter for parameter in self.parameters() if parameter.ndim > 1]
+            others = [parameter for parameter in self.parameters() if parameter.ndim == 1]
+            groups = [{"params": weights, "weight_decay": self.weight_decay}, {"params": others}]
+        optimizer = torch.optim.AdamW(groups, lr=self.lr, weight_decay=0.0, fused=True)
+        if self.schedule is None:
+            return optimizer
+        assert self.schedule == "one_cycle", self.schedule
+        num_steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=self.lr, total_steps=num_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_fit_start(self) -> None:
+        """Keep freed memory for the next step."""
+        keep_freed_memory()
+
+    def on_train_start(self) -> None:
+        """Start a resumed run with its next epoch; with `max_steps` Lightning would repeat the last one."""
+        loop = self.trainer.fit_loop
+        progress = loop.epoch_progress.current
+        progress.completed = progress.processed  # type: ignore[attr-defined]
+        loop.epoch_loop.restarting = False  # runs are resumed only at the end of an epoch
+
+    def on_train_epoch_start(self) -> None:
+        """Give the sampler the epoch: Lightning's own count is one behind after a checkpoint of an epoch's end."""
+        sampler = self.trainer.train_dataloader.sampler  # type: ignore[union-attr]
+        if isinstance(sampler, Shuffled):
+            sampler.set_epoch(self.current_epoch)
+        self.losses.clear()
+        self.recent.clear()
+        self.before = dict(self.trainer.callback_metrics)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The mean cross-entropy of a batch, distorted or replaced by adversarial examples if asked for."""
+        images, labels = batch
+        if self.distortion or self.epsilon:
+            images = self._changed(images, labels, batch_idx)
+        logits = self(images)
+        self.recent.append((logits.detach(), labels))
+        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+
+    def _changed(self, images: Tensor, labels: Tensor, batch_idx: int) -> Tensor:
+        # drawn from seed, batch and process alone, so that a resumed run draws the same; batches and not steps are
+        # counted, of which there are fewer where gradients are accumulated
+        num_batches = int(self.trainer.num_training_batches)
+        batch = self.current_epoch * num_batches + batch_idx
+        place = (self.trainer.datamodule.seed, batch, self.global_rank)  # type: ignore[attr-defined]
+        generator = torch.Generator().manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
+        if self.distortion:
+            images = distorted(images, distortion=self.distortion, generator=generator)
+        if self.epsilon:
+            epoch = batch / num_batches
+            images = adversarial_examples(
+                self.network,
+                images,
+                labels,
+                epsilon=warmed_up(self.epsilon, epoch, self.warmup_epochs),
+                steps=self.attack_steps,
+                generator=generator,
+            )
+        return images
+
+    def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
+        """Log the loss when it is due, and once an epoch the accuracy, both measured before the update."""
+        is_last = self.trainer.is_last_batch or self.trainer.fit_loop.epoch_loop.done
+        if is_last or (batch_idx + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            logits, labels = map(torch.cat, zip(*self.recent, strict=True))
+            loss = self.trainer.strategy.reduce(F.cross_entropy(logits, labels), reduce_op="mean").item()
+            if not math.isfinite(loss):
+                is_finite = [math.isfinite(F.cross_entropy(*part)) for part in self.recent]  # of another process, all
+                first = is_finite.index(False) + 1 if False in is_finite else len(is_finite)
+                raise ValueError(self._diverged(f"train/loss is {loss}", self.global_step - len(is_finite) + first))
+            self.losses.append((loss, len(self.recent)))
+            self.recent.clear()
+            self.train_accuracy.update(logits, labels)
+            self._log({"train/loss": loss})
+        if is_last:
+            self._log({"train/acc": self._take(self.train_accuracy)})
+            self._tell({"train/loss": mean_over_batches(self.losses)})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that the weights are finite, and store the metrics of this epoch.
+
+        Raises:
+            ValueError: The weights contain NaN or infinity.
+        """
+        if name := not_finite(checkpoint["state_dict"]):
+            raise ValueError(self._diverged(f"{name} is not finite", self.global_step))
+        known = self.trainer.callback_metrics.items()
+        checkpoint["metrics"] = {
+            name: value.item() for name, value in known if "/" in name and value is not self.before.get(name)
+        }
+
+    def _diverged(self, what: str, step: int) -> str:
+        rate = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
+        return f"{what} at step {step}, with a learning rate of {rate:g}: lower model.lr={self.lr:g}"
+
+    def on_train_epoch_end(self) -> None:
+        """Write the logs before the checkpoint of the same epoch."""
+        for logger in self.loggers:
+            logger.save()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Evaluate a batch; returns its logits (B, 10) for the callbacks."""
+        images, labels = batch
+        logits: Tensor = self(images)
+        self.eval_loss.update(F.cross_entropy(logits, labels, reduction="none"))
+        self.eval_accuracy.update(logits, labels)
+        self.num_evaluated += len(labels)
+        return logits
+
+    def on_validation_epoch_start(self) -> None:
+        """Reset the number of images."""
+        self.num_evaluated = 0
+
+    def on_test_epoch_start(self) -> None:
+        """Reset the number of images."""
+        self.num_evaluated = 0
+
+    def on_validation_epoch_end(self) -> None:
+        """Log loss and accuracy under the name of the data they were measured on."""
+        name = self.trainer.datamodule.val_name  # type: ignore[attr-defined]
+        metrics = self._measured(name)
+        if not math.isfinite(loss := metrics[f"{name}/loss"]):
+            raise ValueError(self._diverged(f"{name}/loss is {loss}", self.global_step))
+        self._log(metrics)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The same as `validation_step`."""
+        return self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Log loss and accuracy, unless the test curve already ends with them."""
+        metrics = self._measured("test")
+        self.log_dict(metrics, logger=False, sync_dist=self.trainer.world_size > 1)  # the same in all processes
+        count = torch.tensor(float(self.num_evaluated), device=self.device)
+        self.num_evaluated = int(self.trainer.strategy.reduce(count, reduce_op="sum").item())
+        if self.trainer.datamodule.val_name != "test":  # type: ignore[attr-defined]
+            for logger in self.loggers:  # after the last step that a resumed run keeps; it belongs to no epoch
+                logger.log_metrics(metrics, step=self.global_step + 1)
+
+    def _measured(self, name: str) -> dict[str, float]:
+        return {f"{name}/loss": self._take(self.eval_loss), f"{name}/acc": self._take(self.eval_accuracy)}
+
+    @staticmethod
+    def _take(metric: Metric) -> float:
+        """The value of a metric to the seven digits that float32 holds; the metric is reset."""
+        value: float = metric.compute().item()
+        metric.reset()
+        return round(value, 7)
+
+    def _log(self, metrics: dict[str, float]) -> None:
+        """Pass metrics to callbacks and, at the current step, to loggers.
+
+        Lightning's own `log` counts the end of an epoch one step short.
+        """
+        self._tell(metrics)
+        for logger in self.loggers:
+            logger.log_metrics(metrics | {"epoch": self.current_epoch}, step=self.global_step)
+
+    def _tell(self, metrics: dict[str, float]) -> None:
+        """Pass metrics to callbacks."""
+        self.trainer.callback_metrics.update(
+            {name: torch.tensor(value, dtype=torch.float64) for name, value in metrics.items()}
+        )
+
+
+def mean_over_batches(points: Sequence[tuple[float, int]]) -> float:
+    """The mean over all batches, from means over some of them; to seven digits."""
+    return round(sum(mean * number for mean, number in points) / sum(number for _, number in points), 7)

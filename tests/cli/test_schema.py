@@ -1,0 +1,250 @@
+"""The configuration: every file fits what it names, every mistake gets its line before anything heavy is imported."""
+
+import inspect
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from cnn_mnist.cli import entry, schema
+from cnn_mnist.report import plan
+from tests.conftest import ROOT, Command
+
+CONF = ROOT / "conf"
+NOT_TRAINS = ("logger", "attack", "export", "analysis")
+OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if path.parent.name not in NOT_TRAINS)
+
+
+def composed(*overrides: str, script: str = "train") -> DictConfig:
+    """The configuration as a job of train.py or analyze.py sees it, without Hydra's own part."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose(script, list(overrides), return_hydra_config=True)
+    if script == "train":
+        cfg.recipe, cfg.overrides = cfg.hydra.runtime.choices.experiment, []
+    OmegaConf.set_struct(cfg, False)
+    del cfg["hydra"]
+    return cfg
+
+
+def targets(cfg: DictConfig) -> Iterator[DictConfig]:
+    """Every node that names what it builds."""
+    for key in cfg:
+        node = cfg._get_node(key)
+        if isinstance(node, DictConfig):
+            if "_target_" in node:
+                yield node
+            yield from targets(node)
+
+
+def check_targets(cfg: DictConfig) -> None:
+    """Hold every node that names what it builds against the signature it names."""
+    for node in targets(cfg):
+        signature = inspect.signature(get_object(node._target_))
+        accepts_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+        unknown = {str(key) for key in node} - {"_target_", "_partial_"} - signature.parameters.keys()
+        assert accepts_any or not unknown, f"{node._target_} does not take {unknown}"
+
+
+def check_options(node: DictConfig) -> None:
+    """Every argument is an option with a rule, except the subject."""
+    parameters = inspect.signature(get_object(node._target_)).parameters.keys() - {"subject"}
+    assert parameters == {str(key) for key in node} - {"_target_", "_partial_"}
+    declared = schema.annotations_of(node._target_)
+    assert parameters == {key for key in declared if schema.rule_of(declared[key])}, "an option without a rule"
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_passes_the_rules_and_fits_its_signature(group: str, option: str) -> None:
+    cfg = composed(f"{group}={option}")
+    schema.check(cfg, schema.Train)
+    check_targets(cfg)
+
+
+def test_a_callback_can_be_left_out_or_changed() -> None:
+    cfg = composed("~callbacks.occlusion", "callbacks.filters.every_n_epochs=3")
+    schema.check(cfg, schema.Train)
+    assert "occlusion" not in cfg.callbacks
+    with pytest.raises(ValueError, match=r"callbacks.occlusion.window must be a whole number from 1 to 28, got 29"):
+        schema.check(composed("callbacks.occlusion.window=29"), schema.Train)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("trainer=gpu", "data=digits"),
+        ("images=[1,2]", "class_image.neuron=[3,4]"),
+        ("export=onnx",),
+        ("export=torch",),
+    ],
+)
+def test_an_analysis_composes_and_fits_its_signatures(overrides: tuple[str, ...]) -> None:
+    cfg = composed(*overrides, script="analyze")
+    schema.check(cfg, schema.Analyze)
+    check_targets(cfg)
+    for node in plan.analyses_of(cfg).values():  # every argument can be set on the command line
+        check_options(node)
+
+
+ATTACKS = sorted(path.stem for path in (CONF / "attack").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_every_attack_composes_and_fits_its_signature(attack: str) -> None:
+    cfg = composed(
+        f"attack={attack}", "attack.seed=3" if attack in ("pgd", "universal") else "seed=3", script="analyze"
+    )
+    schema.check(cfg, schema.Analyze)
+    check_targets(cfg)
+    for node in plan.attacks_of(cfg).values():
+        check_options(node)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (("attack=targeted", "attack.target=10"), "attack.target must be null or a class from 0 to 9, got 10: set att"),
+        (("attack=targeted", "attack.target=-1"), "attack.target must be null or a class from 0 to 9, got -1"),
+        (("attack=targeted", "attack.beta=-1"), "attack.beta must be a number of at least 0, got -1"),
+        (("attack=targeted", "attack.steps=0"), "attack.steps must be a whole number of at least 1, got 0"),
+        (("attack=targeted", "attack.steps=-5"), "attack.steps must be a whole number of at least 1, got -5"),
+        (("attack=targeted", "attack.steps=2.5"), "got 2.5"),
+        (("attack=pgd", "attack.epsilon=-0.1"), "attack.epsilon must be a number from 0 to 1, got -0.1"),
+        (("attack=pgd", "attack.epsilon=1.5"), "attack.epsilon must be a number from 0 to 1, got 1.5"),
+        (("attack=fgsm", "attack.epsilon=2"), "attack.epsilon must be a number from 0 to 1, got 2"),
+        (("attack=pgd", "attack.norm=l1"), "attack.norm must be linf or l2, got l1"),
+        (("attack=pgd", "attack.epsilons=[0.1,-1]"), "attack.epsilons must be null or a list such as"),
+        (("attack=noise", "attack.epsilon=2"), "attack.epsilon must be null or a number from 0 to 1, got 2"),
+        (("export=onnx", "export.num_images=0"), "export.num_images must be a whole number of at least 1, got 0"),
+        (("attack=all", "attack.targeted.beta=-1"), "attack.targeted.beta must be a number of at least 0, got -1"),
+    ],
+)
+def test_attacks_out_of_range_are_named(overrides: tuple[str, ...], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        schema.check(composed(*overrides, script="analyze"), schema.Analyze)
+
+
+def test_an_l2_ball_may_be_large() -> None:
+    schema.check(composed("attack=pgd", "attack.norm=l2", "attack.epsilon=3", script="analyze"), schema.Analyze)
+
+
+def test_robust_training_watches_over_itself() -> None:
+    cfg = composed("experiment=robust")
+    assert cfg.model.epsilon > 0.3
+    assert cfg.callbacks.robust_accuracy.epsilon == 0.3
+    assert "occlusion" in cfg.callbacks
+    assert composed("experiment=robust", "callbacks=none").callbacks == {}
+
+
+def test_the_defaults_are_the_reports_recipe() -> None:
+    cfg = composed()
+    assert (cfg.trainer.max_epochs, cfg.data.batch_size, cfg.model.lr, cfg.model.batchnorm) == (6, 100, 1e-3, False)
+    assert (cfg.data.dataset, cfg.data.val_size, cfg.model.schedule) == ("mnist", 0, None)
+
+
+@pytest.mark.parametrize(("batchnorm", "lr"), [("false", 5e-3), ("true", 1e-2)])
+def test_one_epoch_picks_the_peak_rate_of_each_network(batchnorm: str, lr: float) -> None:
+    cfg = composed("experiment=one_epoch", f"model.batchnorm={batchnorm}")
+    assert (cfg.model.lr, cfg.trainer.max_epochs) == (lr, 1)
+    assert composed("experiment=one_epoch", "model.lr=0.5").model.lr == 0.5
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("model.lr=-1", "model.lr must be a number above 0, got -1"),
+        ("model.lr=0", "model.lr must be a number above 0, got 0"),
+        ("model.lr=nan", "got nan"),
+        ("model.lr=inf", "got inf"),
+        ("model.lr=abc", "got abc"),
+        ("model.lr=null", "got null"),
+        ("model.batchnorm=1", "model.batchnorm must be true or false, got 1"),
+        ("model.schedule=cosine", "model.schedule must be null or one_cycle, got cosine"),
+        ("model.kernel_size=4", "model.kernel_size must be 3 or 5 or 7 or 9 or 11, got 4"),
+        ("data.batch_size=0", "data.batch_size must be a whole number from 1 to 1,000,000, got 0"),
+        ("data.batch_size=1.5", "got 1.5"),
+        ("data.batch_size=true", "got true"),
+        ("data.val_size=-1", "data.val_size must be a whole number of at least 0, got -1"),
+        ("data.fallback=mnist", "data.fallback must be digits or null, got mnist"),
+        ("trainer.max_epochs=0", "trainer.max_epochs must be a whole number from 1 to 1,000,000, got 0"),
+        ("trainer.accelerator=tpu", "got tpu"),
+        ("seed=-1", "seed must be a whole number from 0 to 4,294,967,295, got -1"),
+        ("seed=4294967296", "got 4294967296"),
+        ("+lrr=1", "unknown key lrr"),
+    ],
+)
+def test_values_out_of_range_are_named_with_what_is_allowed(override: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words.replace("+", r"\+")):
+        schema.check(composed(override), schema.Train)
+
+
+def test_a_last_batch_of_one_image_is_refused_with_batch_norm_alone() -> None:
+    entry.check_batches(composed("data.batch_size=7"), 50)
+    with pytest.raises(ValueError, match="end in a batch of one image"):
+        entry.check_batches(composed("data.batch_size=7", "model.batchnorm=true"), 50)
+    with pytest.raises(ValueError, match="end in a batch of one image"):
+        entry.check_batches(composed("data.batch_size=1", "model.batchnorm=true"), 50)
+
+
+def test_a_last_batch_that_not_all_processes_share_is_refused() -> None:
+    entry.check_batches(composed("trainer=ddp", "data.batch_size=8"), 50)
+    with pytest.raises(ValueError, match="a batch of 1, too few for 2 processes"):
+        entry.check_batches(composed("trainer=ddp", "data.batch_size=7"), 50)
+    with pytest.raises(ValueError, match="a batch of 2, too few for 2 processes"):
+        entry.check_batches(composed("trainer=ddp", "data.batch_size=8", "model.batchnorm=true"), 50)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["model.batchnrom=true"], "unknown key model.batchnrom: did you mean model.batchnorm?"),
+        (["modle=cnn"], "unknown key modle: did you mean model?"),
+        (["lr=1"], "unknown key lr: did you mean model.lr?"),
+        (["~callbacks.predictoins"], "unknown key callbacks.predictoins: did you mean callbacks.predictions?"),
+        (["data=minst"], "data=minst does not exist: did you mean mnist?"),
+        (["trainer=laptop"], "trainer=laptop does not exist: choose from cpu, ddp, default, gpu"),
+        (["model.lr=-1"], "model.lr must be a number above 0, got -1: set model.lr=..."),
+        (["trainer=gpu"], "trainer.accelerator=gpu, but torch finds no GPU: set trainer=cpu"),
+        (["ckpt_path=nowhere"], "there is no checkpoint at nowhere: set ckpt_path= to a run's folder or a .ckpt file"),
+        (["+model.depth=3"], "unknown key model.depth"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    arguments: list[str], line: str, train: Command, tmp_path: Path
+) -> None:
+    dataset = [] if arguments[0].startswith("data=") else ["data=digits"]
+    done = train(*dataset, *arguments, cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
+    assert done.status == 1
+    assert len(done.err.splitlines()) == 1
+    assert line in done.err
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_the_whole_traceback_can_be_had(train: Command, tmp_path: Path) -> None:
+    done = train("model.lr=-1", cwd=tmp_path, HYDRA_FULL_ERROR="1")
+    assert done.status == 1
+    assert "Traceback" in done.err
+
+
+def test_help_shows_five_examples_and_needs_no_torch() -> None:
+    command = [sys.executable, "-X", "importtime", "train.py", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert done.stdout.count("  python train.py ") >= 5
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "hydra" in imported
+    assert not imported & {"torch", "pytorch_lightning", "matplotlib", "sklearn"}
+
+
+def test_the_cluster_configuration_composes() -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", ["hydra/launcher=slurm"], return_hydra_config=True)
+    launcher = cfg.hydra.launcher
+    assert launcher._target_.endswith("SlurmLauncher")
+    assert launcher.max_num_timeout == 3

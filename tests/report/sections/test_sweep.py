@@ -1,0 +1,215 @@
+"""`python analyze.py sweep=...` on a real sweep, its numbers against SciPy's and against the runs themselves."""
+
+import csv
+import json
+import re
+import shutil
+import statistics
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from cnn_mnist.analysis.statistics import Configuration, paired_over_seeds
+from cnn_mnist.figures import search as draw_search
+from cnn_mnist.figures import sweep as draw
+from cnn_mnist.figures import training as draw_training
+from cnn_mnist.figures.canvas import cost_curves, to_pixels
+from cnn_mnist.sweeps import jobs
+from cnn_mnist.sweeps.configurations import configuration_of, described, options_of
+from tests.conftest import Command, Done
+
+SWEPT = ("model.batchnorm=false,true", "seed=0,1,2")
+FIXED = ("data=digits", "trainer=cpu", "callbacks=none", "trainer.max_epochs=2")
+
+
+@pytest.fixture(scope="module")
+def swept(train: Command) -> Done:
+    """Two configurations with three seeds each."""
+    done = train("-m", *FIXED, *SWEPT, "hydra.sweep.dir=multirun/mine")
+    assert done.status == 0, done.err
+    return done
+
+
+@pytest.fixture(scope="module")
+def looked(swept: Done, analyze: Command) -> Done:
+    done = analyze("sweep=multirun/mine", cwd=swept.cwd)
+    assert done.status == 0, done.err
+    return done
+
+
+@pytest.fixture
+def copy(swept: Done, tmp_path: Path) -> Path:
+    """The sweep, to be spoilt."""
+    folder = tmp_path / "multirun" / "mine"
+    shutil.copytree(swept.folder, folder)
+    return folder
+
+
+def test_means_intervals_and_the_paired_test_are_true(swept: Done, looked: Done) -> None:
+    found = looked.results["seeds"]
+    values: dict[bool, list[float]] = {False: [], True: []}
+    for job in jobs.jobs(swept.folder):
+        values[job.results["batchnorm"]].append(job.results["test/acc"])
+    for one, own in zip(found["configurations"], values.values(), strict=True):
+        assert one["num_seeds"] == 3
+        assert one["mean"] == pytest.approx(statistics.mean(own), abs=1e-6)
+        assert one["sd"] == pytest.approx(statistics.stdev(own), abs=1e-6)
+        low, high = stats.t.interval(0.95, 2, statistics.mean(own), stats.sem(own))
+        assert (one["low"], one["high"]) == (pytest.approx(low, abs=1e-6), pytest.approx(high, abs=1e-6))
+    (pair,) = found["pairs"]
+    oracle = stats.ttest_1samp(np.subtract(values[True], values[False]), 0)
+    assert pair["p"] == pytest.approx(oracle.pvalue, rel=1e-4)
+    assert pair["difference"] == pytest.approx(statistics.mean(values[True]) - statistics.mean(values[False]), abs=1e-6)
+    assert pair["low"] < pair["difference"] < pair["high"]
+    (option,) = found["options"]  # the seed is none
+    assert option["key"] == "model.batchnorm"
+    oracle = stats.f_oneway(values[False], values[True])
+    assert option["p"] == pytest.approx(oracle.pvalue, rel=1e-4)
+    f, num_runs = oracle.statistic, 6
+    assert option["share"] == pytest.approx(max(0, (f - 1) / (f - 1 + num_runs)), abs=1e-5)  # omega squared, from F
+    assert option["matters"] == (oracle.pvalue < 0.01)
+    assert pair["difference_points"] == pytest.approx(100 * pair["difference"])
+    one = found["configurations"][0]
+    assert (one["lowest"], one["median"], one["highest"]) == pytest.approx(sorted(values[False]), abs=1e-6)
+
+
+def test_the_page_the_tables_and_the_terminal_say_so(looked: Done) -> None:
+    html = (looked.folder / "report.html").read_text()
+    assert "Does batch normalisation help, and what does it cost?" in html
+    values = re.findall(r'<data data-key="seeds\.pairs\.0\.p" value="([^"]+)"', html)
+    assert float(values[0]) == looked.results["seeds"]["pairs"][0]["p"]
+    assert {"seeds.configurations.0.mean", "seeds.options.0.share"} <= set(re.findall(r'data-key="([^"]+)"', html))
+    place = looked.folder / "analysis" / "seeds"
+    pictures = {path.name for path in place.glob("*.png")}
+    assert pictures == {"configurations.png", "time.png", "curves.png", "options.png"}
+    for name, num_rows in {"jobs.csv": 6, "configurations.csv": 2, "pairs.csv": 1}.items():
+        with (place / name).open(newline="") as file:
+            assert len(list(csv.DictReader(file))) == num_rows
+    assert "model.batchnorm=True against model.batchnorm=False" in looked.out
+    assert "Paired over seeds" in looked.out
+
+
+def test_failed_and_missing_jobs_and_mixed_code_are_said(copy: Path, analyze: Command) -> None:
+    first, second, third = (job.folder for job in jobs.jobs(copy)[:3])
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    results = json.loads((first / "results.json").read_text())
+    (first / "results.json").write_text(json.dumps(results | {"git_commit": "of-another-day"}))
+    record = json.loads((second / "job.json").read_text())
+    (second / "job.json").write_text(json.dumps(record | {"status": "failed", "error": "the roof {fell} in"}))
+    shutil.rmtree(third)
+    done = analyze("sweep=multirun/mine", cwd=copy.parents[1])
+    assert done.status == 0, done.err
+    assert "The jobs were run with more than one code" in done.out
+    assert "of-another-day" in done.out
+    html = (done.folder / "report.html").read_text()
+    assert "the roof {fell} in" in html
+    assert [one["status"] for one in done.results["seeds"]["unfinished"]] == ["failed", "missing"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("sweep=.",), "is not the folder of a sweep"),
+        (("sweep=multirun/mine", "metric=test/accuracy"), "metric=test/accuracy is in no job's results: did you mean"),
+    ],
+)
+def test_a_mistake_is_one_line(options: tuple[str, ...], message: str, swept: Done, analyze: Command) -> None:
+    done = analyze(*options, cwd=swept.cwd)
+    assert done.status == 1
+    assert message in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_a_sweep_without_a_finished_job_cannot_be_looked_at(copy: Path, analyze: Command) -> None:
+    for job in jobs.jobs(copy):
+        assert job.folder is not None
+        shutil.rmtree(job.folder)
+    done = analyze("sweep=multirun/mine", cwd=copy.parents[1])
+    assert done.status == 1
+    assert "no job of the sweep multirun/mine is done" in done.err
+
+
+def test_what_one_seed_cannot_tell_is_none() -> None:
+    assert paired_over_seeds([0.5], [0.75]) == {"difference": 0.25, "low": None, "high": None, "p": None}
+    assert paired_over_seeds([0.5, 0.25], [0.75, 0.5])["p"] is None  # equal differences: no spread to judge by
+
+
+def simulated(num_levels: int, num_seeds: int, effect: float, generator: np.random.Generator) -> list[jobs.Job]:
+    """A sweep over an option and seeds, with noise of a tenth of a per cent and an effect of each further level."""
+    return [
+        jobs.Job(
+            [f"model.lr={level}", f"seed={seed}"],
+            jobs.DONE,
+            results={"test/acc": 0.99 + effect * level + 0.001 * generator.standard_normal(), "seed": seed},
+        )
+        for level in range(num_levels)
+        for seed in range(num_seeds)
+    ]
+
+
+@pytest.mark.parametrize(("num_levels", "num_seeds"), [(2, 5), (3, 3), (5, 2)])
+def test_where_nothing_has_an_effect_hardly_an_option_is_named(num_levels: int, num_seeds: int) -> None:
+    generator = np.random.default_rng(0)
+    sweeps = [options_of(simulated(num_levels, num_seeds, 0, generator), "test/acc") for _ in range(200)]
+    assert sum(any(one["matters"] for one in found) for found in sweeps) <= 10
+    assert all([one["key"] for one in found] == ["model.lr"] for found in sweeps)
+    assert np.mean([found[0]["share"] for found in sweeps]) < 0.2
+
+
+def test_an_effect_is_named() -> None:
+    generator = np.random.default_rng(0)
+    sweeps = [options_of(simulated(2, 5, 0.004, generator), "test/acc") for _ in range(50)]
+    assert sum(found[0]["matters"] for found in sweeps) >= 45
+
+
+def test_two_seeds_have_no_interval_and_limits_stay_within_0_and_100_per_cent() -> None:
+    generator = np.random.default_rng(0)
+    two = configuration_of("two", simulated(1, 2, 0, generator), "test/acc")
+    assert (described(two)["low"], described(two)["high"]) == (None, None)
+    assert paired_over_seeds([0.98, 0.99], [0.97, 0.995])["p"] is None
+    wild = [jobs.Job([], results={"test/acc": value, "seed": place}) for place, value in enumerate((0.1, 0.99, 0.98))]
+    found = described(configuration_of("wild", wild, "test/acc"))
+    assert (found["low"], found["high"]) == (0, 1)
+    figure = draw.configurations([two, configuration_of("wild", wild, "test/acc")], "test/acc", in_percent=True)
+    low, high = figure.axes[0].get_xlim()
+    assert 0 <= low < high <= 1
+
+
+@pytest.mark.parametrize("num_epochs", [1, 2, 3])
+def test_epochs_have_no_fractions(num_epochs: int) -> None:
+    curves = {"epoch": list(range(1, num_epochs + 1)), "train/loss": [0.5] * num_epochs, "test/acc": [0.9] * num_epochs}
+    group = Configuration("one", np.ones(3), np.ones(3), 1.0, 1.0, 1.0, np.full((3, num_epochs), 0.9))
+    trace = torch.rand(num_epochs + 1, 2)
+    for figure in (
+        draw_training.curves(curves),
+        draw.curves([group], "test/acc", in_percent=True),
+        cost_curves(trace, ["a", "b"], "cost"),
+        draw_search.history(list(range(num_epochs)), [0.5] * num_epochs, "val/acc"),
+    ):
+        to_pixels(figure)
+        for axes in figure.axes:
+            assert all(tick == round(tick) for tick in axes.get_xticks())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"dataset": "mnist"}, "dataset=mnist in model.batchnorm=False seed=0, dataset=digits in"),
+        ({"max_epochs": 9}, "max_epochs=9 in model.batchnorm=False seed=0, max_epochs=2 in"),
+        ({"num_threads": 99}, "num_threads=99 in"),
+    ],
+)
+def test_a_mixture_is_refused_by_name(change: dict[str, object], words: str, copy: Path, analyze: Command) -> None:
+    first = jobs.jobs(copy)[0].folder
+    assert first is not None
+    results = json.loads((first / "results.json").read_text())
+    (first / "results.json").write_text(json.dumps(results | change))
+    done = analyze("sweep=multirun/mine", cwd=copy.parents[1])
+    assert done.status == 1
+    assert words in done.err
+    assert len(done.err.splitlines()) == 1

@@ -1,0 +1,67 @@
+"""What a command asks for: everything, or what is named; and what cannot be computed."""
+
+import pytest
+from omegaconf import DictConfig
+
+from cnn_mnist.report import plan
+from tests.cli.test_schema import composed
+
+EVERY = ["training", "predictions", "filters", "activations", "occlusion", "saliency", "class_image"]
+ATTACKS = ["non_targeted", "targeted", "noise", "fgsm", "pgd"]
+
+
+def asked(*overrides: str) -> DictConfig:
+    """What analyze.py composes."""
+    return composed(*overrides, script="analyze")
+
+
+def names(*overrides: str) -> list[str]:
+    return [task.name for task in plan.tasks(asked(*overrides), list(overrides))]
+
+
+def test_a_sweep_has_its_own_section_and_no_network() -> None:
+    assert names("sweep=multirun/mine") == ["seeds"]
+    with pytest.raises(ValueError, match="leave one of them out"):
+        names("sweep=multirun/mine", "against=outputs/other")
+    assert "seeds" not in names()
+
+
+def test_everything_or_what_is_named() -> None:
+    assert names() == EVERY + ATTACKS
+    assert names("occlusion.window=4") == EVERY + ATTACKS
+    assert names("analysis=all") == EVERY
+    assert names("attack=all") == ATTACKS
+    assert names("analysis=filters") == ["filters"]
+    assert names("analysis=filters", "attack=all") == ["filters", *ATTACKS]
+    (task,) = plan.tasks(asked("attack=deepfool", "attack.steps=3"), ["attack=deepfool"])
+    assert (task.kind, task.name, task.options["steps"], task.is_alone) == ("attacks", "deepfool", 3, True)
+    assert names("~training") == EVERY[1:] + ATTACKS
+
+
+def test_one_picture_is_enough_for_some() -> None:
+    assert names("image=x.png") == ["activations", "occlusion", "saliency", "targeted", "noise"]
+    with pytest.raises(ValueError, match="analysis=filters cannot use a single picture: leave out image="):
+        names("analysis=filters", "image=x.png")
+    with pytest.raises(ValueError, match="attack=pgd cannot use a single picture"):
+        names("attack=pgd", "image=x.png")
+
+
+def test_without_captum_the_rest_is_done(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(plan.importlib.util, "find_spec", lambda name: None)
+    assert names("analysis=all") == [name for name in EVERY if name != "saliency"]
+    assert "left out: analysis=saliency requires captum" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="analysis=saliency requires captum: pip install captum"):
+        names("analysis=saliency")
+
+
+def test_a_comparison_needs_another_network() -> None:
+    assert names("against=other") == ["comparison", *EVERY, *ATTACKS]
+    assert names("against=other", "analysis=comparison") == ["comparison"]
+    with pytest.raises(ValueError, match="analysis=comparison needs two networks: set against="):
+        names("analysis=comparison")
+
+
+def test_export_is_alone_unless_more_is_named() -> None:
+    (task,) = plan.tasks(asked("export=torch"), ["export=torch"])
+    assert (task.kind, task.name, task.is_done_once) == ("export", "torch", True)
+    assert names("export=torch", "analysis=filters") == ["filters", "torch"]

@@ -1,0 +1,101 @@
+"""CONTRIBUTING's recipes, as pasted: an analysis, an attack and a callback from a folder outside of the package."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.conftest import ROOT, Command, Done
+
+CONF = ("--config-dir", "my_conf")
+
+
+@pytest.fixture(scope="module")
+def own(train: Command, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """A run with the callback of the recipes, in a folder that holds all of them."""
+    folder = tmp_path_factory.mktemp("own")
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    recipes = re.findall(r"`(\S+\.(?:py|yaml))`[^`]*```(?:python|yaml)\n(.*?)```", text, re.DOTALL)
+    assert len(recipes) == 6
+    for name, content in recipes:
+        body = [line for line in content.splitlines() if line and not line.startswith(("import ", "from "))]
+        assert len(body) < 20, name
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    done = train(
+        *CONF, "data=digits", "trainer=cpu", "trainer.max_epochs=2", "callbacks=weights", "callbacks.weights.bins=9",
+        cwd=folder,
+    )  # fmt: skip
+    assert done.status == 0, done.err
+    return done
+
+
+def tags(folder: Path, kind: str) -> list[str]:
+    """What TensorBoard's own reader finds."""
+    found = EventAccumulator(str(folder)).Reload().Tags()[kind]
+    return list(found)
+
+
+def test_help_shows_them(own: Done) -> None:
+    for script, names in (("analyze.py", ("brightness", "gradient_value")), ("train.py", ("weights",))):
+        command = [sys.executable, str(ROOT / script), *CONF, "--help"]
+        done = subprocess.run(command, cwd=own.cwd, capture_output=True, text=True, timeout=60, check=True)
+        for name in names:
+            assert re.search(rf"^(analysis|attack|callbacks): .*\b{name}\b", done.stdout, re.MULTILINE), name
+
+
+def test_a_callback_is_on_record_and_in_tensorboard(own: Done) -> None:
+    assert own.results["weights/fc1"] > 0
+    assert "weights/fc1" in tags(own.folder, "images")
+    assert "weights/fc1" in tags(own.folder, "scalars")
+    assert "weights/fc1" in (own.folder / "metrics.csv").read_text().splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "key", "tag"),
+    [
+        (("analysis=brightness", "brightness.num_images=60"), "brightness", "brightness/scatter"),
+        (("attack=gradient_value", "attack.num_images=60"), "attack", "adversarial/gradient_value"),
+    ],
+)
+def test_an_analysis_and_an_attack_are_on_record_on_the_page_and_in_tensorboard(
+    words: tuple[str, str], key: str, tag: str, own: Done, analyze: Command
+) -> None:
+    done = analyze(*CONF, *words, cwd=own.cwd)
+    assert done.status == 0, done.err
+    found = done.results[key]
+    assert found == "gradient_value" or found["num_images"] == 60
+    assert tag in tags(done.folder, "images")
+    page = (done.folder / "report.html").read_text()
+    name = words[0].partition("=")[2]
+    assert f'<section id="{name}">' in page
+    assert name.replace("_", " ").capitalize() in page
+
+
+def test_the_curve_of_an_own_metric_is_on_the_page(own: Done, analyze: Command) -> None:
+    done = analyze("analysis=training", cwd=own.cwd)
+    assert done.status == 0, done.err
+    assert len(done.results["training"]["curves"]["weights/fc1"]) == 2
+    assert 'data-key="training.curves.weights/fc1.1"' in (done.folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "message"),
+    [
+        ("analyze.py", ("analysis=brightness", "brightness.num_images=0"), "brightness.num_images must be a whole"),
+        ("analyze.py", ("attack=gradient_value", "attack.epsilon=2"), "attack.epsilon must be a number from 0 to 1"),
+        ("analyze.py", ("attack=gradient_valu",), "attack=gradient_valu does not exist: did you mean"),
+        ("train.py", ("callbacks=weights", "callbacks.weights.bins=0"), "callbacks.weights.bins must be a whole"),
+        ("train.py", ("callbacks=weights", "callbacks.weights.bin=9"), "did you mean callbacks.weights.bins?"),
+    ],
+)  # fmt: skip
+def test_their_options_are_checked_like_any_other(
+    script: str, words: tuple[str, ...], message: str, own: Done, request: pytest.FixtureRequest
+) -> None:
+    done: Done = request.getfixturevalue(script.removesuffix(".py"))(*CONF, *words, cwd=own.cwd)
+    assert done.status == 1
+    assert message in done.err
+    assert len(done.err.splitlines()) == 1

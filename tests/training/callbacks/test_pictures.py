@@ -1,0 +1,94 @@
+"""The pictures' numbers against scikit-learn's and a plain forward pass."""
+
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from sklearn.metrics import confusion_matrix
+
+from cnn_mnist.data.datamodule import DataModule
+from cnn_mnist.figures.occlusion import CLASSES, STILL_RIGHT
+from cnn_mnist.training.callbacks import activations as activations_callback
+from cnn_mnist.training.callbacks import confusion_matrix as confusion_matrix_callback
+from cnn_mnist.training.callbacks import filters as filters_callback
+from cnn_mnist.training.callbacks import occlusion as occlusion_callback
+from cnn_mnist.training.callbacks import predictions as predictions_callback
+from cnn_mnist.training.module import Classifier
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore::FutureWarning:pytorch_lightning")
+def test_the_pictures_are_the_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: dict[str, list[Figure]] = {}
+    looks = (
+        confusion_matrix_callback.ConfusionMatrix(),
+        predictions_callback.Predictions(),
+        filters_callback.Filters(),
+        activations_callback.Activations(),
+        occlusion_callback.Occlusion(window=9, stride=5, fill=0.25),
+    )
+    for module in map(inspect.getmodule, looks):
+        monkeypatch.setattr(module, "show", lambda _, tag, figure: shown.setdefault(tag, []).append(figure))
+    data = DataModule("digits", val_size=300)
+    torch.manual_seed(0)
+    model = Classifier()
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        default_root_dir=tmp_path,
+        callbacks=list(looks),
+    )
+    for _ in range(2):  # a second look does not add to the first
+        trainer.validate(model, data, verbose=False)
+
+    model.eval()
+    with torch.no_grad():
+        images, labels = data.val[torch.arange(300)]
+        counts = confusion_matrix(labels, model(images).argmax(1), labels=range(10))
+        chosen = torch.randperm(297, generator=torch.Generator().manual_seed(0))[: predictions_callback.NUM_IMAGES]
+        images, labels = data.test[chosen]
+        confidence, predicted = model(images).softmax(1).max(1)
+    for figure in shown["confusion_matrix"]:
+        assert figure.axes[0].get_title().startswith(f"300 validation images: {counts.trace()} right")
+        assert [text.get_text() for text in figure.axes[0].texts] == [str(count) for count in counts.flat]
+    for figure in shown["predictions"]:
+        for text, label, guess, p in zip(figure.axes[0].texts, labels, predicted, confidence, strict=True):
+            assert text.get_text() == f"true {label}\npredicted {guess} ({p:.1%})"
+
+    first = torch.stack([(data.test.labels == label).nonzero()[0, 0] for label in range(10)])
+    images, labels = data.test[first]
+    with torch.no_grad():
+        features = model.network.features(images)
+        clean = model(images).softmax(1).diag()
+        images[:, :, 5:14, 10:19] = 0.25
+        hidden = model(images).softmax(1)
+    for figure in shown["occlusion/probability"]:
+        words = [text.get_text() for text in figure.axes[0].texts]
+        assert words[:10] == [f"class {label}, p {p:.2f}" for label, p in zip(labels, clean, strict=True)]
+    for layer in ("conv1", "conv2"):
+        for figure in shown[f"activations/{layer}/overview"]:
+            assert figure.axes[1].get_ylim()[1] == pytest.approx(getattr(features, layer).max().item())
+        assert len(shown[f"filters/{layer}"]) == 2
+    limit = model.network.conv1.weight.abs().max().item()
+    assert shown["filters/conv1"][0].axes[1].get_ylim() == pytest.approx((-limit, limit))
+    for figure in shown["occlusion/predicted"]:
+        tile = np.asarray(figure.axes[0].images[0].get_array())
+        for (x, y), label, answer in zip(corners(figure), labels, hidden.argmax(1), strict=True):
+            # position (1, 2) of stride 5: its cell of 10 half pixels around the patch's middle at 9.5, 14.5 pixels
+            colour = tile[y + 19, x + 29]
+            grey = 0.85 * np.array(to_rgb(STILL_RIGHT if answer == label else CLASSES[answer])) + 0.15
+            dark = 0.85 * np.array(to_rgb(STILL_RIGHT if answer == label else CLASSES[answer])) + 0.15 * 0.4
+            assert (colour <= grey + 1e-3).all()
+            assert (colour >= dark - 1e-3).all()
+
+
+def corners(figure: Figure) -> list[tuple[int, int]]:
+    """The upper left pixel of every tile, from the frames drawn around them."""
+    frames = [patch for patch in figure.axes[0].patches if patch.get_width() == 56]
+    return [(round(frame.get_x() + 0.5), round(frame.get_y() + 0.5)) for frame in frames]

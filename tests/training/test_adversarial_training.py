@@ -1,0 +1,123 @@
+"""Adversarial training: what the network learns from, and that it helps."""
+
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+
+from cnn_mnist import attacks
+from cnn_mnist.data.batches import Batch
+from cnn_mnist.data.datamodule import DataModule
+from cnn_mnist.training.adversarial_training import adversarial_examples, warmed_up
+from cnn_mnist.training.callbacks.robust_accuracy import RobustAccuracy
+from cnn_mnist.training.module import Classifier
+from tests.conftest import same, trained
+from tests.training.test_module import trainer
+
+
+def test_epsilon_grows_evenly_and_stays() -> None:
+    assert [warmed_up(0.3, epoch, 3.0) for epoch in (0, 1.5, 3, 7)] == pytest.approx([0, 0.15, 0.3, 0.3])
+    assert warmed_up(0.3, 0, 0) == 0.3
+
+
+def test_images_stay_within_reach_and_are_harder(digits: Batch) -> None:
+    network = trained(True)
+    images, labels = digits.images[:50], digits.labels[:50]
+    turned = adversarial_examples(
+        network, images, labels, epsilon=0.1, steps=4, generator=torch.Generator().manual_seed(0)
+    )
+    assert (turned - images).abs().max() <= 0.1 + 1e-6
+    assert turned.min() >= 0
+    assert turned.max() <= 1
+    assert not turned.requires_grad
+    with torch.no_grad():
+        before, after = (F.cross_entropy(network(x), labels) for x in (images, turned))
+    assert after > before + 0.5
+    assert network.fc1.weight.requires_grad
+
+
+def fit(
+    folder: Path,
+    epochs: int,
+    *,
+    resume: Path | None = None,
+    callbacks: list[pl.Callback] | None = None,
+    **options: object,
+) -> tuple[pl.Trainer, Classifier]:
+    data = DataModule("digits", seed=3)
+    data.setup()
+    torch.manual_seed(0)
+    model = Classifier(lr=3e-3, **options)  # type: ignore[arg-type]
+    fitted = trainer(folder, epochs, callbacks=callbacks)
+    fitted.fit(model, data, ckpt_path=resume, weights_only=True)
+    return fitted, model
+
+
+QUIET = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore::FutureWarning:pytorch_lightning")
+
+
+@QUIET
+def test_it_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    defence = {"epsilon": 0.1, "attack_steps": 2, "warmup_epochs": 1.5}
+    _, whole = fit(tmp_path, 2, **defence)
+    half, _ = fit(tmp_path, 1, **defence)
+    half.save_checkpoint(tmp_path / "half.ckpt")
+    _, resumed = fit(tmp_path, 2, resume=tmp_path / "half.ckpt", **defence)
+    assert same(whole.state_dict(), resumed.state_dict())
+
+
+@QUIET
+def test_it_helps_and_is_measured_every_epoch(tmp_path: Path, digits: Batch) -> None:
+    options = {"epsilon": 0.1, "steps": 10, "step_size": 0.025}
+
+    def robust(model: Classifier) -> float:
+        result = attacks.pgd(model, *digits, **options, generator=torch.Generator().manual_seed(0))
+        return 1 - result.success.double().mean().item()
+
+    watch = RobustAccuracy(epsilon=0.1, steps=10, num_images=1000)
+    run, defended = fit(tmp_path, 5, epsilon=0.1, attack_steps=3, warmup_epochs=1.0, callbacks=[watch])
+    _, plain = fit(tmp_path, 3)
+    defended.eval()
+    plain.eval()
+    assert robust(defended) > robust(plain) + 0.2
+    assert run.callback_metrics["test/robust_acc"].item() == pytest.approx(robust(defended), abs=1e-6)
+    one_step = attacks.fgsm(defended, *digits, epsilon=0.1)
+    assert run.callback_metrics["test/fgsm_acc"].item() == pytest.approx(
+        1 - one_step.success.double().mean().item(), abs=1e-6
+    )
+
+
+@QUIET
+@pytest.mark.parametrize(
+    ("one_step", "several", "warmup_epochs", "is_said"),
+    [(0.9, 0.1, 0.0, True), (0.9, 0.8, 0.0, False), (0.1, 0.9, 0.0, False), (0.9, 0.1, 1.0, False)],
+)
+def test_a_collapse_is_said_once_epsilon_is_warm(
+    one_step: float,
+    several: float,
+    warmup_epochs: float,
+    is_said: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def leaving(accuracy: float) -> object:
+        success = torch.arange(10) >= round(10 * accuracy)
+        return lambda model, images, labels, **options: SimpleNamespace(success=success)
+
+    monkeypatch.setattr(attacks, "fgsm", leaving(one_step))
+    monkeypatch.setattr(attacks, "pgd", leaving(several))
+    watch = RobustAccuracy()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run, _ = fit(tmp_path, 1, epsilon=0.1, attack_steps=1, warmup_epochs=warmup_epochs, callbacks=[watch])
+    said = [str(warning.message) for warning in caught if warning.category is attacks.AttackWarning]
+    assert len(said) == is_said
+    assert all(
+        text.startswith("adversarial training has collapsed: accuracy 90.0% under one step, 10.0%") for text in said
+    )
+    measured = {name: run.callback_metrics[name].item() for name in ("test/fgsm_acc", "test/robust_acc")}
+    assert measured == pytest.approx({"test/fgsm_acc": one_step, "test/robust_acc": several})
