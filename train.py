@@ -25,7 +25,7 @@ def main(cfg: DictConfig) -> float | None:
 
     from cnn_mnist.cli import console
     from cnn_mnist.runs import checkpoint, record, run_folder
-    from cnn_mnist.training.callbacks import spared, throughput
+    from cnn_mnist.training.callbacks import plotting_failures, throughput
 
     console.quiet()
     with run_folder.open_run(cfg, folder, overrides, entry.check_recorded) as run:
@@ -40,7 +40,7 @@ def main(cfg: DictConfig) -> float | None:
         model = instantiate(cfg.model, _convert_="all")
         console.show_architecture(model.network)
 
-        clock, pictures = throughput.Throughput(), spared.Spared(instantiate(cfg.callbacks))
+        clock, pictures = throughput.Throughput(), plotting_failures.PlottingFailures(instantiate(cfg.callbacks))
         writers = checkpoint.writers(run.folder, data.val_name, cfg.monitor)
         bar = [console.Bar()] if console.has_terminal() else []
         trainer = instantiate(

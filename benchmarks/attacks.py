@@ -21,7 +21,7 @@ import foolbox
 import torch
 from torch import Tensor
 
-from benchmarks import apart
+from benchmarks import processes
 from cnn_mnist import attacks
 from cnn_mnist.attacks.gradient_ascent import l2
 from cnn_mnist.data.batches import Images
@@ -58,30 +58,30 @@ def main() -> None:
     record: dict[str, Any] = {"rounds": options.rounds, "num_images": options.images}
     for attack in FOOLBOX:
         sizes = sorted({min(size, options.images) for size in BATCHES})
-        tried = apart.measure("benchmarks.attacks", [f"{attack}-frozen-{size}" for size in sizes], words, 1)
+        tried = processes.measure("benchmarks.attacks", [f"{attack}-frozen-{size}" for size in sizes], words, 1)
         best = min(tried, key=lambda case: tried[case][0]["seconds"])
         cases = [f"{attack}-foolbox", best, *(f"{attack}-{own}" for own in OURS[attack])]
-        found = apart.measure("benchmarks.attacks", cases, words, options.rounds)
+        found = processes.measure("benchmarks.attacks", cases, words, options.rounds)
         record[attack] = {
             "best_batch_size": int(best.rpartition("-")[2]),
             **{
-                name: apart.spread(found, case, "seconds")
+                name: processes.spread(found, case, "seconds")
                 | {
                     "accuracy": found[case][0]["accuracy"],
-                    "faster_than_foolbox": apart.ratio(found, cases[0], case, "seconds"),
-                    "faster_than_its_best": apart.ratio(found, best, case, "seconds"),
+                    "faster_than_foolbox": processes.ratio(found, cases[0], case, "seconds"),
+                    "faster_than_its_best": processes.ratio(found, best, case, "seconds"),
                 }
                 for name, case in zip(("foolbox", "foolbox_best", *OURS[attack]), cases, strict=True)
             },
         }
     if options.cw:
-        found = apart.measure("benchmarks.attacks", NEAREST, words, min(3, options.rounds))
+        found = processes.measure("benchmarks.attacks", NEAREST, words, min(3, options.rounds))
         record["nearest"] = {
-            case.replace("-", "_"): apart.spread(found, case, "seconds")
+            case.replace("-", "_"): processes.spread(found, case, "seconds")
             | {"num_success": found[case][0]["num_success"], "mean_l2": found[case][0]["mean_l2"]}
             for case in NEAREST
         }
-    apart.keep("attacks", record)
+    processes.keep("attacks", record)
 
 
 def one(case: str, options: argparse.Namespace) -> dict[str, float]:
@@ -98,7 +98,7 @@ def one(case: str, options: argparse.Namespace) -> dict[str, float]:
         run = ours(attack, network, images, labels, early_stop=way == "ours")
     else:
         run = by_foolbox(FOOLBOX[attack](), network, images, labels, batch=int(size[0]) if size else None)
-    return {"seconds": apart.seconds(run), "accuracy": run()}
+    return {"seconds": processes.seconds(run), "accuracy": run()}
 
 
 def ours(attack: str, network: CNN, images: Tensor, labels: Tensor, *, early_stop: bool) -> Callable[[], float]:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 import torch
 from captum.attr import Occlusion
 
-from benchmarks import apart
+from benchmarks import processes
 from cnn_mnist.analysis import incremental_occlusion, occlusion
 from cnn_mnist.data.datamodule import DataModule
 from cnn_mnist.network import CNN
@@ -49,21 +49,21 @@ def main() -> None:
     for images in options.images:
         for window in options.windows:
             words = [*common, "--images", str(images), "--windows", str(window)]
-            tried = apart.measure("benchmarks.occlusion", [f"captum-{n}" for n in PERTURBATIONS_PER_EVAL], words, 1)
+            tried = processes.measure("benchmarks.occlusion", [f"captum-{n}" for n in PERTURBATIONS_PER_EVAL], words, 1)
             best = min(tried, key=lambda case: tried[case][0]["seconds"])
-            found = apart.measure("benchmarks.occlusion", [best, "plain", "fast"], words, options.rounds)
+            found = processes.measure("benchmarks.occlusion", [best, "plain", "fast"], words, options.rounds)
             positions = images * (29 - window) ** 2
             record[f"images_{images}_window_{window}"] = {
                 "num_images": images,
                 "perturbations_per_eval": int(best.partition("-")[2]),
                 **{
-                    f"{way}_positions_per_second": positions / apart.spread(found, case, "seconds")["median"]
+                    f"{way}_positions_per_second": positions / processes.spread(found, case, "seconds")["median"]
                     for way, case in (("captum", best), ("plain", "plain"), ("fast", "fast"))
                 },
-                "fast_over_captum": apart.ratio(found, best, "fast", "seconds"),
-                "plain_over_captum": apart.ratio(found, best, "plain", "seconds"),
+                "fast_over_captum": processes.ratio(found, best, "fast", "seconds"),
+                "plain_over_captum": processes.ratio(found, best, "plain", "seconds"),
             }
-    apart.keep("occlusion", record)
+    processes.keep("occlusion", record)
 
 
 def one(way: str, num_images: int, window: int, options: argparse.Namespace) -> float:
@@ -91,7 +91,7 @@ def one(way: str, num_images: int, window: int, options: argparse.Namespace) -> 
         "fast": lambda: incremental_occlusion.class_probabilities(network, images, window=window, stride=1, fill=FILL),
     }
     with torch.no_grad():
-        return apart.seconds(ways.get(way, captum))
+        return processes.seconds(ways.get(way, captum))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from benchmarks import apart
+from benchmarks import processes
 from cnn_mnist.cli import console
 from cnn_mnist.data.batches import Shuffled
 from cnn_mnist.data.datamodule import DataModule
@@ -96,19 +96,19 @@ def main() -> None:
         datasets.MNIST(scratch, download=True)
         cases = [way + norm for way in WAYS for norm in ("", "+batchnorm")]
         words = ["--root", scratch, "--steps", str(options.steps)]
-        found = apart.measure("benchmarks.training", cases, words, options.rounds)
+        found = processes.measure("benchmarks.training", cases, words, options.rounds)
     record: dict[str, object] = {"steps": options.steps, "rounds": options.rounds}
     before = WAYS[0]
     for way in WAYS:
         record[way] = {}
         for name, norm in (("plain", ""), ("batchnorm", "+batchnorm")):
             key = "images_per_second"
-            record[way][name] = apart.spread(found, way + norm, key) | {  # type: ignore[index]
-                "over_row_above": apart.ratio(found, way + norm, before + norm, key),
-                "over_first_try": apart.ratio(found, way + norm, WAYS[0] + norm, key),
+            record[way][name] = processes.spread(found, way + norm, key) | {  # type: ignore[index]
+                "over_row_above": processes.ratio(found, way + norm, before + norm, key),
+                "over_first_try": processes.ratio(found, way + norm, WAYS[0] + norm, key),
             }
         before = way
-    apart.keep("training", record)
+    processes.keep("training", record)
 
 
 def images_per_second(way: str, batchnorm: bool, num_steps: int, root: Path) -> float:

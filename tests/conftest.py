@@ -17,7 +17,7 @@ from cnn_mnist.data.batches import Batch
 from cnn_mnist.data.datamodule import DataModule
 from cnn_mnist.network import CNN
 from cnn_mnist.report.subject import Subject
-from tests.warm import Warm
+from tests.forked_commands import Warm
 
 ROOT = Path(__file__).parents[1]
 MNIST_ROOT = Path(os.environ.get("CNN_MNIST_DATA", ROOT / "data"))

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "cnn_mnist"
-BASE = {"options", "checks", "network", "published"}
+BASE = {"option_types", "checks", "network", "published"}
 MAY_IMPORT = {  # beside modules of its own room
-    "options": set(),
+    "option_types": set(),
     "network": set(),
     "published": set(),
     "checks": set(),
-    "data": {"options"},
+    "data": {"option_types"},
     "attacks": BASE,
     "analysis": BASE | {"attacks"},
     "figures": BASE | {"attacks", "analysis"},

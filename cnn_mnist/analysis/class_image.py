@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnn_mnist.attacks.gradient_ascent import ObjectiveValue, Progress, ascend, to_grey_values, unit_inside
+from cnn_mnist.attacks.gradient_ascent import ObjectiveValue, Progress, ascend, unit_inside
+from cnn_mnist.attacks.projection import to_grey_values
 from cnn_mnist.checks import untouched
 from cnn_mnist.network import CNN
 

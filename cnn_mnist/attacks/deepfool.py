@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from cnn_mnist.attacks.gradient_ascent import NO_GRADIENT, ObjectiveValue, ascend, inside, l2, to_grey_values
+from cnn_mnist.attacks.gradient_ascent import NO_GRADIENT, ObjectiveValue, ascend, inside, l2
 from cnn_mnist.attacks.pgd import _is_over
+from cnn_mnist.attacks.projection import to_grey_values
 from cnn_mnist.attacks.result import AttackResult, check_number, conclude
 from cnn_mnist.checks import examined
 

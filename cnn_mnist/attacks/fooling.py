@@ -3,11 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from cnn_mnist.attacks.gradient_ascent import (
-    to_grey_values,
-    unit_inside,
-)
+from cnn_mnist.attacks.gradient_ascent import unit_inside
 from cnn_mnist.attacks.noise import _check, _climb_logit
+from cnn_mnist.attacks.projection import to_grey_values
 from cnn_mnist.attacks.result import AttackResult
 from cnn_mnist.checks import seeded
 

@@ -153,52 +153,7 @@ def standardised(gradient: Tensor, images: Tensor) -> Tensor:
     return gradient / (gradient.std((1, 2, 3), keepdim=True) + 1e-8)
 
 
-def to_grey_values(images: Tensor, index: Tensor) -> Tensor:
-    """Clamp to [0, 1]."""
-    return images.clamp(0, 1)
-
-
 def l2(images: Tensor) -> Tensor:
     """The L2 norm of each image, (N, 1, 1, 1)."""
     norm: Tensor = torch.linalg.vector_norm(images, dim=(1, 2, 3), keepdim=True)
     return norm
-
-
-class Ball(NamedTuple):
-    """The images within a distance of others: steepest direction, random start and projection."""
-
-    direction: Direction
-    random_start: Callable[[torch.Generator], Tensor]
-    project: Project
-
-
-def linf_ball(images: Tensor, epsilon: float) -> Ball:
-    """Every pixel within `epsilon` of the same pixel of `images`; starts are uniform over the ball."""
-    low, high = (images - epsilon).clamp(0, 1), (images + epsilon).clamp(0, 1)
-
-    def project(x: Tensor, index: Tensor) -> Tensor:
-        return x.clamp(low.index_select(0, index), high.index_select(0, index))
-
-    def random_start(generator: torch.Generator) -> Tensor:
-        drawn = torch.rand(images.shape, generator=generator, device=generator.device).to(images)
-        return (images + epsilon * (2 * drawn - 1)).clamp(0, 1)
-
-    return Ball(sign, random_start, project)
-
-
-def l2_ball(images: Tensor, epsilon: float) -> Ball:
-    """An L2 distance of at most `epsilon`; starts lie on the sphere, as nearly all of a ball of 784 dimensions does."""
-
-    def project(x: Tensor, index: Tensor) -> Tensor:
-        centre = images.index_select(0, index)
-        moved = x - centre
-        return (centre + moved * (epsilon / l2(moved).clamp_min(1e-12)).clamp_max(1)).clamp(0, 1)
-
-    def random_start(generator: torch.Generator) -> Tensor:
-        drawn = torch.randn(images.shape, generator=generator, device=generator.device)
-        return (images + epsilon * (drawn / l2(drawn)).to(images)).clamp(0, 1)
-
-    return Ball(unit, random_start, project)
-
-
-BALLS = {"linf": linf_ball, "l2": l2_ball}

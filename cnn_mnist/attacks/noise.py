@@ -4,16 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnn_mnist.attacks.gradient_ascent import (
-    Direction,
-    ObjectiveValue,
-    Project,
-    ascend,
-    linf_ball,
-    sign,
-    standardised,
-    to_grey_values,
-)
+from cnn_mnist.attacks.gradient_ascent import Direction, ObjectiveValue, Project, ascend, sign, standardised
+from cnn_mnist.attacks.projection import linf_ball, to_grey_values
 from cnn_mnist.attacks.result import AttackResult, check_number, conclude
 from cnn_mnist.checks import checked_images, examined, seeded
 

@@ -6,16 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnn_mnist.attacks.gradient_ascent import (
-    BALLS,
-    Ascent,
-    Objective,
-    ObjectiveValue,
-    Progress,
-    ascend,
-    sign,
-    to_grey_values,
-)
+from cnn_mnist.attacks.gradient_ascent import Ascent, Objective, ObjectiveValue, Progress, ascend, sign
+from cnn_mnist.attacks.projection import BALLS, to_grey_values
 from cnn_mnist.attacks.result import AttackResult, check_number, conclude, predict
 from cnn_mnist.checks import examined, seeded
 

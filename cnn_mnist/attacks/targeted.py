@@ -3,13 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from cnn_mnist.attacks.gradient_ascent import (
-    ObjectiveValue,
-    ascend,
-    to_grey_values,
-    unit_inside,
-)
+from cnn_mnist.attacks.gradient_ascent import ObjectiveValue, ascend, unit_inside
 from cnn_mnist.attacks.noise import _check
+from cnn_mnist.attacks.projection import to_grey_values
 from cnn_mnist.attacks.result import AttackResult, check_number, conclude
 from cnn_mnist.checks import examined
 

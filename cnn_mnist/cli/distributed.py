@@ -29,7 +29,7 @@ from torch.multiprocessing.spawn import ProcessException, start_processes
 
 from cnn_mnist.cli import signals
 from cnn_mnist.cli.schema import hold
-from cnn_mnist.options import number
+from cnn_mnist.option_types import number
 
 PATIENCE = datetime.timedelta(days=1)  # that a process waits for another: the first may work alone for long
 

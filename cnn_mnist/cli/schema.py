@@ -1,6 +1,6 @@
 """What each key of a configuration may hold, read from the signature of what it configures.
 
-A node with `_target_: module.function` is held against the annotations of that function (`cnn_mnist.options`). They are
+A node with `_target_: module.function` is checked against the annotations of that function (`option_types`). They are
 read from the source, without importing it, so that a mistake is reported at once and not after torch's imports.
 """
 
@@ -18,8 +18,19 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 
-from cnn_mnist import options
-from cnn_mnist.options import Count, HoldOutMetric, Rule, Seed, Selection, as_typed, list_of, number, one_of, or_null
+from cnn_mnist import option_types
+from cnn_mnist.option_types import (
+    Count,
+    HoldOutMetric,
+    Rule,
+    Seed,
+    Selection,
+    as_typed,
+    list_of,
+    number,
+    one_of,
+    or_null,
+)
 
 
 class Train:
@@ -29,16 +40,16 @@ class Train:
     overrides: list[str]
     seed: Seed
     monitor: HoldOutMetric
-    ckpt_path: options.Path | None
+    ckpt_path: option_types.Path | None
 
 
 class Analyze:
     """The keys of analyze.yaml that belong to the command itself."""
 
-    ckpt_path: options.Path | None
-    against: options.Path | None
-    sweep: options.Path | None
-    image: options.Path | None
+    ckpt_path: option_types.Path | None
+    against: option_types.Path | None
+    sweep: option_types.Path | None
+    image: option_types.Path | None
     metric: str
     images: Selection
     seed: Seed
@@ -59,7 +70,7 @@ class Trainer:
 Command = type[Train] | type[Analyze]
 SECTIONS = {Train: ("data", "model", "trainer", "logger", "callbacks"), Analyze: ("data", "trainer")}
 GROUPS = {Train: SECTIONS[Train], Analyze: (*SECTIONS[Analyze], "attack", "export")}
-NAMES = vars(builtins) | vars(typing) | vars(options)  # that an annotation may use
+NAMES = vars(builtins) | vars(typing) | vars(option_types)  # that an annotation may use
 
 
 def check(cfg: DictConfig, command: Command) -> None:
@@ -136,7 +147,7 @@ def rule_of(annotation: Any) -> Rule | None:
 def annotations_of(target: str) -> dict[str, Any]:
     """The annotated parameters of a function, or of a class's `__init__`, from its source.
 
-    Those whose annotation needs more than the names of builtins, `typing` and `cnn_mnist.options` are left out.
+    Those whose annotation needs more than the names of builtins, `typing` and `cnn_mnist.option_types` are left out.
     """
     if target == "pytorch_lightning.Trainer":
         return typing.get_type_hints(Trainer, include_extras=True)

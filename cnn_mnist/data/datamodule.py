@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from cnn_mnist.data import sources
 from cnn_mnist.data.batches import NUM_CLASSES, Batch, Images, InOrder, Shuffled
-from cnn_mnist.options import Seed, number
+from cnn_mnist.option_types import Seed, number
 
 
 class FallbackWarning(UserWarning):

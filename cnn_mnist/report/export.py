@@ -14,7 +14,7 @@ from cnn_mnist import attacks
 from cnn_mnist.attacks.gradient_ascent import batch_size
 from cnn_mnist.cli import console
 from cnn_mnist.network import CNN
-from cnn_mnist.options import Count
+from cnn_mnist.option_types import Count
 from cnn_mnist.report.section import Answer, Section
 from cnn_mnist.report.subject import Subject
 

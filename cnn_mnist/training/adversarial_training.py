@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnn_mnist.attacks.gradient_ascent import ObjectiveValue, ascend, linf_ball
+from cnn_mnist.attacks.gradient_ascent import ObjectiveValue, ascend
+from cnn_mnist.attacks.projection import linf_ball
 from cnn_mnist.checks import untouched
 
 REACH = 5 / 3  # length of all steps together, in radii of the ball

@@ -15,7 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from cnn_mnist.data.batches import NUM_CLASSES, Batch, Shuffled
 from cnn_mnist.network import CNN, not_finite
-from cnn_mnist.options import Count, Fraction, NonNegative, Positive
+from cnn_mnist.option_types import Count, Fraction, NonNegative, Positive
 from cnn_mnist.training.adversarial_training import adversarial_examples, warmed_up
 from cnn_mnist.training.allocator import keep_freed_memory
 from cnn_mnist.training.augmentation import distorted

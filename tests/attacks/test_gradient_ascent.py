@@ -4,18 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cnn_mnist.attacks.gradient_ascent import (
-    ObjectiveValue,
-    ascend,
-    inside,
-    l2,
-    l2_ball,
-    linf_ball,
-    sign,
-    standardised,
-    to_grey_values,
-    unit,
-)
+from cnn_mnist.attacks.gradient_ascent import ObjectiveValue, ascend, inside, l2, sign, standardised, unit
+from cnn_mnist.attacks.projection import l2_ball, linf_ball, to_grey_values
 
 START = torch.full((3, 1, 2, 2), 0.5)
 

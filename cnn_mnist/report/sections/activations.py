@@ -9,7 +9,7 @@ from cnn_mnist.analysis.activations import Activations
 from cnn_mnist.cli import console
 from cnn_mnist.data.batches import EVAL_BATCH_SIZE
 from cnn_mnist.figures import anatomy as draw
-from cnn_mnist.options import number
+from cnn_mnist.option_types import number
 from cnn_mnist.report.section import Answer, Section, needs
 from cnn_mnist.report.subject import Subject
 

@@ -9,7 +9,7 @@ from cnn_mnist.cli import console
 from cnn_mnist.data.batches import NUM_CLASSES
 from cnn_mnist.figures import anatomy as draw
 from cnn_mnist.figures.canvas import cost_curves
-from cnn_mnist.options import Count, NonNegative, Place, Positive, Seed, number
+from cnn_mnist.option_types import Count, NonNegative, Place, Positive, Seed, number
 from cnn_mnist.report.section import Answer, Section, needs
 from cnn_mnist.report.subject import Subject
 

@@ -13,7 +13,7 @@ from cnn_mnist.cli import console
 from cnn_mnist.data.batches import EVAL_BATCH_SIZE
 from cnn_mnist.figures import occlusion as draw_occlusion
 from cnn_mnist.network import CNN
-from cnn_mnist.options import Fraction, Pixels, number
+from cnn_mnist.option_types import Fraction, Pixels, number
 from cnn_mnist.report.section import Answer, Section, needs
 from cnn_mnist.report.subject import Subject
 

@@ -9,7 +9,7 @@ from torchmetrics.functional.regression import spearman_corrcoef
 from cnn_mnist.analysis.occlusion import mean_drop
 from cnn_mnist.analysis.saliency import saliency as look_at_saliency
 from cnn_mnist.figures import anatomy as draw
-from cnn_mnist.options import Count, Fraction, Pixels
+from cnn_mnist.option_types import Count, Fraction, Pixels
 from cnn_mnist.report.section import Answer, Section, needs
 from cnn_mnist.report.sections.occlusion import maps_of
 from cnn_mnist.report.subject import Subject

@@ -4,16 +4,18 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import matplotlib
+import numpy as np
 import optuna
 import torch
+from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
-from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import TrialState
+from optuna.visualization import matplotlib as draw
 
 from cnn_mnist.cli import console
-from cnn_mnist.figures import search as draw
 from cnn_mnist.figures import sweep as draw_sweep
 from cnn_mnist.report.plan import Task
 from cnn_mnist.report.section import Answer, Section, Table, needs
@@ -94,15 +96,7 @@ def trials(subject: Search) -> Section:
         "options": _importances(study, values),
     }
     distributions = done[0].distributions
-    log = [
-        key for key, one in distributions.items() if isinstance(one, FloatDistribution | IntDistribution) and one.log
-    ]
-    figures = {
-        "search/history": draw.history([trial.number for trial in done], values, metric, best),
-        "search/slices": draw.slices(
-            {key: [trial.params[key] for trial in done] for key in distributions}, log, values, metric
-        ),
-    }
+    figures = _figures(study, metric)
     says = [
         f"Of {{num_done}} trials, number {{best.trial}} has the best {{metric}}: {{best.value:{spec}}}, with "
         "{best.options}.",
@@ -135,6 +129,17 @@ def trials(subject: Search) -> Section:
         )
         answers.append(Answer("Which option may matter?", ["search/options"], [shares]))
     return Section(findings, answers, {}, figures)
+
+
+def _figures(study: optuna.Study, metric: str) -> dict[str, Figure]:
+    """Optuna's own figures, in matplotlib."""
+    matplotlib.use("Agg")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # experimental, says Optuna
+        history = draw.plot_optimization_history(study, target_name=metric)
+        slices = draw.plot_slice(study, target_name=metric)
+    first = np.asarray(slices, dtype=object).flat[0]
+    return {"search/history": cast(Figure, history.figure), "search/slices": first.figure}
 
 
 def _importances(study: optuna.Study, values: Sequence[float]) -> list[dict[str, Any]]:

@@ -4,8 +4,8 @@ import pytorch_lightning as pl
 
 from cnn_mnist.data.batches import NUM_CLASSES
 from cnn_mnist.figures.anatomy import activations
-from cnn_mnist.options import Count
-from cnn_mnist.training.callbacks.picture import PictureCallback, is_due, show
+from cnn_mnist.option_types import Count
+from cnn_mnist.training.callbacks.picture_callback import PictureCallback, is_due, show
 
 
 class Activations(PictureCallback):

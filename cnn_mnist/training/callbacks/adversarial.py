@@ -7,8 +7,8 @@ from cnn_mnist import attacks
 from cnn_mnist.data.batches import NUM_CLASSES
 from cnn_mnist.figures import adversarial as draw
 from cnn_mnist.figures.canvas import cost_curves
-from cnn_mnist.options import Count, NonNegative, Seed
-from cnn_mnist.training.callbacks.picture import PictureCallback, is_due, show
+from cnn_mnist.option_types import Count, NonNegative, Seed
+from cnn_mnist.training.callbacks.picture_callback import PictureCallback, is_due, show
 
 
 class Adversarial(PictureCallback):

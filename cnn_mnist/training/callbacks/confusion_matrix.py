@@ -7,7 +7,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from cnn_mnist.data.batches import NUM_CLASSES, Batch
 from cnn_mnist.figures.training import confusion_matrix
-from cnn_mnist.training.callbacks.picture import PictureCallback, show
+from cnn_mnist.training.callbacks.picture_callback import PictureCallback, show
 
 
 class ConfusionMatrix(PictureCallback):

@@ -4,8 +4,8 @@ import pytorch_lightning as pl
 
 from cnn_mnist.analysis.filters import edge_likeness
 from cnn_mnist.figures.anatomy import first_filters, second_filters
-from cnn_mnist.options import Count
-from cnn_mnist.training.callbacks.picture import PictureCallback, is_due, show
+from cnn_mnist.option_types import Count
+from cnn_mnist.training.callbacks.picture_callback import PictureCallback, is_due, show
 
 
 class Filters(PictureCallback):

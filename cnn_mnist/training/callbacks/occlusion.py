@@ -5,8 +5,8 @@ import pytorch_lightning as pl
 from cnn_mnist.analysis.occlusion import occlusion_map
 from cnn_mnist.data.batches import NUM_CLASSES
 from cnn_mnist.figures.occlusion import predicted_maps, probability_maps
-from cnn_mnist.options import Count, Fraction, Pixels
-from cnn_mnist.training.callbacks.picture import PictureCallback, is_due, show
+from cnn_mnist.option_types import Count, Fraction, Pixels
+from cnn_mnist.training.callbacks.picture_callback import PictureCallback, is_due, show
 
 
 class Occlusion(PictureCallback):

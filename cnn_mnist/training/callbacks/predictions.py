@@ -4,7 +4,7 @@ import pytorch_lightning as pl
 import torch
 
 from cnn_mnist.figures.training import predictions
-from cnn_mnist.training.callbacks.picture import PictureCallback, show
+from cnn_mnist.training.callbacks.picture_callback import PictureCallback, show
 
 NUM_IMAGES = 24
 

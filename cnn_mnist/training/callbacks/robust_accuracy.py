@@ -8,7 +8,7 @@ from pytorch_lightning.callbacks import Callback
 
 from cnn_mnist import attacks
 from cnn_mnist.checks import ModelWarning
-from cnn_mnist.options import Count, Fraction
+from cnn_mnist.option_types import Count, Fraction
 
 COLLAPSE = 0.3  # by how much the accuracy under one step may exceed that under several
 

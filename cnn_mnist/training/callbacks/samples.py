@@ -3,7 +3,7 @@
 import pytorch_lightning as pl
 
 from cnn_mnist.figures.training import sample_grid
-from cnn_mnist.training.callbacks.picture import PictureCallback, show
+from cnn_mnist.training.callbacks.picture_callback import PictureCallback, show
 
 
 class Samples(PictureCallback):

@@ -13,7 +13,7 @@ from cnn_mnist.attacks.transfer import Transfer, transfer
 from cnn_mnist.cli import console
 from cnn_mnist.figures import adversarial as draw
 from cnn_mnist.figures.canvas import cost_curves
-from cnn_mnist.options import Class, Count, Fraction, Positive, Seed
+from cnn_mnist.option_types import Class, Count, Fraction, Positive, Seed
 from cnn_mnist.report.section import Answer, Section, needs, of_attack
 from cnn_mnist.report.sections.attacks.common import (
     NUM_SHOWN,

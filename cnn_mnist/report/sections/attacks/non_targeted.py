@@ -8,7 +8,7 @@ import torch
 from cnn_mnist import attacks
 from cnn_mnist.figures import adversarial as draw
 from cnn_mnist.figures.canvas import cost_curves
-from cnn_mnist.options import Class, Count, Fraction, Positive, Seed
+from cnn_mnist.option_types import Class, Count, Fraction, Positive, Seed
 from cnn_mnist.report.section import Answer, Section, of_attack
 from cnn_mnist.report.sections.attacks.common import _likeness, course, course_in_words, step_range, targets
 from cnn_mnist.report.subject import Subject

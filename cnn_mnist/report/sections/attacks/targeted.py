@@ -6,7 +6,7 @@ from typing import Any
 
 from cnn_mnist import attacks
 from cnn_mnist.figures import adversarial as draw
-from cnn_mnist.options import Class, Count, Fraction, NonNegative, Positive
+from cnn_mnist.option_types import Class, Count, Fraction, NonNegative, Positive
 from cnn_mnist.report.section import Answer, Section, needs, of_attack
 from cnn_mnist.report.sections.attacks.common import (
     NUM_SHOWN,

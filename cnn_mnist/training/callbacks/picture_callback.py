@@ -9,7 +9,7 @@ from cnn_mnist.figures.canvas import to_pixels
 
 
 class PictureCallback(Callback):
-    """A callback that only draws: if it fails, training continues (see `spared`)."""
+    """A callback that only draws: if it fails, training continues (see `plotting_failures`)."""
 
 
 def show(trainer: pl.Trainer, tag: str, figure: Figure) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 from pytorch_lightning.callbacks import Callback
 
-from cnn_mnist.training.callbacks.picture import PictureCallback
+from cnn_mnist.training.callbacks.picture_callback import PictureCallback
 
 
-class Spared:
+class PlottingFailures:
     """Wraps callbacks so that a plotting failure does not end the training.
 
     The first failure of each callback is reported at once, and all of them at the end. An error in a callback that is

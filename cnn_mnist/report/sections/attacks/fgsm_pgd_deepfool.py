@@ -9,7 +9,7 @@ from cnn_mnist import attacks
 from cnn_mnist.attacks.gradient_ascent import l2
 from cnn_mnist.attacks.result import AttackResult
 from cnn_mnist.cli import console
-from cnn_mnist.options import Budget, Class, Count, Fraction, NonNegative, Positive, Seed
+from cnn_mnist.option_types import Budget, Class, Count, Fraction, NonNegative, Positive, Seed
 from cnn_mnist.report.section import Section, needs
 from cnn_mnist.report.sections.attacks.accuracy_under_attack import default_step_size, evaluate
 from cnn_mnist.report.subject import Subject

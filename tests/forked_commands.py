@@ -40,7 +40,11 @@ class Warm:
         """Run a command; returns its exit status, negative for a signal, and what it wrote to stdout and stderr."""
         if self.process is None or self.process.poll() is not None:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.warm"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                [sys.executable, "-m", "tests.forked_commands"],
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
             )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
