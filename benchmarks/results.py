@@ -172,23 +172,23 @@ def page(record: dict[str, Any]) -> str:
         line("---", *["---:"] * (len(heads) - 1)),
         *(accuracy_row(key, found) for key, found in record["accuracy"].items()),
         "",
-        "The report's recipe keeps its learning rate to the end, and its last epoch can spike. "
+        "The lab report's recipe keeps its learning rate to the end, and its last epoch can spike. "
         f"Seed {tail['seed']}, outside of these, ends at {percent(tail['accuracy'])} after "
         f"{percent(tail['best'])} in epoch {tail['best_epoch']}: the standard deviation above understates that.",
         "",
         "Batch normalisation, paired by seed:",
         "",
-        f"- with the report's recipe: {paired_line(record['paired']['paper'])};",
+        f"- with the lab report's recipe: {paired_line(record['paired']['paper'])};",
         f"- with one epoch: {paired_line(record['paired']['one_epoch'])}.",
         "",
         "## Accuracy under attack",
         "",
         "Seed 0; no pixel changed by more than 0.3; PGD with 50 steps of 0.01 and 10 restarts.",
         "",
-        line("", "test images", "clean", "PGD-50 x 10"),
+        line("", "test accuracy", "images attacked", "accuracy under PGD-50 x 10"),
         line("---", "---:", "---:", "---:"),
         *(
-            line(f"`{found['command']}`", f"{found['num_images']:,}", percent(found["clean"]), percent(found["pgd"], 1))
+            line(f"`{found['command']}`", percent(found["clean"]), f"{found['num_images']:,}", percent(found["pgd"], 1))
             for found in record["attacked"].values()
         ),
         "",

@@ -54,7 +54,7 @@ def test_imports_go_one_way(name: str) -> None:
     own = name.partition(".")[0]
     allowed = {own, *MAY_IMPORT[own]}
     wrong = {other for other in imports(dict(modules())[name]) if other.partition(".")[0] not in allowed}
-    assert not wrong, f"{name} may not import {', '.join(sorted(wrong))}: see DIRECTIONS in CONTRIBUTING.md"
+    assert not wrong, f"{name} may not import {', '.join(sorted(wrong))}: see CONTRIBUTING.md"
 
 
 def test_there_is_no_circle() -> None:

@@ -80,7 +80,8 @@ def check(cfg: DictConfig, command: Command) -> None:
         ValueError: With the key, its value, what it may hold and the override to change.
     """
     own = typing.get_type_hints(command, include_extras=True)
-    for key, value in cfg.items():
+    for key in cfg:
+        value = cfg._get_node(key)
         is_node = isinstance(value, DictConfig) and "_target_" in value and command is Analyze  # an analysis
         if not is_node and key not in own and key not in GROUPS[command]:
             raise ValueError(f"unknown key {key!s}{nearest(str(key), {*own, *GROUPS[command]})}")
@@ -96,8 +97,8 @@ def check(cfg: DictConfig, command: Command) -> None:
                     f"unknown key {section}.{name}, or it does not name a _target_: leave it out with ~{section}.{name}"
                 )
     for key, annotation in own.items():
-        if key in cfg:
-            hold(key, cfg[key], rule_of(annotation))
+        if key in cfg and (rule := rule_of(annotation)):
+            hold(key, cfg[key], rule)
     for path, node in _nodes(cfg):
         for key, annotation in annotations_of(node._target_).items():
             if key in node:

@@ -19,6 +19,7 @@ from cnn_mnist.runs.checkpoint import mode_of
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 USUAL_METRIC = "val/acc"
+WITHOUT_CALLBACKS = ("val/acc", "val/loss")  # metrics that need no callback
 USUAL = ("data.val_size=5000", "callbacks=none")  # unless the command says otherwise
 USUAL_SPACE = (
     "model.lr=tag(log,interval(1e-3,3e-2))",
@@ -59,7 +60,7 @@ def search(
     if metric is not None and not metric.startswith("val/"):
         raise ValueError(f"--metric must be one of the hold-out, such as val/acc or val/loss, got {metric}")
     place = Path(folder or time.strftime("multirun/search-%Y-%m-%d_%H-%M-%S")).expanduser().resolve()
-    fixed, space = _parsed(options)
+    fixed, space = _parsed(options, metric)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     signals.search = place
     is_new = not place.exists()
@@ -122,13 +123,15 @@ def metric_of(study: optuna.Study) -> str:
     return metric
 
 
-def _parsed(options: Sequence[str]) -> tuple[list[str], dict[str, BaseDistribution]]:
+def _parsed(options: Sequence[str], metric: str | None) -> tuple[list[str], dict[str, BaseDistribution]]:
     """The fixed options, and those to be searched."""
     parser = OverridesParser.create()
     overrides = parser.parse_overrides(list(options))
     if not any(override.is_sweep_override() for override in overrides):
         overrides += parser.parse_overrides(list(USUAL_SPACE))
     keys = {override.key_or_group for override in overrides}
+    if metric not in (None, *WITHOUT_CALLBACKS):
+        keys.add("callbacks")  # one of them measures it
     overrides += [usual for usual in parser.parse_overrides(list(USUAL)) if usual.key_or_group not in keys]
     fixed = [_typed(override) for override in overrides if not override.is_sweep_override()]
     if "data.val_size=0" in fixed:

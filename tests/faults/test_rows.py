@@ -162,9 +162,9 @@ ROWS = {
     ),
     # checkpoints
     "no run": Row("analyze.py", "there is no run below outputs/ or multirun/ to analyse", shutil.rmtree),
-    "no run to go on with": Row(
+    "no run to resume": Row(
         "train.py ckpt_path=last",
-        "there is no run below outputs/ or multirun/ to go on with",
+        "there is no run below outputs/ or multirun/ to resume",
         shutil.rmtree,
         is_slow=True,
     ),
@@ -218,7 +218,9 @@ ROWS = {
         "analyze.py ckpt_path=RUN against=large.ckpt", "the two networks have filters of 3x3 and 7x7", other_size
     ),
     "run that is finished": Row("train.py ckpt_path=RUN", "has trained for all of its epochs already", status=0),
-    "other options for a run": Row("train.py ckpt_path=last model.lr=0.5", "cannot become 0.5 half way", is_slow=True),
+    "other options for a run": Row(
+        "train.py ckpt_path=last model.lr=0.5", "cannot change to 0.5 on resuming", is_slow=True
+    ),
     "malicious config.yaml, in a list": Row(
         "train.py ckpt_path=RUN",
         "asks for os.system, which is not run from a file",

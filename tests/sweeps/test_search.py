@@ -95,3 +95,11 @@ def test_a_search_by_a_loss_wants_the_lowest(search: Command) -> None:
     assert found["best"]["value"] == pytest.approx(min(trial["value"] for trial in found["trials"]))
     other = search("--folder", "multirun/mine", "--metric", "val/acc", cwd=done.cwd)
     assert "holds a search by val/loss, not val/acc: set another --folder" in other.err
+
+
+def test_callbacks_are_left_out_unless_one_of_them_measures_the_metric() -> None:
+    from cnn_mnist.sweeps.search import _parsed
+
+    for metric, is_left_out in ((None, True), ("val/loss", True), ("val/robust_acc", False)):
+        fixed, _ = _parsed(["experiment=robust"], metric)
+        assert ("callbacks=none" in fixed) == is_left_out

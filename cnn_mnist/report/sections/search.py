@@ -24,7 +24,7 @@ from cnn_mnist.runs import files
 from cnn_mnist.runs.checkpoint import mode_of
 from cnn_mnist.sweeps.search import metric_of, spec_of
 
-FEWEST = 8  # trials from which an option's importance is estimated
+MIN_TRIALS = 8  # trials from which an option's importance is estimated
 
 
 @dataclass(eq=False)
@@ -144,7 +144,7 @@ def _figures(study: optuna.Study, metric: str) -> dict[str, Figure]:
 
 def _importances(study: optuna.Study, values: Sequence[float]) -> list[dict[str, Any]]:
     """How much of the variance of the metric each option explains, by Optuna's evaluator; none where there is none."""
-    if len(values) < FEWEST or max(values) == min(values):
+    if len(values) < MIN_TRIALS or max(values) == min(values):
         return []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
