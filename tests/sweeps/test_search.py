@@ -103,3 +103,19 @@ def test_callbacks_are_left_out_unless_one_of_them_measures_the_metric() -> None
     for metric, is_left_out in ((None, True), ("val/loss", True), ("val/robust_acc", False)):
         fixed, _ = _parsed(["experiment=robust"], metric)
         assert ("callbacks=none" in fixed) == is_left_out
+
+
+def test_trials_are_counted_in_whole_numbers() -> None:
+    from cnn_mnist.figures.canvas import to_pixels
+    from cnn_mnist.report.sections.search import figures_of
+
+    study = optuna.create_study()
+    study.optimize(lambda trial: trial.suggest_float("model.lr", 0.1, 1), n_trials=2)
+    figures = figures_of(study, "val/acc")
+    for figure in figures.values():
+        to_pixels(figure)
+    ticks = [
+        *figures["search/history"].axes[0].get_xticks(),
+        *figures["search/slices"].axes[-1].get_yticks(),
+    ]
+    assert all(tick == round(tick) for tick in ticks)

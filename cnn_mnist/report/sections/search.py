@@ -17,6 +17,7 @@ from optuna.visualization import matplotlib as draw
 
 from cnn_mnist.cli import console
 from cnn_mnist.figures import sweep as draw_sweep
+from cnn_mnist.figures.canvas import whole_numbers
 from cnn_mnist.report.plan import Task
 from cnn_mnist.report.section import Answer, Section, Table, needs
 from cnn_mnist.report.writer import Findings
@@ -96,7 +97,7 @@ def trials(subject: Search) -> Section:
         "options": _importances(study, values),
     }
     distributions = done[0].distributions
-    figures = _figures(study, metric)
+    figures = figures_of(study, metric)
     says = [
         f"Of {{num_done}} trials, number {{best.trial}} has the best {{metric}}: {{best.value:{spec}}}, with "
         "{best.options}.",
@@ -131,7 +132,7 @@ def trials(subject: Search) -> Section:
     return Section(findings, answers, {}, figures)
 
 
-def _figures(study: optuna.Study, metric: str) -> dict[str, Figure]:
+def figures_of(study: optuna.Study, metric: str) -> dict[str, Figure]:
     """Optuna's own figures, in matplotlib."""
     matplotlib.use("Agg")
     with warnings.catch_warnings():
@@ -139,6 +140,8 @@ def _figures(study: optuna.Study, metric: str) -> dict[str, Figure]:
         history = draw.plot_optimization_history(study, target_name=metric)
         slices = draw.plot_slice(study, target_name=metric)
     first = np.asarray(slices, dtype=object).flat[0]
+    whole_numbers(history.xaxis)
+    whole_numbers(first.figure.axes[-1].yaxis)  # of the colour bar, which counts trials
     return {"search/history": cast(Figure, history.figure), "search/slices": first.figure}
 
 

@@ -13,7 +13,6 @@ import torch
 from scipy import stats
 
 from cnn_mnist.analysis.statistics import Configuration, paired_over_seeds
-from cnn_mnist.figures import search as draw_search
 from cnn_mnist.figures import sweep as draw
 from cnn_mnist.figures import training as draw_training
 from cnn_mnist.figures.canvas import cost_curves, to_pixels
@@ -189,7 +188,6 @@ def test_epochs_have_no_fractions(num_epochs: int) -> None:
         draw_training.curves(curves),
         draw.curves([group], "test/acc", in_percent=True),
         cost_curves(trace, ["a", "b"], "cost"),
-        draw_search.history(list(range(num_epochs)), [0.5] * num_epochs, "val/acc"),
     ):
         to_pixels(figure)
         for axes in figure.axes:
