@@ -1,4 +1,4 @@
-"""Attacks side by side: this project and foolbox, the same network, the same images.
+"""Attacks: this project and foolbox, on the same network and images.
 
     python -m benchmarks.attacks --checkpoint RUN           about 10 minutes on 2 cores
     python -m benchmarks.attacks --checkpoint RUN --cw      also the targeted attack beside Carlini and Wagner's

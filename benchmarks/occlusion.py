@@ -1,4 +1,4 @@
-"""Occlusion side by side: this project's two paths and captum, the same network, images and patches.
+"""Occlusion: this project's two paths and captum, on the same network, images and patches.
 
     python -m benchmarks.occlusion                       about 5 minutes on 2 cores
     python -m benchmarks.occlusion --images 100 --windows 8

@@ -1,4 +1,4 @@
-"""One process for each measurement, in turns, so that nothing one of them does to the heap helps or harms another.
+"""One process for each measurement, interleaved, so that no measurement affects the heap of another.
 
 Every measurement is warmed up by one that does not count. Records lie in docs/benchmarks/, from which README's tables
 are written (`python -m benchmarks.readme`).

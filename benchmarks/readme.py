@@ -1,4 +1,4 @@
-"""The figures in README.md and docs/, written from what was measured.
+"""Writes the figures in README.md and docs/ from their records.
 
     python -m benchmarks.readme          writes them anew; tests/test_readme.py holds that there is nothing to write
 

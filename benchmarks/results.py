@@ -1,4 +1,4 @@
-"""The README's table from nothing: every recipe trained over several seeds, measured, and set beside what is published.
+"""RESULTS.md from nothing: every recipe trained with several seeds, measured, and compared with published numbers.
 
     python -m benchmarks.results                       about an hour on 2 cores; what is done already is not done again
     python -m benchmarks.results --seeds 2 data=digits trainer.max_epochs=1    a rehearsal; other words go to train.py

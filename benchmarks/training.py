@@ -1,4 +1,4 @@
-"""Training speed, one thing added at a time: from what one writes first to this project's Trainer.
+"""Training speed: from a plain PyTorch loop to this project, one change at a time.
 
     python -m benchmarks.training                        about 10 minutes on 2 cores
     python -m benchmarks.training --rounds 3 --steps 100

@@ -1,4 +1,4 @@
-"""What the tests share: real commands in folders of their own, the MNIST files where they are, trained networks."""
+"""Shared by all tests: real commands in temporary folders, the MNIST files, trained networks."""
 
 import functools
 import json

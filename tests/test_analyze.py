@@ -1,4 +1,4 @@
-"""`python analyze.py` as a person runs it: real processes, after a training run on the digits."""
+"""`python analyze.py` in real processes, after a training run on the digits."""
 
 import json
 import re

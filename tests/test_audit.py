@@ -1,4 +1,4 @@
-"""The audit says that it was skipped where nothing was audited."""
+"""The audit reports that it was skipped if it could not run."""
 
 import json
 import runpy

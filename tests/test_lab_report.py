@@ -1,4 +1,4 @@
-"""The report's recipe and its attacks on the real MNIST, as a person runs them: the long tests."""
+"""The lab report's recipe and attacks, the tuned and the robust recipe, on MNIST: long tests."""
 
 import json
 from pathlib import Path
@@ -79,4 +79,4 @@ def test_adversarial_training_withstands(train: Command, mnist_root: Path) -> No
     result = attacks.pgd(
         network, images, labels, epsilon=0.3, step_size=0.01, steps=50, generator=torch.Generator().manual_seed(0)
     )
-    assert 1 - result.success.double().mean() >= 0.8
+    assert 1 - result.success.double().mean() >= 0.88  # measured: 0.937 (2 cores, Intel Xeon); 0.918 after 15 epochs

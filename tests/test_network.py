@@ -1,4 +1,4 @@
-"""The network: the report's own numbers, and both ways through it against PyTorch's own layers."""
+"""The network: the report's numbers, and both its paths against PyTorch's layers."""
 
 import copy
 

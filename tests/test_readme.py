@@ -1,4 +1,4 @@
-"""README and docs: the examples run as pasted, and every figure is one of a record."""
+"""README and docs: the examples run as pasted, and every figure comes from a record."""
 
 import json
 import re

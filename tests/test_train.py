@@ -1,4 +1,4 @@
-"""`python train.py` as a person runs it: real processes, on the digits that need no download."""
+"""`python train.py` in real processes, on the digits, which need no download."""
 
 import csv
 import re

@@ -1,4 +1,4 @@
-"""Options of the Trainer that people try first: each works, with a true record, or is refused before any training."""
+"""Common options of Lightning's Trainer: each works and is recorded correctly, or is refused before training."""
 
 import json
 import os

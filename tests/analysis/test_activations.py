@@ -1,4 +1,4 @@
-"""Activations: a network whose channels are known, and NumPy's own correlation."""
+"""Activations: a network with known channels, and NumPy's correlation."""
 
 import numpy as np
 import pytest

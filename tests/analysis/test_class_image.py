@@ -1,4 +1,4 @@
-"""Activation maximisation: a model whose best image is known, and the lab's network."""
+"""Activation maximisation: a model with a known best image, and the report's network."""
 
 import pytest
 import torch

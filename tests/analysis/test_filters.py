@@ -1,4 +1,4 @@
-"""Filters: pairs and edges whose measure is known, chance against a simulation."""
+"""Filters: known pairs and edges, and chance against a simulation."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Is an image as near to a training image as digits not trained on are?"""
+"""The distance to the nearest training image."""
 
 import pytest
 import torch

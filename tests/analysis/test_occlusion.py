@@ -1,4 +1,4 @@
-"""Occlusion: maps worked out by hand, the fast path against the plain one, captum as the oracle."""
+"""Occlusion: maps computed by hand, the fast path against the plain one, and captum."""
 
 import math
 from collections.abc import Callable

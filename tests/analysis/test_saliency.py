@@ -1,4 +1,4 @@
-"""Saliency: integrated gradients add up, Grad-CAM is what its paper says, and the model is left as it was."""
+"""Saliency: integrated gradients add up, Grad-CAM follows its paper, and the model is unchanged."""
 
 import pytest
 import torch

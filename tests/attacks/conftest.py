@@ -1,4 +1,4 @@
-"""A linear model, of which every attack's answer can be worked out, and all attacks with options that suit it."""
+"""A linear model, on which every attack's result can be computed by hand, and all attacks with options for it."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Any module from images to logits, and whatever people hand to it: a right result, or one sentence."""
+"""Any module from images to logits, and any input: a correct result, or a one-sentence error."""
 
 import copy
 import io

@@ -1,4 +1,4 @@
-"""What holds for every attack: one kind of record, honest and in bounds, of a model that is left as it was."""
+"""Properties of every attack: a true result within bounds, and an unchanged model."""
 
 import copy
 

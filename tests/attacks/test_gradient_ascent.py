@@ -1,4 +1,4 @@
-"""The one loop behind every attack and class image, on objectives whose summit is known."""
+"""Gradient ascent on objectives with known maxima, and the projections."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Attacks on linear models, whose best answers are known, and foolbox's on a trained network."""
+"""Attacks on linear models, where the optimum is known, and beside foolbox on a trained network."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Accuracy under attack counted by hand, and models that hide their gradient found out."""
+"""Robust accuracy counted by hand, and detection of gradient masking."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""What noise does to images it was not made for, counted by hand."""
+"""Transfer of noise to other images, counted by hand."""
 
 import pytest
 import torch

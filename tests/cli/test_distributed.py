@@ -1,4 +1,4 @@
-"""Several processes: real ones, on the CPU, against one that does all of it."""
+"""Training in several processes, compared with one process."""
 
 import csv
 import json

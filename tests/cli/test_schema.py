@@ -1,4 +1,4 @@
-"""The configuration: every file fits what it names, every mistake gets its line before anything heavy is imported."""
+"""The configuration: every file matches the signature it names, and every mistake is reported in one line."""
 
 import inspect
 import subprocess

@@ -1,4 +1,4 @@
-"""The data module: what comes out, in which order, and what bad files and bad networks do."""
+"""The data module: images, their order, damaged files and failing downloads."""
 
 import gzip
 import hashlib

@@ -1,4 +1,4 @@
-"""Pictures of one's own: MNIST's own digits come back, and what cannot be read says so."""
+"""Pictures of the user's own: MNIST's digits are recovered, and unreadable files are reported."""
 
 import io
 import struct

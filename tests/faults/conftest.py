@@ -1,4 +1,4 @@
-"""Real commands that go wrong: what they say, how they end, and what they leave as it was."""
+"""Real commands that fail: their message, exit status, and unchanged files."""
 
 import hashlib
 import shutil

@@ -1,4 +1,4 @@
-"""Disks that are full, folders that cannot be written, pictures that cannot be drawn, ports that are taken."""
+"""Full disks, read-only folders, pictures that cannot be drawn, busy ports."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Whatever is typed and whatever the files hold: a line, never a traceback, and never a success that is none."""
+"""Any command line and any file content: one line, never a traceback, and never a false success."""
 
 import io
 import math

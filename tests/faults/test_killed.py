@@ -1,4 +1,4 @@
-"""Killed at any moment, a run is gone on with and ends as if nothing had been."""
+"""A run killed at any moment resumes and ends as if it had not been interrupted."""
 
 import csv
 import os
@@ -37,7 +37,7 @@ def start(words: list[str], cwd: Path) -> "subprocess.Popen[str]":
 
 
 def told(out: str) -> list[str]:
-    """The command that the last line says goes on."""
+    """The resume command of the last line."""
     line = out.splitlines()[-1]
     assert line.startswith("to resume: python "), line
     return shlex.split(line.removeprefix("to resume: python "))
@@ -263,7 +263,7 @@ def test_a_sweep_that_is_stopped_says_how_to_go_on(interrupt: Interrupt, tmp_pat
 
 
 def processes_in(folder: Path) -> list[int]:
-    """Who is at work in a folder."""
+    """The processes that work in a folder."""
     found = []
     for place in Path("/proc").glob("[0-9]*/cwd"):
         try:
@@ -300,7 +300,7 @@ def test_several_processes_end_with_the_first_and_are_gone_on_with(
 
 @pytest.fixture
 def running(finished: Done, tmp_path: Path) -> Iterator[tuple["subprocess.Popen[str]", Path]]:
-    """A run that is at work for long, and its folder."""
+    """A long run, and its folder."""
     process = start(
         [str(ROOT / "train.py"), "data=digits", "trainer=cpu", "callbacks=none", "trainer.max_epochs=500"], tmp_path
     )

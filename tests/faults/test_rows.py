@@ -1,4 +1,4 @@
-"""One fault a row: the command, the sentence, the exit status, and every file that was there as it was."""
+"""One fault per row: the command, its message, its exit status, and every file unchanged."""
 
 import os
 import shlex
@@ -202,7 +202,7 @@ ROWS = {
     "malicious checkpoint to train on": Row(
         "train.py ckpt_path=RUN trainer.max_epochs=2", "it holds a pickle which names getattr", malicious, is_slow=True
     ),
-    "network that is no more": Row(
+    "weights that are not finite": Row(
         "analyze.py ckpt_path=RUN",
         "holds weights that are NaN or infinite: network.fc2.bias",
         lambda folder: replace(

@@ -1,4 +1,4 @@
-"""Figures of attacks: every word and every colour is the record's."""
+"""Figures of attacks: texts and colours match the results."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Figures of the anatomy: colours stand for the numbers, scales are fixed or shared, words are true."""
+"""Figures of the anatomy: colours, scales and texts match the numbers."""
 
 import numpy as np
 import pytest

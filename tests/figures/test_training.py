@@ -1,4 +1,4 @@
-"""Figures: their size, and that they say what the numbers say."""
+"""Figures of training: their size and texts."""
 
 import torch
 from matplotlib.colors import to_hex

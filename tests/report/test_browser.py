@@ -1,4 +1,4 @@
-"""The pages as a person sees them: the report and TensorBoard in a real headless Chromium."""
+"""The report and TensorBoard in a real headless Chromium."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""What is exported computes the same, for any number of images, and says what it is."""
+"""An exported network computes the same as PyTorch, for any number of images, and has a model card."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""The page as it is written: every number has its key, every figure its words, and nothing comes from elsewhere."""
+"""The page: every number has its key, every figure its caption, and nothing is fetched."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Sentences whose numbers stand in a record."""
+"""Sentences whose numbers come from a record."""
 
 import pytest
 

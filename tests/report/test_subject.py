@@ -1,4 +1,4 @@
-"""What is looked at: which run, which data, which images; and what is refused."""
+"""The subject of an analysis: run, data and images; and what is refused."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Checkpoints: what loads, what is refused, each with its own sentence."""
+"""Checkpoints: what loads, and what is refused with which message."""
 
 import errno
 import io

@@ -1,4 +1,4 @@
-"""Sweeps in real processes: what stands on disk and on the terminal, whatever runs the jobs and whatever kills them."""
+"""Sweeps in real processes: files and terminal output, with any launcher and after any interruption."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""`python search.py` as a person runs it, and what a killed search goes on with."""
+"""`python search.py` in real processes, and resuming a killed search."""
 
 import json
 import re
@@ -36,7 +36,7 @@ def test_a_search_resumes_and_is_judged_by_the_hold_out(search: Command, tmp_pat
     assert "2 of 3 trials are done already" in again.out
     states = [trial.state for trial in study.get_trials()]
     assert states == [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
-    assert study.get_trials()[3].params["model.lr"] == killed.params["model.lr"]  # what was at work is tried again
+    assert study.get_trials()[3].params["model.lr"] == killed.params["model.lr"]  # the interrupted trial is repeated
     found = again.results["search"]
     assert found["num_done"] == 3
     assert found["best"]["value"] == pytest.approx(study.best_value)

@@ -1,4 +1,4 @@
-"""Adversarial training: what the network learns from, and that it helps."""
+"""Adversarial training: the examples it uses, and that it helps."""
 
 import warnings
 from pathlib import Path

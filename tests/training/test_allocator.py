@@ -1,4 +1,4 @@
-"""Freed memory stays: counted in page faults, not in seconds."""
+"""Freed memory is kept: measured in page faults."""
 
 import subprocess
 import sys

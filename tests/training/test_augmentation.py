@@ -1,4 +1,4 @@
-"""Distorted images against what is promised of them."""
+"""Properties of distorted images."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The pictures' numbers against scikit-learn's and a plain forward pass."""
+"""The numbers in pictures, against scikit-learn and a plain forward pass."""
 
 import inspect
 from pathlib import Path
