@@ -221,6 +221,8 @@ def _with_swept_groups(words: list[str]) -> list[str]:
         if "=" in word and not word.startswith("-"):
             with suppress(HydraException):  # an error that Hydra will report
                 given[word] = parser.parse_override(word)
+            if word in given and not given[word].key_or_group:
+                raise ValueError(f"{word!r} is not an option: write key=value")
     swept = tuple(f"{one.key_or_group}." for one in given.values() if one.is_sweep_override())
     return [
         f"{one.key_or_group}=choice({word.partition('=')[2]})"

@@ -100,6 +100,8 @@ def check(cfg: DictConfig, command: Command) -> None:
         if key in cfg and (rule := rule_of(annotation)):
             hold(key, cfg[key], rule)
     for path, node in _nodes(cfg):
+        if not isinstance(node._target_, str):
+            raise ValueError(f"{path}._target_ must be the name of a class or function, got {as_typed(node._target_)}")
         for key, annotation in annotations_of(node._target_).items():
             if key in node:
                 rule = rule_of(annotation)

@@ -126,6 +126,10 @@ ROWS = {
         is_slow=True,
     ),
     "section left out": Row("train.py ~model", "model cannot be left out"),
+    "no key": Row("train.py +=", "'+=' is not an option: write key=value"),
+    "number to build": Row(
+        "train.py logger.csv._target_=0", "logger.csv._target_ must be the name of a class or function"
+    ),
     "not an option": Row("train.py batchnorm", "'batchnorm' is not an option: write key=value"),
     "unknown flag": Row("train.py --fast", "unrecognized arguments: --fast (--help shows examples)"),
     "wrong type": Row("train.py model.lr=fast", "model.lr must be a number above 0, got fast: set model.lr="),
