@@ -7,7 +7,7 @@ import pytest
 
 CODE = """
 import resource, torch
-from cnn_mnist.allocator import keep_freed_memory
+from cnn_mnist.training.allocator import keep_freed_memory
 {call}
 def step():
     blocks = [torch.empty(7_500_000).fill_(1) for _ in range(2)]  # 30 MB each
