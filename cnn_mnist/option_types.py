@@ -32,7 +32,9 @@ def number(
         words = f"{noun} {'above' if above else 'of at least'} {low:,}"
 
     def holds(value: object) -> bool:
-        if isinstance(value, bool) or not isinstance(value, int | kind) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | kind):
+            return False
+        if isinstance(value, float) and not math.isfinite(value):
             return False
         return (low < value if above else low <= value) and value <= high
 

@@ -11,7 +11,9 @@ import importlib.util
 import sysconfig
 import typing
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cache
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -70,7 +72,7 @@ class Trainer:
 Command = type[Train] | type[Analyze]
 SECTIONS = {Train: ("data", "model", "trainer", "logger", "callbacks"), Analyze: ("data", "trainer")}
 GROUPS = {Train: SECTIONS[Train], Analyze: (*SECTIONS[Analyze], "attack", "export")}
-NAMES = vars(builtins) | vars(typing) | vars(option_types)  # that an annotation may use
+NAMES = vars(builtins) | vars(typing)  # that an annotation may use, beside the option types that its file imports
 
 
 def check(cfg: DictConfig, command: Command) -> None:
@@ -150,43 +152,62 @@ def rule_of(annotation: Any) -> Rule | None:
 def annotations_of(target: str) -> dict[str, Any]:
     """The annotated parameters of a function, or of a class's `__init__`, from its source.
 
-    Those whose annotation needs more than the names of builtins, `typing` and `cnn_mnist.option_types` are left out.
+    Those whose annotation needs more than builtins, `typing` and what the file imports from `option_types` are not.
     """
     if target == "pytorch_lightning.Trainer":
         return typing.get_type_hints(Trainer, include_extras=True)
     module, _, name = target.rpartition(".")
-    source = _source_of(module)
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            node = next((one for one in node.body if getattr(one, "name", "") == "__init__"), node)
-        elif getattr(node, "name", "") != name:
-            continue
-        found = {}
-        if isinstance(node, ast.FunctionDef):
-            for argument in (*node.args.args, *node.args.kwonlyargs):
-                if argument.annotation is not None:
-                    try:
-                        found[argument.arg] = eval(ast.unparse(argument.annotation), NAMES)
-                    except (NameError, TypeError, AttributeError):
-                        continue
-        return found
-    return {}
+    tree = _tree_of(module)
+    names: dict[str, Any] = dict(NAMES)
+    origins: dict[str, str] = {}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            origins |= {one.asname or one.name: f"{node.module}.{one.name}" for one in node.names}
+            if node.module == "cnn_mnist.option_types":
+                names |= {one.asname or one.name: getattr(option_types, one.name, None) for one in node.names}
+    found = next((node for node in tree.body if getattr(node, "name", "") == name), None)
+    if isinstance(found, ast.ClassDef):
+        bases = [base.id for base in found.bases if isinstance(base, ast.Name)]
+        found = next((node for node in found.body if getattr(node, "name", "") == "__init__"), None)
+        if found is None:  # inherited
+            return annotations_of(origins.get(bases[0], f"{module}.{bases[0]}")) if bases else {}
+    rules = {}
+    if isinstance(found, ast.FunctionDef):
+        for argument in (*found.args.args, *found.args.kwonlyargs):
+            note = argument.annotation
+            if note is not None:
+                text = (
+                    note.value if isinstance(note, ast.Constant) and isinstance(note.value, str) else ast.unparse(note)
+                )
+                with suppress(NameError, TypeError, AttributeError, SyntaxError):
+                    rules[argument.arg] = eval(text, names)
+    return rules
 
 
-def _source_of(module: str) -> str:
-    """The source of a module of this project or of the user's own; empty for libraries, which declare no rules."""
+def _tree_of(module: str) -> ast.Module:
+    """The syntax tree of a module of this project or of the user's own; empty for libraries, which declare no rules.
+
+    Raises:
+        ValueError: The user's file is not valid Python.
+    """
     root = module.partition(".")[0]
     try:
         spec = importlib.util.find_spec(root)
-        is_own = spec is not None and (root == "cnn_mnist" or not _is_library(spec.origin))
+        is_own = spec is not None and (root == "cnn_mnist" or not _is_library(spec))
         spec = importlib.util.find_spec(module) if is_own else None
     except (ImportError, ValueError):
-        return ""
-    return Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin and spec.has_location else ""
+        spec = None
+    if spec is None or spec.origin is None or not spec.has_location:
+        return ast.Module([], [])
+    try:
+        return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        raise ValueError(f"{spec.origin}, line {error.lineno}: {error.msg}") from error
 
 
-def _is_library(origin: str | None) -> bool:
+def _is_library(spec: ModuleSpec) -> bool:
     places = {sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib")}
+    origin = spec.origin or next(iter(spec.submodule_search_locations or ()), None)
     return origin is None or any(Path(origin).is_relative_to(place) for place in places)
 
 

@@ -20,7 +20,7 @@ folder: Path | None = None  # of the training run, if there is one
 sweep: Path | None = None  # of the sweep, if it is one
 search: Path | None = None  # of the search, if it is one
 _status = 0
-NAMES_CODE = ("callbacks", "logger")  # sections whose options are given again
+NAMES_CODE = ("callbacks", "logger", "experiment=", "model=", "data=")  # options that may name own code
 TAKES_A_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
 
 
@@ -57,7 +57,9 @@ def _not_on_record(words: list[str]) -> list[str]:
     from a file alone.
     """
     again, is_value = [], False
-    has_own = any(word.startswith(("+", *TAKES_A_VALUE)) for word in words)  # else config.yaml says it all
+    has_own = any(
+        word.startswith(("+", *TAKES_A_VALUE)) or "._target_=" in word for word in words
+    )  # else config.yaml says it all
     for word in words:
         named = word.startswith("+") or (has_own and word.lstrip("~").startswith(NAMES_CODE))
         if word.startswith("-") or is_value or named:

@@ -81,7 +81,7 @@ def tasks(cfg: DictConfig, overrides: list[str]) -> list[Task]:
         if reason := _cannot_be_done(task, cfg):
             if is_alone:
                 raise ValueError(reason)
-            if task.needs.package and cfg.image is None:
+            if " requires " in reason:
                 print(f"left out: {reason}")
             found.remove(task)
     if not found:
@@ -115,5 +115,6 @@ def attacks_of(cfg: DictConfig) -> dict[str, DictConfig]:
     """The attacks of a configuration, by name: one, or several below `attack`."""
     if "attack" not in cfg or cfg.attack is None:
         return {}
-    nodes = [cfg.attack] if "_target_" in cfg.attack else [node for node in cfg.attack.values()]
-    return {node._target_.rpartition(".")[2]: node for node in nodes if node is not None}
+    if "_target_" in cfg.attack:
+        return {cfg.attack._target_.rpartition(".")[2]: cfg.attack}
+    return {str(name): node for name, node in cfg.attack.items() if node is not None}

@@ -121,9 +121,9 @@ class Findings:
         data = sorted(path for path in place.iterdir() if path.is_file())
         pictures = self._draw(task, part, base, OTHER * is_other)
 
-        zero_gradient = task.kind == "attacks" and task.is_alone
-        record |= found if zero_gradient else {task.name: found}
-        prefix = f"{OTHER}." * is_other + f"{task.name}." * (not zero_gradient)
+        is_flat = task.kind == "attacks" and task.is_alone
+        record |= found if is_flat else {task.name: found}
+        prefix = f"{OTHER}." * is_other + f"{task.name}." * (not is_flat)
         column = page.Column(found, prefix, list(task.options), part.answers, pictures, data)
         self.sections[-1].columns.append(column)
         if len(self.sides) == 2 and not task.is_done_once:

@@ -41,7 +41,7 @@ def search(
     write_page: WritePage,
     metric: str | None = None,
 ) -> None:
-    """Run trials until `num_trials` have succeeded, and write the page.
+    """Run the trials that are missing from `num_trials`, and write the page.
 
     Args:
         options: Options of train.py; intervals, ranges and choices are searched.

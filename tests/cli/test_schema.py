@@ -248,3 +248,53 @@ def test_the_cluster_configuration_composes() -> None:
     launcher = cfg.hydra.launcher
     assert launcher._target_.endswith("SlurmLauncher")
     assert launcher.max_num_timeout == 3
+
+
+OWN = """
+from enum import Enum
+from typing import Literal
+
+from cnn_mnist.option_types import Count, Fraction as Share
+from own_base import Base
+
+
+class Class(Enum):
+    A = 1
+
+
+class Mine:
+    def __init__(self, steps: "Count", share: Share, kind: Class, how: Literal["a", "b"], other: "a b") -> None: ...
+
+
+class Heir(Mine):
+    pass
+
+
+class Grandchild(Base):
+    pass
+"""
+
+
+def test_annotations_are_those_that_the_users_file_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_rules.py").write_text(OWN)
+    (tmp_path / "own_base.py").write_text("class Base:\n    def __init__(self, flag: bool) -> None: ...\n")
+    (tmp_path / "own_broken.py").write_text("class Mine(:\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("Mine", "Heir"):
+        declared = schema.annotations_of(f"own_rules.{name}")
+        words = {key: rule.words for key in declared if (rule := schema.rule_of(declared[key]))}
+        assert words == {
+            "steps": "a whole number of at least 1",
+            "share": "a number from 0 to 1",
+            "how": "a or b",
+        }
+    assert schema.annotations_of("own_rules.Grandchild") == {"flag": bool}
+    with pytest.raises(ValueError, match=r"own_broken.py, line 1: "):
+        schema.annotations_of("own_broken.Mine")
+    assert schema.annotations_of("pytorch_lightning.loggers.TensorBoardLogger") == {}
+    assert schema.annotations_of("nothing.at.all") == {}
+
+
+def test_a_number_of_many_digits_is_out_of_range_like_any_other() -> None:
+    with pytest.raises(ValueError, match="trainer.max_epochs must be a whole number from 1 to 1,000,000"):
+        schema.check(composed(f"trainer.max_epochs={'9' * 400}"), schema.Train)

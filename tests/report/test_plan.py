@@ -54,6 +54,11 @@ def test_without_captum_the_rest_is_done(monkeypatch: pytest.MonkeyPatch, capsys
         names("analysis=saliency")
 
 
+def test_two_attacks_by_one_function_are_two() -> None:
+    pgd = "_target_:cnn_mnist.report.sections.attacks.fgsm_pgd_deepfool.pgd"
+    assert names("attack=all", "+attack.mine={" + pgd + ",_partial_:true,epsilon:0.1}") == [*ATTACKS, "mine"]
+
+
 def test_a_comparison_needs_another_network() -> None:
     assert names("against=other") == ["comparison", *EVERY, *ATTACKS]
     assert names("against=other", "analysis=comparison") == ["comparison"]
