@@ -120,7 +120,7 @@ def test_thirty_random_kills_change_nothing(tmp_path_factory: pytest.TempPathFac
 WRITER = """
 import os, signal, sys
 from pathlib import Path
-from cnn_mnist import files
+from cnn_mnist.runs import files
 
 count, path, content = int(sys.argv[1]), Path(sys.argv[2]), bytes(3_000_000)
 
