@@ -1,4 +1,4 @@
-"""Take a trained network apart and attack it: checkpoint -> sections -> figures, findings, report. See `--help`."""
+"""Explain a trained network and attack it: checkpoint -> sections -> figures, findings, report. See `--help`."""
 
 from cnn_mnist.cli import signals
 

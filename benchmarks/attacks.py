@@ -4,7 +4,7 @@
     python -m benchmarks.attacks --checkpoint RUN --cw      also the targeted attack beside Carlini and Wagner's
 
 Each measurement is a process of its own, warmed up, in turns. PGD takes 40 steps of 0.01 within 0.3 from a random
-start, FGSM one step of 0.3. Foolbox is shown as it comes, all images in one batch and the network as it was loaded, and
+start, FGSM one step of 0.3. Foolbox is shown with its defaults, all images in one batch and the network as loaded, and
 at its best: parameters frozen, in batches of the size that was fastest warm. This project is shown dropping images once
 they are wrong, and with that switched off (`early_stop=False`); only it has its setting of the memory allocator.
 

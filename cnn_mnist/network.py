@@ -103,7 +103,7 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 
 
 def is_plain(layer: nn.Module) -> bool:
-    """Whether a layer is one of PyTorch's own as it comes, so that its parameters say all that it does.
+    """Whether a layer is an unmodified layer of PyTorch, so that its parameters determine what it computes.
 
     It is not where it has a hook, a subclass's or its own `forward`, or parameters computed from others (pruning,
     parametrisations), or no running statistics.

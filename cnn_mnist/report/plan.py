@@ -91,10 +91,8 @@ def tasks(cfg: DictConfig, overrides: list[str]) -> list[Task]:
 
 
 def _cannot_be_done(task: Task, cfg: DictConfig) -> str:
-    """Why a section cannot be computed; empty where it can."""
-    what, needs = f"{task.kind.removesuffix('s')}={task.name}", task.needs
-    if task.kind == "analysis":
-        what = f"analysis={task.name}"
+    """Why a section cannot be computed, or an empty text."""
+    what, needs = f"{'attack' if task.kind == 'attacks' else task.kind}={task.name}", task.needs
     if needs.other and cfg.against is None:
         return f"{what} needs two networks: set against= to another run"
     if needs.package and importlib.util.find_spec(needs.package) is None:

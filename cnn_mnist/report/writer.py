@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,6 +43,23 @@ class About(Protocol):
     def facts(self) -> dict[str, Any]: ...  # noqa: D102
     @property
     def device(self) -> torch.device: ...  # noqa: D102
+
+
+@dataclass(eq=False)
+class InFolder:
+    """A subject that is a folder of runs: a sweep or a search."""
+
+    folder: Path
+
+    @property
+    def device(self) -> torch.device:
+        """Where its statistics are computed; the runs have their own devices on record."""
+        return torch.device("cpu")
+
+    @property
+    def name(self) -> str:
+        """The name of the folder of its analyses."""
+        return self.folder.name
 
 
 class Incomplete(ValueError):

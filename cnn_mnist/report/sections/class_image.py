@@ -72,7 +72,9 @@ def class_image(
     noun = "class" if layer is None else f"{layer} channel"
     names = [f"{noun} {unit}" if layer is None else str(unit) for unit in target.tolist()]
     stem = "classes" if layer is None else f"{layer}{'' if neuron is None else f'_neuron_{neuron[0]}_{neuron[1]}'}"
-    figures = {f"class_image/{stem}": draw.class_images(found, names, f"What each {noun} answers to most", confidence)}
+    figures = {
+        f"class_image/{stem}": draw.class_images(found, names, f"The image that maximises each {noun}", confidence)
+    }
     rises = (found.cost[-1] > found.cost[0]).double().mean().item()
     findings: dict[str, Any] = {"unit": noun, "num_images": len(target), "steps": steps, "cost_rises_share": rises}
     says = ["After {steps} steps the cost is higher than it began for {cost_rises_share:.0%} of {num_images} images."]
@@ -83,7 +85,7 @@ def class_image(
         curves = [f"class {label}" for label in range(NUM_CLASSES)]
         figures["class_image/cost"] = cost_curves(found.cost[:, :num_units], curves, "logit - penalty")
         findings["mean_confidence"] = confidence.mean().item()
-        says.append("The network takes them for their class with p = {mean_confidence:.3f} on average.")
+        says.append("The network classifies them as their class with p = {mean_confidence:.3f} on average.")
     tensors = {"target": target.cpu(), "images": found.images.cpu(), "cost": found.cost.cpu()}
-    question = f"What does each {noun.replace('class', 'class of the network')} answer to most?"
+    question = f"Which image maximises each {noun}?"
     return Section(findings, [Answer(question, list(figures), says)], {stem: tensors}, figures)

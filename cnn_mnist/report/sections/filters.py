@@ -32,7 +32,7 @@ def filters(subject: Subject) -> Section:
         verdict = "there are no duplicate filters" if alike.largest < ALIKE else "there are duplicate filters"
         different.append(
             f"{layer}: {verdict} (cosine above {{alike_from:.2f}}); the two most similar, {{{layer}_closest}}, have a "
-            f"cosine of {{{layer}_closest_cosine:.2f}}, where as many random filters reach "
+            f"cosine of {{{layer}_closest_cosine:.2f}}; the closest two of as many random filters have "
             f"{{{layer}_closest_cosine_by_chance:.2f}}."
         )
         edge_like.append(

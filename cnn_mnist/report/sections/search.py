@@ -9,7 +9,6 @@ from typing import Any, cast
 import matplotlib
 import numpy as np
 import optuna
-import torch
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
@@ -20,7 +19,7 @@ from cnn_mnist.figures import sweep as draw_sweep
 from cnn_mnist.figures.canvas import whole_numbers
 from cnn_mnist.report.plan import Task
 from cnn_mnist.report.section import Answer, Section, Table, needs
-from cnn_mnist.report.writer import Findings
+from cnn_mnist.report.writer import Findings, InFolder
 from cnn_mnist.runs import files
 from cnn_mnist.runs.checkpoint import mode_of
 from cnn_mnist.sweeps.search import metric_of, spec_of
@@ -29,21 +28,10 @@ MIN_TRIALS = 8  # trials from which an option's importance is estimated
 
 
 @dataclass(eq=False)
-class Search:
+class Search(InFolder):
     """A search, as a subject of the report's page."""
 
-    folder: Path
     study: optuna.Study
-
-    @property
-    def device(self) -> torch.device:
-        """Where its numbers are computed; the runs say for themselves."""
-        return torch.device("cpu")
-
-    @property
-    def name(self) -> str:
-        """What it is filed under."""
-        return self.folder.name
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from omegaconf import DictConfig
 
 from cnn_mnist.analysis.statistics import LEVEL
 from cnn_mnist.cli.schema import nearest
 from cnn_mnist.figures import sweep as draw
 from cnn_mnist.report.section import Answer, Section, Table, needs
+from cnn_mnist.report.writer import InFolder
 from cnn_mnist.runs import files
 from cnn_mnist.sweeps import jobs
 from cnn_mnist.sweeps.configurations import (
@@ -37,22 +37,11 @@ MUST_AGREE = {  # results that have to be equal in all jobs, unless one of these
 
 
 @dataclass(eq=False)
-class Sweep:
+class Sweep(InFolder):
     """A sweep that was run, and the metric by which its configurations are compared."""
 
-    folder: Path
     metric: str
     jobs: list[Job]
-
-    @property
-    def device(self) -> torch.device:
-        """Where the comparison is computed."""
-        return torch.device("cpu")
-
-    @property
-    def name(self) -> str:
-        """What its analyses are filed under."""
-        return self.folder.name
 
     @property
     def facts(self) -> dict[str, Any]:

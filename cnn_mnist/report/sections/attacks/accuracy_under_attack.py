@@ -84,12 +84,16 @@ def evaluate(
         )
         says = (
             "Without the attack, {accuracy_before:.1%} of {num_images} test images are classified correctly; under it"
-            f"{within}, {{accuracy_after:.1%}} are. It makes {{num_changed}} correct answers wrong."
+            f"{within}, {{accuracy_after:.1%}} are. It changes {{num_changed}} correct predictions."
         )
     else:
         says = f"Under the attack{within}, {{success_rate:.1%}} of {{num_images}} images are classified as {{target}}."
-    question = f"How many digits does {name.upper().replace('DEEPFOOL', 'DeepFool')} change?"
-    part = Section(findings, [Answer(question, list(figures), [*not_counted(left_out), says])], {}, figures)
+    part = Section(
+        findings,
+        [Answer("How many predictions does the attack change?", list(figures), [*not_counted(left_out), says])],
+        {},
+        figures,
+    )
     if target is None:
         known = {epsilon: result}  # not computed again for the curve
         budgets = sorted(EPSILONS[norm] if epsilons is None else epsilons)

@@ -85,7 +85,7 @@ def noise(
         "{num_success} of {num_images} noises reach p >= {confidence:g}, after {min_steps} to {max_steps} steps.",
         course_in_words("the logit of the target"),
     ]
-    answers = [Answer("Which noise makes one digit another?", ["noise/images", "noise/cost"], says)]
+    answers = [Answer("Which noise changes the class of a digit?", ["noise/images", "noise/cost"], says)]
     part = Section(findings, answers, {}, figures)
     if subject.test is not None:
         few = _transfer(subject, subject.network, result.perturbation, aim, shown, seed)
@@ -214,7 +214,7 @@ def _spread(
         says = (
             f"{'On' if key == 'transfer' else 'For the other network, on'} {{{key}.num_images}} test images the "
             f"noises change the class of {{{key}.mean_fooling_rate:.1%}} (random noise of the same norm: "
-            f"{{{key}.mean_random_fooling_rate:.1%}}) and make {{{key}.mean_success_rate:.1%}} their own "
+            f"{{{key}.mean_random_fooling_rate:.1%}}), and that of {{{key}.mean_success_rate:.1%}} to their target "
             f"({{{key}.mean_random_success_rate:.1%}})."
         )
         whose = "" if key == "transfer" else ", classified by the other network"
