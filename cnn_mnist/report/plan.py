@@ -81,7 +81,7 @@ def tasks(cfg: DictConfig, overrides: list[str]) -> list[Task]:
         if reason := _cannot_be_done(task, cfg):
             if is_alone:
                 raise ValueError(reason)
-            if " requires " in reason:
+            if not _is_installed(task.needs.package):
                 print(f"left out: {reason}")
             found.remove(task)
     if not found:
@@ -95,11 +95,15 @@ def _cannot_be_done(task: Task, cfg: DictConfig) -> str:
     what, needs = f"{'attack' if task.kind == 'attacks' else task.kind}={task.name}", task.needs
     if needs.other and cfg.against is None:
         return f"{what} needs two networks: set against= to another run"
-    if needs.package and importlib.util.find_spec(needs.package) is None:
+    if not _is_installed(needs.package):
         return f"{what} requires {needs.package}: pip install {needs.package}"
     if cfg.image is not None and not needs.picture:
         return f"{what} cannot use a single picture: leave out image="
     return ""
+
+
+def _is_installed(package: str) -> bool:
+    return not package or importlib.util.find_spec(package) is not None
 
 
 def analyses_of(cfg: DictConfig) -> dict[str, DictConfig]:

@@ -50,6 +50,8 @@ def test_without_captum_the_rest_is_done(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr(plan.importlib.util, "find_spec", lambda name: None)
     assert names("analysis=all") == [name for name in EVERY if name != "saliency"]
     assert "left out: analysis=saliency requires captum" in capsys.readouterr().out
+    assert "saliency" not in names("image=x.png")
+    assert "left out: analysis=saliency requires captum" in capsys.readouterr().out
     with pytest.raises(ValueError, match="analysis=saliency requires captum: pip install captum"):
         names("analysis=saliency")
 
