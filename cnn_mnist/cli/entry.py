@@ -15,6 +15,7 @@ import yaml
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -134,7 +135,8 @@ def run(main: Main, script: str, in_sweep: InSweep) -> None:
         parser.error = refuse  # type: ignore[method-assign]
         parser.parse_args()
         sys.path.append(os.getcwd())  # files of the user's own, named by a _target_
-        sys.argv[1:] = _with_swept_groups(_at_home(sys.argv[1:]))
+        words = _at_home(sys.argv[1:])
+        sys.argv[1:] = _with_swept_groups(words, _parsed(words, errors.groups_of(config_dir)))
         try:
             hydra.main(version_base="1.3", config_path=config_dir, config_name=config_name)(job)()
         finally:
@@ -210,10 +212,11 @@ def _at_home(words: list[str]) -> list[str]:
     return [expanded(word) for word in words]
 
 
-def _with_swept_groups(words: list[str]) -> list[str]:
-    """The command line with `attack.steps=9` as a sweep of one value, where `attack=` itself is swept.
+def _parsed(words: list[str], groups: set[str]) -> dict[str, Override]:
+    """The overrides among the words of a command line.
 
-    Hydra first composes a configuration without the swept options, in which the options of those choices do not exist.
+    Raises:
+        ValueError: One has no key, or chooses something else than names from a group, which breaks Hydra.
     """
     parser = OverridesParser.create()
     given = {}
@@ -221,8 +224,22 @@ def _with_swept_groups(words: list[str]) -> list[str]:
         if "=" in word and not word.startswith("-"):
             with suppress(HydraException):  # an error that Hydra will report
                 given[word] = parser.parse_override(word)
-            if word in given and not given[word].key_or_group:
-                raise ValueError(f"{word!r} is not an option: write key=value")
+    for word, override in given.items():
+        if not override.key_or_group:
+            raise ValueError(f"{word!r} is not an option: write key=value")
+        chosen = override.value() if override.key_or_group in groups and not override.is_sweep_override() else None
+        if isinstance(chosen, list) and not all(isinstance(name, str) for name in chosen):
+            raise ValueError(
+                f"{word} must name a file in conf/{override.key_or_group}: set {override.key_or_group}=NAME"
+            )
+    return given
+
+
+def _with_swept_groups(words: list[str], given: dict[str, Override]) -> list[str]:
+    """The command line with `attack.steps=9` as a sweep of one value, where `attack=` itself is swept.
+
+    Hydra first composes a configuration without the swept options, in which the options of those choices do not exist.
+    """
     swept = tuple(f"{one.key_or_group}." for one in given.values() if one.is_sweep_override())
     return [
         f"{one.key_or_group}=choice({word.partition('=')[2]})"

@@ -83,11 +83,17 @@ def _for_the_shell(word: str) -> str:
     return shlex.quote(word) if set(word) & set('"$`\\!') else f'"{word}"'
 
 
+def groups_of(config_dir: str) -> set[str]:
+    """The names of the groups, those in the user's own --config-dir included."""
+    own = get_args_parser().parse_args().config_dir
+    folders = [config_dir, *([own] if own else [])]
+    return {entry.name for folder in folders for entry in os.scandir(folder) if entry.is_dir()}
+
+
 def unknown_keys(config_dir: str, config_name: str) -> Iterator[str]:
     """A line for every override whose key does not exist."""
     own = get_args_parser().parse_args().config_dir  # of the user
-    folders = [config_dir, *([own] if own else [])]
-    groups = {entry.name for folder in folders for entry in os.scandir(folder) if entry.is_dir()}
+    groups = groups_of(config_dir)
     words = [word for word in sys.argv[1:] if ("=" in word or word.startswith("~")) and not word.startswith("-")]
     given = OverridesParser.create().parse_overrides(words)
     chosen = [

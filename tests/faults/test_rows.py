@@ -126,6 +126,7 @@ ROWS = {
         is_slow=True,
     ),
     "section left out": Row("train.py ~model", "model cannot be left out"),
+    "number for a group": Row("train.py callbacks=[0]", "must name a file in conf/callbacks: set callbacks=NAME"),
     "no key": Row("train.py +=", "'+=' is not an option: write key=value"),
     "number to build": Row(
         "train.py logger.csv._target_=0", "logger.csv._target_ must be the name of a class or function"
