@@ -5,6 +5,8 @@ from cnn_mnist.cli import signals
 if __name__ == "__main__":
     signals.listen()
 
+from collections.abc import Sequence
+
 from omegaconf import DictConfig
 
 from cnn_mnist.cli import entry, schema
@@ -21,15 +23,20 @@ def main(cfg: DictConfig) -> None:
 
     from cnn_mnist.cli import console
     from cnn_mnist.report import plan, subject
-    from cnn_mnist.report.sections import sweep
-    from cnn_mnist.report.writer import Findings
+    from cnn_mnist.report.writer import About, Findings
     from cnn_mnist.training.allocator import keep_freed_memory
 
     console.quiet()
     keep_freed_memory()
     asked = plan.tasks(cfg, overrides)
     needs_data = any(task.needs.data for task in asked)
-    sides = sweep.read(cfg) if cfg.sweep else subject.choose(cfg, overrides, needs_data=needs_data)
+    sides: Sequence[About]
+    if cfg.sweep:
+        from cnn_mnist.report.sections import sweep
+
+        sides = sweep.read(cfg)
+    else:
+        sides = subject.choose(cfg, overrides, needs_data=needs_data)
     findings = Findings(folder, cfg, sides)
     for task in console.parts(asked):
         with findings.attempt(task):

@@ -23,8 +23,8 @@ def main(cfg: DictConfig) -> float | None:
     import pytorch_lightning as pl  # takes seconds: not imported for --help, nor before options are checked
     from hydra.utils import instantiate
 
-    from cnn_mnist.cli import console
-    from cnn_mnist.runs import checkpoint, record, run_folder
+    from cnn_mnist.cli import console, training_output
+    from cnn_mnist.runs import checkpoint_io, run_folder, training_record
     from cnn_mnist.training.callbacks import plotting_failures, throughput
 
     console.quiet()
@@ -38,16 +38,16 @@ def main(cfg: DictConfig) -> float | None:
         entry.check_batches(cfg, len(data.train))
         pl.seed_everything(cfg.seed, verbose=False)
         model = instantiate(cfg.model, _convert_="all")
-        console.show_architecture(model.network)
+        training_output.show_architecture(model.network)
 
         clock, pictures = throughput.Throughput(), plotting_failures.PlottingFailures(instantiate(cfg.callbacks))
-        writers = checkpoint.writers(run.folder, data.val_name, cfg.monitor)
-        bar = [console.Bar()] if console.has_terminal() else []
+        writers = checkpoint_io.writers(run.folder, data.val_name, cfg.monitor)
+        bar = [training_output.Bar()] if console.has_terminal() else []
         trainer = instantiate(
             cfg.trainer,
-            callbacks=[clock, *pictures.callbacks, console.EpochLine(), *bar, *writers],
+            callbacks=[clock, *pictures.callbacks, training_output.EpochLine(), *bar, *writers],
             logger=[instantiate(logger, save_dir=str(run.folder)) for logger in cfg.logger.values()],
-            plugins=[checkpoint.CheckpointFiles()],
+            plugins=[checkpoint_io.CheckpointFiles()],
             default_root_dir=run.folder,
             enable_progress_bar=bool(bar),
             _convert_="all",
@@ -56,12 +56,12 @@ def main(cfg: DictConfig) -> float | None:
         signals.folder = run.folder
         trainer.fit(model, data, ckpt_path=run.checkpoint, weights_only=True)
         timing = clock.timing()  # before the test, which restores the state of its checkpoint
-        chosen = checkpoint.chosen(writers)
+        chosen = checkpoint_io.chosen(writers)
         trainer.test(model, data, ckpt_path=chosen, verbose=False, weights_only=True)
-        found = record.of_training(cfg, data, model, trainer, timing, chosen)
-        record.fill_hparams(trainer, cfg, found)
-        path = record.write(run.folder, found)
-        console.show_outcome(found, trainer)
+        found = training_record.of_training(cfg, data, model, trainer, timing, chosen)
+        training_record.fill_hparams(trainer, cfg, found)
+        path = run.end(found)
+        training_output.show_outcome(found, trainer)
         print(f"results: {path}")
         pictures.check()
         return run.objective

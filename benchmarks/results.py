@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from cnn_mnist import published
 from cnn_mnist.analysis.statistics import paired_over_seeds
 from cnn_mnist.runs import files
-from cnn_mnist.runs.csv_logger import read_curves
+from cnn_mnist.runs.metrics import read_curves
 from cnn_mnist.sweeps import jobs
 from cnn_mnist.sweeps.configurations import configuration_of, described
 

@@ -46,17 +46,11 @@ def load_images(name: str = "mnist", split: str = "test", root: "str | Path" = "
 
     from cnn_mnist.data import sources
 
-    parts = {"train": "train", "test": "t10k"}
-    if name not in (*sources.SOURCES, "digits"):
-        raise ValueError(f"name must be {', '.join(sources.SOURCES)} or digits, got {name}")
-    if split not in parts:
+    if name not in (*sources.MD5, "digits"):
+        raise ValueError(f"name must be {', '.join(sources.MD5)} or digits, got {name}")
+    if split not in sources.PARTS:
         raise ValueError(f"split must be train or test, got {split}")
-    if name == "digits":
-        images, labels = sources.digits()[list(parts).index(split)]
-    else:
-        folder = Path(root).expanduser()
-        sources.download(name, folder)
-        images, labels = sources.read(name, folder, parts[split])
+    images, labels = sources.load(name, Path(root).expanduser(), split)
     return images.float().div_(255), labels
 
 

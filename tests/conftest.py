@@ -207,5 +207,12 @@ def seen_by(network: CNN, data: DataModule, folder: Path = Path("nowhere")) -> S
     """A network that looks at the test images of the digits."""
     images, labels = data.test[:10]
     return Subject(
-        network, folder / "checkpoints" / "last.ckpt", "digits", images, labels, torch.arange(10), data.test, data.train
+        network,
+        folder / "checkpoints" / "last.ckpt",
+        "digits",
+        images,
+        labels,
+        torch.arange(10),
+        data.test,
+        lambda: data.train,
     )

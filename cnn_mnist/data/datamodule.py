@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from sklearn.model_selection import train_test_split
 from torch.utils.data import DataLoader, Sampler
 
 from cnn_mnist.data import sources
@@ -75,8 +74,6 @@ class DataModule(pl.LightningDataModule):
         Raises:
             ConnectionError: A file is missing and cannot be downloaded, and there is no fallback.
         """
-        if self.dataset == "digits":
-            return
         try:
             sources.download(self.dataset, self.root)
         except ConnectionError as error:
@@ -98,11 +95,7 @@ class DataModule(pl.LightningDataModule):
         """
         if hasattr(self, "test"):  # Lightning asks again before fit and before test
             return
-        if self.dataset == "digits":
-            train, test = sources.digits()
-        else:
-            train, test = (sources.read(self.dataset, self.root, part) for part in ("train", "t10k"))
-        self.train, self.test = Images(*train), Images(*test)
+        self.train, self.test = (Images(*sources.read(self.dataset, self.root, split)) for split in sources.PARTS)
         self.val = self.test
         if self.val_size:
             room = len(self.train) - NUM_CLASSES
@@ -111,6 +104,8 @@ class DataModule(pl.LightningDataModule):
                     f"data.val_size must be 0 or from {NUM_CLASSES} to {room:,} of the {len(self.train):,} training "
                     f"images of {self.dataset}, got {self.val_size:,}: set data.val_size=..."
                 )
+            from sklearn.model_selection import train_test_split  # takes a second to import
+
             kept, held_out = train_test_split(
                 np.arange(len(self.train)),
                 test_size=self.val_size,

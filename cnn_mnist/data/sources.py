@@ -18,6 +18,7 @@ import time
 import warnings
 import zlib
 from contextlib import suppress
+from functools import cache
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -27,14 +28,11 @@ from urllib.request import urlopen
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor
-from torchvision import datasets
-from torchvision.datasets.utils import check_integrity
 
 SCRATCH = ".scratch-"  # prefix of a folder for a download that is not finished
-SOURCES = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST, "kmnist": datasets.KMNIST}
+FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}  # named like torchvision's classes
+PARTS = {"train": "train", "test": "t10k"}  # the names of the files begin with these
 NUM_DIGITS_TEST = 297  # of the 1,797: leaves 1,500 for training
 Arrays = tuple[Tensor, Tensor]  # images uint8 (N, 1, 28, 28), labels int64 (N,)
 TIMEOUT = 5.0  # seconds that a server may stay silent
@@ -42,7 +40,27 @@ PATIENCE = 600.0  # seconds that a file may take
 MOST = 100_000_000  # bytes that a file may have: the largest has ten million
 DAY = 86_400.0  # seconds after which a download is certainly over
 
-# MNIST's files unpacked: what is in them, however they are packed. The packed ones' checksums are torchvision's.
+MD5 = {  # of each data set's four files: torchvision's, which takes seconds to import
+    "mnist": {
+        "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+        "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+        "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+    },
+    "fashion_mnist": {
+        "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+        "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+        "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+        "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+    },
+    "kmnist": {
+        "train-images-idx3-ubyte.gz": "bdb82020997e1d708af4cf47b453dcf7",
+        "train-labels-idx1-ubyte.gz": "e144d726b3acfaa3e44228e80efcd344",
+        "t10k-images-idx3-ubyte.gz": "5c965bf0a639b31b8f53240b1b52f4d7",
+        "t10k-labels-idx1-ubyte.gz": "7320c461ea6c1c855c0b718fb2a4b134",
+    },
+}
+# MNIST's files unpacked: what is in them, however they are packed.
 UNPACKED_MD5 = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
@@ -51,12 +69,16 @@ UNPACKED_MD5 = {
 }
 
 
-def digits() -> tuple[Arrays, Arrays]:
-    """The 1,797 digits of scikit-learn, framed as MNIST frames its own: 1,500 to train on, 297 to test with.
+@cache
+def digits() -> dict[str, Arrays]:
+    """The 1,797 digits of scikit-learn, framed as MNIST frames its own: 1,500 for `train`, 297 for `test`.
 
     Each 8x8 digit is scaled to 20x20 and placed with its centre of mass in the middle of 28x28. The split has
     equal shares of each class and never changes.
     """
+    from sklearn.datasets import load_digits  # takes a second to import: only where it is needed
+    from sklearn.model_selection import train_test_split
+
     bunch = load_digits()
     small = torch.from_numpy(bunch.images).float()[:, None] / 16
     large = F.interpolate(small, size=20, mode="bicubic", align_corners=False).clamp_(0, 1)
@@ -71,7 +93,17 @@ def digits() -> tuple[Arrays, Arrays]:
     train, test = train_test_split(
         np.arange(len(images)), test_size=NUM_DIGITS_TEST, stratify=bunch.target, random_state=0
     )
-    return (pixels[train], labels[train]), (pixels[test], labels[test])
+    return {"train": (pixels[train], labels[train]), "test": (pixels[test], labels[test])}
+
+
+def load(dataset: str, root: Path, split: str) -> Arrays:
+    """Images and labels of `train` or `test`; missing files are downloaded.
+
+    Raises:
+        ConnectionError, ValueError: See `download` and `read`.
+    """
+    download(dataset, root)
+    return read(dataset, root, split)
 
 
 class DamageWarning(UserWarning):
@@ -79,40 +111,43 @@ class DamageWarning(UserWarning):
 
 
 def download(dataset: str, root: Path) -> None:
-    """Download those of a data set's four files that are missing or damaged; each is verified.
+    """Download those of a data set's four files that are missing or damaged; each is verified. The digits need none.
 
     Raises:
         ConnectionError: A missing file could not be downloaded from any mirror.
         ValueError: A damaged file could not be replaced.
     """
-    source = SOURCES[dataset]
+    if dataset == "digits":
+        return
     raw = _raw(dataset, root)
     for left in root.glob(f"{SCRATCH}*"):  # left by a killed process
         with suppress(OSError):  # another process removes it
             if time.time() - left.stat().st_mtime > DAY:
                 shutil.rmtree(left)
-    for name, md5 in source.resources:
+    for name, md5 in MD5[dataset].items():
         damage = _damage(dataset, root, name)
         if damage is None:
             continue
+        from torchvision import datasets  # takes seconds to import: only for a download
+
         root.mkdir(parents=True, exist_ok=True)
         # a folder of its own and a rename: two processes do not collide, and a kill leaves no half file
         with tempfile.TemporaryDirectory(dir=root, prefix=SCRATCH, ignore_cleanup_errors=True) as scratch:
             path = Path(scratch, name)
-            for mirror in source.mirrors:
+            for mirror in getattr(datasets, FOLDERS[dataset]).mirrors:
                 try:
                     _fetch(f"{mirror.rstrip('/')}/{name}", path)
                 except (OSError, HTTPException) as error:
                     reason = str(error)
                     continue
-                if check_integrity(path, md5):
+                if _md5(path.read_bytes()) == md5:
                     break
                 reason = f"what {mirror} sends does not have MD5 {md5}"
             else:
                 shutil.rmtree(scratch)
                 with suppress(OSError):  # other data is in it
                     root.rmdir()
-                names = ", ".join(name for name, _ in source.resources)
+                names = ", ".join(MD5[dataset])
                 if damage:
                     raise ValueError(f"{damage}, and could not be downloaded anew: put the original in its place")
                 raise ConnectionError(
@@ -158,21 +193,23 @@ def _fetch(url: str, path: Path) -> None:
                 raise TimeoutError(f"{url}: timed out")
 
 
-def read(dataset: str, root: Path, part: str) -> Arrays:
-    """Images and labels of one part of a data set, `train` or `t10k`.
+def read(dataset: str, root: Path, split: str) -> Arrays:
+    """Images and labels of one part of a data set, `train` or `test`.
 
     Raises:
         FileNotFoundError: A file is missing.
         ValueError: A file does not have its published checksum, and no other form of it exists.
     """
+    if dataset == "digits":
+        return digits()[split]
     arrays = []
-    for name, _ in SOURCES[dataset].resources:
-        if name.startswith(part):
+    for name in MD5[dataset]:
+        if name.startswith(PARTS[split]):
             damaged = []
             for path in _candidates(dataset, root, name):
                 content = path.read_bytes()
-                if (unpacked := _published(dataset, name, content)) is not None:
-                    arrays.append(parse_idx(unpacked))
+                if _is_published(dataset, name, content):
+                    arrays.append(parse_idx(_unpacked(content)))
                     break
                 damaged.append(_differs(dataset, name, path, content))
             else:
@@ -181,12 +218,12 @@ def read(dataset: str, root: Path, part: str) -> Arrays:
                 raise FileNotFoundError(f"{name} of {dataset} is not in {_raw(dataset, root)}")
             if damaged:
                 warnings.warn(f"{damaged[0]}: {path.name} is read instead", DamageWarning, stacklevel=2)
-    images, labels = arrays  # torchvision lists images before labels
+    images, labels = arrays  # in the order of MD5
     return images[:, None], labels.long()
 
 
 def _raw(dataset: str, root: Path) -> Path:
-    return root / str(SOURCES[dataset].__name__) / "raw"
+    return root / FOLDERS[dataset] / "raw"
 
 
 def _candidates(dataset: str, root: Path, name: str) -> list[Path]:
@@ -200,20 +237,24 @@ def _candidates(dataset: str, root: Path, name: str) -> list[Path]:
     return [path for path in map(packed.with_name, names) if path.is_file()]
 
 
-def _published(dataset: str, name: str, content: bytes) -> bytes | None:
-    """A file's content, unpacked, if it is what was published under `name`; otherwise None."""
-    is_packed = content.startswith(b"\x1f\x8b")
-    is_original = _md5(content) == dict(SOURCES[dataset].resources)[name]
-    unpacked = content
-    if is_packed:
-        try:
-            with gzip.open(io.BytesIO(content)) as file:
-                unpacked = file.read(MOST)
-        except (OSError, EOFError, zlib.error):
-            return None
-    if is_original or (dataset == "mnist" and _md5(unpacked) == UNPACKED_MD5[Path(name).stem]):
-        return unpacked
-    return None
+def _is_published(dataset: str, name: str, content: bytes) -> bool:
+    """Whether a file's content is what was published under `name`."""
+    if _md5(content) == MD5[dataset][name]:
+        return True
+    if dataset != "mnist":
+        return False
+    try:
+        return _md5(_unpacked(content)) == UNPACKED_MD5[Path(name).stem]
+    except (OSError, EOFError, zlib.error):
+        return False
+
+
+def _unpacked(content: bytes) -> bytes:
+    """A file's content, without its packing if it is packed."""
+    if not content.startswith(b"\x1f\x8b"):
+        return content
+    with gzip.open(io.BytesIO(content)) as file:
+        return file.read(MOST)
 
 
 def _damage(dataset: str, root: Path, name: str) -> str | None:
@@ -221,14 +262,14 @@ def _damage(dataset: str, root: Path, name: str) -> str | None:
     found = []
     for path in _candidates(dataset, root, name):
         content = path.read_bytes()
-        if _published(dataset, name, content) is not None:
+        if _is_published(dataset, name, content):
             return None
         found.append(_differs(dataset, name, path, content))
     return next(iter(found), "")
 
 
 def _differs(dataset: str, name: str, path: Path, content: bytes) -> str:
-    md5 = dict(SOURCES[dataset].resources)[name] if path.name == name else UNPACKED_MD5[Path(name).stem]
+    md5 = MD5[dataset][name] if path.name == name else UNPACKED_MD5[Path(name).stem]
     return f"{path} is damaged: {len(content):,} bytes, MD5 {_md5(content)}, expected MD5 {md5}"
 
 

@@ -1,8 +1,8 @@
 """The subject of an analysis: a trained network, its data, and a few images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor
 
 from cnn_mnist.analysis.nearest import nearest
-from cnn_mnist.data import picture
+from cnn_mnist.data import picture, sources
 from cnn_mnist.data.batches import EVAL_BATCH_SIZE, Images
-from cnn_mnist.data.datamodule import DataModule
 from cnn_mnist.network import CNN
 from cnn_mnist.runs import checkpoint, locate
 from cnn_mnist.runs.files import read_json, shown
@@ -35,7 +34,7 @@ class Subject:
         labels: The classes to explain, int64 (B,): the true ones, or the predicted one of a picture.
         indices: Indices in the test set, int64 (B,); -1 for a picture.
         test: The whole test set; None for a picture of the user's own, or where no data are needed.
-        train: The training set; None where `test` is.
+        read_train: Reads the training set; None where `test` is.
         other: The subject it is compared with, which has the same images; or None.
         run: The training run's results.json; empty if the checkpoint is not in a run's folder.
         recipe: The arguments of its LightningModule and data module, from the checkpoint.
@@ -48,10 +47,15 @@ class Subject:
     labels: Tensor
     indices: Tensor
     test: Images | None
-    train: Images | None = None
+    read_train: Callable[[], Images] | None = None
     other: "Subject | None" = None
     run: dict[str, Any] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def train(self) -> Images | None:
+        """The training set, read when it is first used; None where `test` is."""
+        return None if self.read_train is None else self.read_train()
 
     @property
     def folder(self) -> Path:
@@ -175,7 +179,7 @@ def choose(cfg: DictConfig, overrides: list[str], *, needs_data: bool = True) ->
         _look_at_picture(first, own, cfg.image)
     if second is None:
         return [first]
-    for attribute in ("dataset", "images", "labels", "indices", "test", "train"):
+    for attribute in ("dataset", "images", "labels", "indices", "test", "read_train"):
         setattr(second, attribute, getattr(first, attribute))
     first.other, second.other = second, first
     return [first, second]
@@ -226,10 +230,14 @@ def _look_at_data(cfg: DictConfig, subject: Subject, *, needs_images: bool) -> N
     subject.dataset = cfg.data.dataset
     if not needs_images:
         return
-    data = DataModule(cfg.data.dataset, cfg.data.root, fallback=None).ready()
-    subject.dataset, subject.test, subject.train = data.dataset, data.test, data.train
-    subject.indices = _indices(cfg.images, data.test)
-    subject.images, subject.labels = data.test[subject.indices]
+
+    @cache
+    def read(split: str) -> Images:
+        return Images(*sources.load(cfg.data.dataset, Path(cfg.data.root).expanduser(), split))
+
+    subject.test, subject.read_train = read("test"), partial(read, "train")
+    subject.indices = _indices(cfg.images, subject.test)
+    subject.images, subject.labels = subject.test[subject.indices]
 
 
 def _other(path: str, first: Subject) -> Subject:

@@ -7,6 +7,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -124,6 +125,10 @@ class Run:
         if self._claim is not None:
             self._claim.callback(root.removeHandler, log)
             self._claim.callback(log.close)
+
+    def end(self, found: dict[str, Any]) -> Path:
+        """Write the record of the training, in the first of several processes only; returns its path."""
+        return self.results if _rank() else record.write(self.folder, found)
 
 
 Check = Callable[[DictConfig], None]  # raises ValueError for a configuration that may not be used

@@ -16,7 +16,7 @@ from cnn_mnist.analysis.statistics import (
     mean_interval,
     paired_over_seeds,
 )
-from cnn_mnist.runs.csv_logger import read_curves
+from cnn_mnist.runs.metrics import read_curves
 from cnn_mnist.sweeps.jobs import DONE, FAILED, MISSING, RUNNING, Job, varying
 
 SURE = 0.01  # p below which an option matters: one in a hundred sweeps without any effect names an option

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 
 from cnn_mnist.cli import signals
 from cnn_mnist.runs import files
-from cnn_mnist.runs.checkpoint import mode_of
+from cnn_mnist.runs.metrics import mode_of
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 USUAL_METRIC = "val/acc"

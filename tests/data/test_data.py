@@ -22,7 +22,7 @@ from cnn_mnist.data import sources
 from cnn_mnist.data.batches import Shuffled
 from cnn_mnist.data.datamodule import DataModule, FallbackWarning
 
-NAMES = [name for name, _ in datasets.MNIST.resources]
+NAMES = list(sources.MD5["mnist"])
 
 
 def idx(array: torch.Tensor) -> bytes:
@@ -33,19 +33,19 @@ def idx(array: torch.Tensor) -> bytes:
 
 @pytest.fixture
 def small_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder `served` with four small files in MNIST's format; torchvision's list names their checksums."""
+    """A folder `served` with four small files in MNIST's format, as if they were MNIST's own."""
     generator = torch.Generator().manual_seed(0)
     folder = tmp_path / "served"
     folder.mkdir()
-    resources = []
+    checksums = {}
     for name in NAMES:
         num_images = 200 if name.startswith("train") else 50
         shape = (num_images, 28, 28) if "images" in name else (num_images,)
         top = 256 if "images" in name else 10
         content = idx(torch.randint(0, top, shape, generator=generator, dtype=torch.uint8))
         (folder / name).write_bytes(content)
-        resources.append((name, hashlib.md5(content).hexdigest()))
-    monkeypatch.setattr(datasets.MNIST, "resources", resources)
+        checksums[name] = hashlib.md5(content).hexdigest()
+    monkeypatch.setitem(sources.MD5, "mnist", checksums)
     return folder
 
 
@@ -327,6 +327,11 @@ def test_a_half_unpacked_file_is_named(raw: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_half_unpacked_file_beside_the_original_does_no_harm(raw: Path) -> None:
     (raw / "train-images-idx3-ubyte").write_bytes(b"half")
     assert len(module(raw.parents[1]).train) == 200
+
+
+@pytest.mark.parametrize("dataset", sources.FOLDERS)
+def test_names_and_checksums_are_torchvisions(dataset: str) -> None:
+    assert list(sources.MD5[dataset].items()) == getattr(datasets, sources.FOLDERS[dataset]).resources
 
 
 @pytest.mark.mnist

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from cnn_mnist.cli import entry
 from cnn_mnist.network import CNN
-from cnn_mnist.runs import checkpoint, run_folder
+from cnn_mnist.runs import checkpoint, checkpoint_io, run_folder
 
 
 def saved(path: Path, network: CNN, **changes: object) -> Path:
@@ -155,7 +155,7 @@ def test_a_checkpoint_outside_a_run_cannot_be_gone_on_with(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("what", ["write", "sync", "rename"])
 def test_where_writing_fails_the_old_one_stays(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    io, path = checkpoint.CheckpointFiles(), tmp_path / "last.ckpt"
+    io, path = checkpoint_io.CheckpointFiles(), tmp_path / "last.ckpt"
     io.save_checkpoint({"epoch": 1}, path)
     before = path.read_bytes()
 

@@ -21,7 +21,7 @@ from cnn_mnist.report.plan import Task
 from cnn_mnist.report.section import Answer, Section, Table, needs
 from cnn_mnist.report.writer import Findings, InFolder
 from cnn_mnist.runs import files
-from cnn_mnist.runs.checkpoint import mode_of
+from cnn_mnist.runs.metrics import mode_of
 from cnn_mnist.sweeps.search import metric_of, spec_of
 
 MIN_TRIALS = 8  # trials from which an option's importance is estimated

@@ -6,7 +6,7 @@ from cnn_mnist.analysis.architecture import Layer, architecture, total
 from cnn_mnist.figures import training as draw
 from cnn_mnist.report.section import Answer, Section, Table
 from cnn_mnist.report.subject import Subject
-from cnn_mnist.runs.csv_logger import read_curves
+from cnn_mnist.runs.metrics import read_curves
 
 NUM_SAMPLES = 60  # training images in the report's figure of samples
 ON_RECORD = (

@@ -1,0 +1,78 @@
+"""The record of a training: results.json, and TensorBoard's HParams tab."""
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
+from torch.utils.tensorboard.summary import hparams as summaries
+
+from cnn_mnist.analysis.architecture import architecture, total
+from cnn_mnist.data.datamodule import DataModule
+from cnn_mnist.runs import checkpoint
+from cnn_mnist.runs.record import surroundings
+from cnn_mnist.training.callbacks.throughput import Timing
+from cnn_mnist.training.module import Classifier
+
+
+def of_training(
+    cfg: DictConfig,
+    data: DataModule,
+    model: Classifier,
+    trainer: pl.Trainer,
+    timing: Timing,
+    chosen: Path | None,
+) -> dict[str, Any]:
+    """The record of a finished training; fractions in 0..1, times in seconds.
+
+    The metrics belong to the chosen checkpoint, or to the last one without a hold-out: those stored in it, and those of
+    the test. Without a checkpoint (trainer.fast_dev_run) they are the test's.
+    """
+    layers = architecture(model.network)
+    sums = total(layers)
+    content = {} if chosen is None else checkpoint.read(chosen)
+    tested = {name: value.item() for name, value in trainer.callback_metrics.items() if "/" in name}
+    measured = content.get("metrics", {}) | tested
+    num_batches = int(trainer.num_training_batches)
+    return {
+        "dataset": data.dataset,
+        "recipe": cfg.recipe,
+        "overrides": list(cfg.get("overrides", [])),
+        "seed": cfg.seed,
+        "batchnorm": cfg.model.batchnorm,
+        "epochs": trainer.current_epoch,
+        "max_epochs": trainer.max_epochs,
+        "steps": trainer.global_step,
+        "num_train": min(len(data.train), num_batches * data.batch_size),
+        "num_val": cfg.data.val_size,
+        "num_test": model.num_evaluated if "test/acc" in measured else 0,
+        "num_parameters": sums.num_parameters,
+        "num_neurons": sums.num_neurons,
+        **{name: round(value, 7) for name, value in sorted(measured.items())},
+        **timing._asdict(),
+        "checkpoint": None if chosen is None else str(chosen.resolve()),
+        "checkpoint_epoch": content.get("epoch", trainer.current_epoch - 1) + 1,
+        "num_processes": trainer.world_size,
+        **surroundings(trainer.strategy.root_device),
+        "architecture": [layer._asdict() for layer in layers],
+    }
+
+
+@rank_zero_only
+def fill_hparams(trainer: pl.Trainer, cfg: DictConfig, record: dict[str, Any]) -> None:
+    """Add the run to TensorBoard's HParams tab: options and final test metrics.
+
+    Lightning's own way would log every metric as another point of its curve.
+    """
+    scalars = [cfg.data, cfg.model, {"max_epochs": cfg.trainer.max_epochs}]
+    skipped = ("_target_", "root", "fallback")  # without influence on the metrics
+    hparams = {k: v for part in scalars for k, v in part.items() if k not in skipped and v is not None}
+    metrics = {name: record[name] for name in ("test/acc", "test/loss") if name in record}
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            writer = logger.experiment._get_file_writer()
+            for summary in summaries(hparams, metrics):
+                writer.add_summary(summary)
+            logger.experiment.flush()
