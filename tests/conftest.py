@@ -69,6 +69,7 @@ Command = Callable[..., Done]
 
 
 NEEDS_A_FRESH_PROCESS = ("ddp", "launcher")  # they start processes of their own, which import the main module anew
+READ_AT_THE_START = ("PYTHON", "OMP_")  # variables that a process reads before its first line, or with its imports
 
 
 def command(script: str, tmp_path_factory: pytest.TempPathFactory, warm: Warm | None = None) -> Command:
@@ -76,8 +77,9 @@ def command(script: str, tmp_path_factory: pytest.TempPathFactory, warm: Warm | 
 
     def run(*arguments: str, cwd: Path | None = None, timeout: float = 300, **environment: str) -> Done:
         folder = cwd or tmp_path_factory.mktemp("run")
-        if warm and not environment and not any(word in " ".join(arguments) for word in NEEDS_A_FRESH_PROCESS):
-            return Done(*warm.run(ROOT / script, arguments, folder, timeout), folder)
+        is_early = any(name.startswith(READ_AT_THE_START) for name in environment)
+        if warm and not is_early and not any(word in " ".join(arguments) for word in NEEDS_A_FRESH_PROCESS):
+            return Done(*warm.run(ROOT / script, arguments, folder, environment, timeout), folder)
         done = subprocess.run(
             [sys.executable, str(ROOT / script), *arguments],
             cwd=folder,
@@ -110,6 +112,12 @@ def train(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> Command:
 def analyze(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> Command:
     """Run `python analyze.py`."""
     return command("analyze.py", tmp_path_factory, warm)
+
+
+@pytest.fixture(scope="session")
+def search(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> Command:
+    """Run `python search.py`."""
+    return command("search.py", tmp_path_factory, warm)
 
 
 SMALL = (

@@ -1,7 +1,8 @@
 """A process that has imported what commands import, and forks one for each command: 5 seconds of imports less each.
 
-A forked command is a process of its own, with its own folder, arguments, output and exit status. Commands whose
-environment differs, or that start processes themselves, get a fresh interpreter instead (`tests.conftest.command`).
+A forked command is a process of its own, with its own folder, arguments, environment, output and exit status. Commands
+that start processes themselves, or need variables that are read early, get a fresh interpreter instead
+(`tests.conftest.command`).
 """
 
 import json
@@ -14,14 +15,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 IMPORTS = (  # what train.py, analyze.py and search.py import on their way
-    "cnn_mnist.cli.console",
+    "cnn_mnist.cli.training_output",
     "cnn_mnist.report.plan",
     "cnn_mnist.report.sections.sweep",
     "cnn_mnist.report.subject",
     "cnn_mnist.report.writer",
-    "cnn_mnist.runs.checkpoint",
-    "cnn_mnist.runs.record",
+    "cnn_mnist.runs.checkpoint_io",
     "cnn_mnist.runs.run_folder",
+    "cnn_mnist.runs.training_record",
+    "cnn_mnist.sweeps.search",
     "cnn_mnist.training.module",
     "captum.attr",
     "pytorch_lightning.loggers",
@@ -36,7 +38,9 @@ class Warm:
     def __init__(self) -> None:
         self.process: subprocess.Popen[str] | None = None
 
-    def run(self, script: Path, arguments: tuple[str, ...], cwd: Path, timeout: float) -> tuple[int, str, str]:
+    def run(
+        self, script: Path, arguments: tuple[str, ...], cwd: Path, environment: dict[str, str], timeout: float
+    ) -> tuple[int, str, str]:
         """Run a command; returns its exit status, negative for a signal, and what it wrote to stdout and stderr."""
         if self.process is None or self.process.poll() is not None:
             self.process = subprocess.Popen(
@@ -50,6 +54,7 @@ class Warm:
         assert self.process.stdout is not None
         outputs = [cwd.parent / f".{cwd.name}-{time.monotonic_ns()}-{name}" for name in ("out", "err")]
         asked = {"script": str(script), "arguments": arguments, "cwd": str(cwd), "timeout": timeout}
+        asked |= {"environment": dict(environment)}
         self.process.stdin.write(json.dumps(asked | {"outputs": list(map(str, outputs))}) + "\n")
         self.process.stdin.flush()
         status = int(self.process.stdout.readline())
@@ -110,6 +115,7 @@ def _become(asked: dict[str, object]) -> None:
         with open(path, "w") as file:
             os.dup2(file.fileno(), number)
     sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+    os.environ.update(asked["environment"])  # type: ignore[call-overload]
     os.chdir(str(asked["cwd"]))
     script = str(asked["script"])
     sys.argv = [script, *asked["arguments"]]  # type: ignore[misc]

@@ -56,7 +56,8 @@ def test_rates_under_one_attack_are_not_set_beside_those_under_another() -> None
 
 @pytest.mark.mnist
 def test_the_python_examples_run_as_pasted(train: Command, tmp_path: Path) -> None:
-    done = train(f"data.root={MNIST_ROOT}", "trainer=cpu", "callbacks=none", "trainer.max_epochs=1", cwd=tmp_path)
+    options = (f"data.root={MNIST_ROOT}", "trainer=cpu", "callbacks=none", "trainer.max_epochs=1")
+    done = train(*options, "+trainer.limit_train_batches=100", cwd=tmp_path)
     assert done.status == 0, done.err
     (tmp_path / "data").symlink_to(MNIST_ROOT.resolve())
     pages = TEXT["README.md"] + TEXT["docs/python.md"]

@@ -104,7 +104,7 @@ def test_accumulated_batches_are_distorted_one_by_one(train: Command, tmp_path: 
         "        module._changed = seen\n"
     )
     options = ("model.distortion=0.2", "+trainer.accumulate_grad_batches=4", "+callbacks.spy._target_=spy.Spy")
-    done = train(*DIGITS, *options, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    done = train(*DIGITS, *options, cwd=tmp_path)
     assert done.status == 0, done.err
     drawn = [line.split()[1:] for line in done.out.splitlines() if line.startswith("drawn ")]
     assert len({value for value, _ in drawn}) == len(drawn) == 30
@@ -125,7 +125,7 @@ def test_the_warm_up_of_adversarial_training_counts_batches(train: Command, tmp_
         "    pass\n"
     )
     options = ("model.epsilon=0.2", "model.attack_steps=1", "+trainer.accumulate_grad_batches=5")
-    done = train(*DIGITS, *options, "+callbacks.spy._target_=spy.Spy", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    done = train(*DIGITS, *options, "+callbacks.spy._target_=spy.Spy", cwd=tmp_path)
     assert done.status == 0, done.err
     epochs = [float(line.split()[1]) for line in done.out.splitlines() if re.fullmatch(r"epoch [\d.]+", line)]
     assert epochs == pytest.approx([batch / 15 for batch in range(30)])
@@ -214,8 +214,7 @@ def test_a_run_has_a_log_in_its_folder_with_what_callbacks_log(train: Command, t
         "    def on_train_epoch_end(self, trainer, module):\n"
         "        logging.getLogger(__name__).info('mine was here')\n"
     )
-    environment = {"PYTHONPATH": str(tmp_path)}
-    done = train(*DIGITS, "+callbacks.mine._target_=mine.Mine", cwd=tmp_path, **environment)
+    done = train(*DIGITS, "+callbacks.mine._target_=mine.Mine", cwd=tmp_path)
     assert done.status == 0, done.err
     log = (done.folder / "train.log").read_text()
     assert log.count("INFO mine: mine was here") == 2
@@ -238,12 +237,11 @@ def test_a_callback_of_ones_own_fails_with_its_own_error_and_resumes_as_pasted(t
         "            open('stopped', 'w').close()\n"
         "            os.kill(os.getpid(), signal.SIGINT)\n"
     )
-    environment = {"PYTHONPATH": str(tmp_path)}
-    done = train(*DIGITS, "+callbacks.mine._target_=mine.Fails", cwd=tmp_path, **environment)
+    done = train(*DIGITS, "+callbacks.mine._target_=mine.Fails", cwd=tmp_path)
     assert done.status == 1
     assert done.err.startswith("error: KeyError: 'my own mistake'")
     options = ("+callbacks.mine._target_=mine.Stops", "+callbacks.mine.when=1", "data.val_size=150", "model.lr=2e-3")
-    stopped = train(*DIGITS, *options, "+trainer.gradient_clip_val=0.5", cwd=tmp_path, **environment)
+    stopped = train(*DIGITS, *options, "+trainer.gradient_clip_val=0.5", cwd=tmp_path)
     assert stopped.status == 130, stopped.err
     pasted = stopped.out.splitlines()[-1]
     assert "+callbacks.mine.when=1" in pasted
@@ -251,7 +249,6 @@ def test_a_callback_of_ones_own_fails_with_its_own_error_and_resumes_as_pasted(t
         pasted.partition(": ")[2].replace("python ", f"{sys.executable} ", 1),
         shell=True,
         cwd=tmp_path,
-        env=os.environ | environment,
         capture_output=True,
         text=True,
         timeout=120,

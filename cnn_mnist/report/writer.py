@@ -1,5 +1,6 @@
 """Writes what an analysis found: figures, tensors, findings and the page, section by section."""
 
+import io
 import json
 import math
 import sys
@@ -17,7 +18,8 @@ import torch
 from omegaconf import DictConfig
 from PIL import Image
 from rich.console import Console
-from torch.utils.tensorboard.writer import SummaryWriter
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch.utils.tensorboard.writer import FileWriter
 
 from cnn_mnist.cli import console
 from cnn_mnist.figures.canvas import to_pixels
@@ -155,13 +157,18 @@ class Findings:
     def _draw(self, task: Task, part: Section, base: Path, other: str) -> dict[str, Path]:
         """Figures as files and in TensorBoard; returns the files by tag."""
         places = {tag: base / f"{tag}.png" for tag in part.figures}
-        with SummaryWriter(str(self.folder), filename_suffix=f".{other}{task.name}") as writer:
-            for tag, figure in part.figures.items():
-                pixels = to_pixels(figure)
-                with files.replacing(places[tag]) as scratch:
-                    Image.fromarray(pixels).save(scratch, optimize=True)
-                name = _tag(task, tag)
-                writer.add_image(f"{other}/{name}" if other else name, pixels, 0, dataformats="HWC")
+        writer = FileWriter(str(self.folder), filename_suffix=f".{other}{task.name}")
+        for tag, figure in part.figures.items():
+            picture, packed = Image.fromarray(to_pixels(figure)), io.BytesIO()
+            picture.save(packed, "PNG")
+            with files.replacing(places[tag]) as scratch:
+                scratch.write_bytes(packed.getvalue())
+            name = _tag(task, tag)
+            image = Summary.Image(
+                width=picture.width, height=picture.height, colorspace=3, encoded_image_string=packed.getvalue()
+            )
+            writer.add_summary(Summary(value=[Summary.Value(tag=f"{other}/{name}" if other else name, image=image)]), 0)
+        writer.close()
         return places
 
     def close(self) -> Path:

@@ -1,10 +1,7 @@
 """One fault per row: the command, its message, its exit status, and every file unchanged."""
 
-import os
 import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +11,7 @@ import torch
 from PIL import Image
 
 from cnn_mnist.network import CNN
-from tests.conftest import ROOT, Done
+from tests.conftest import Command
 from tests.data.test_picture import huge
 from tests.faults.conftest import fingerprints
 from tests.runs.test_checkpoint import Payload, changed, saved
@@ -102,14 +99,12 @@ class Row(NamedTuple):
         sentence: What the one line on stderr says, or else stdout.
         arrange: What is done to the run's folder, or to that of the command, before.
         status: What the command ends with.
-        is_slow: Whether it is left to `make test-slow`.
     """
 
     command: str
     sentence: str
     arrange: Callable[[Path], None] = nothing
     status: int = 1
-    is_slow: bool = False
 
 
 ROWS = {
@@ -123,7 +118,6 @@ ROWS = {
     "added key of the trainer": Row(
         "train.py data=digits +trainer.max_epoch=1",
         "unknown key trainer.max_epoch: did you mean trainer.max_epochs?",
-        is_slow=True,
     ),
     "section left out": Row("train.py ~model", "model cannot be left out"),
     "number for a group": Row("train.py callbacks=[0]", "must name a file in conf/callbacks: set callbacks=NAME"),
@@ -156,8 +150,8 @@ ROWS = {
     "path with ~, as it says": Row("""analyze.py "ckpt_path='~/nowhere'\"""", "there is no checkpoint at /"),
     "path with ${": Row("""analyze.py 'ckpt_path=a${b'""", r"""write 'ckpt_path='"'"'a\${b'"'"''"""),
     "path with ${, as it says": Row(r"""analyze.py 'ckpt_path='"'"'a\${b'"'"''""", "there is no checkpoint at a${b:"),
-    "sweep with ~": Row("""analyze.py "sweep='~/nowhere'\"""", "/nowhere is not the folder of a sweep", is_slow=True),
-    "picture with ~": Row("""analyze.py "image='~/nowhere.png'\"""", "there is no picture at /", is_slow=True),
+    "sweep with ~": Row("""analyze.py "sweep='~/nowhere'\"""", "/nowhere is not the folder of a sweep"),
+    "picture with ~": Row("""analyze.py "image='~/nowhere.png'\"""", "there is no picture at /"),
     "change of folder": Row("train.py data=digits hydra.job.chdir=true", "hydra.job.chdir=true is not supported"),
     "the same job twice": Row(
         "train.py -m data=digits seed=1,1", "the sweep has the same job twice, data=digits seed=1"
@@ -171,7 +165,6 @@ ROWS = {
         "train.py ckpt_path=last",
         "there is no run below outputs/ or multirun/ to resume",
         shutil.rmtree,
-        is_slow=True,
     ),
     "missing checkpoint": Row("analyze.py ckpt_path=nowhere", "there is no checkpoint at nowhere: set ckpt_path="),
     "missing other": Row("analyze.py against=nowhere", "there is no checkpoint at nowhere: set against="),
@@ -193,7 +186,7 @@ ROWS = {
         damage(lambda good: changed(good, len(good) // 2)),
     ),
     "flipped bit in the newest run": Row(
-        "analyze.py", "does not have its checksum", damage(lambda good: changed(good, len(good) // 2)), is_slow=True
+        "analyze.py", "does not have its checksum", damage(lambda good: changed(good, len(good) // 2))
     ),
     "address for a checkpoint": Row("analyze.py ckpt_path=https://example.com/last.ckpt", "is an address"),
     "foreign checkpoint": Row(
@@ -205,7 +198,7 @@ ROWS = {
         "analyze.py ckpt_path=RUN", "it holds a pickle which names getattr, and is not run", malicious
     ),
     "malicious checkpoint to train on": Row(
-        "train.py ckpt_path=RUN trainer.max_epochs=2", "it holds a pickle which names getattr", malicious, is_slow=True
+        "train.py ckpt_path=RUN trainer.max_epochs=2", "it holds a pickle which names getattr", malicious
     ),
     "weights that are not finite": Row(
         "analyze.py ckpt_path=RUN",
@@ -214,7 +207,6 @@ ROWS = {
             state_dict=torch.load(last(folder), weights_only=True)["state_dict"]
             | {"network.fc2.bias": torch.full((10,), torch.nan)}
         )(folder),
-        is_slow=True,
     ),
     "weights alone to train on": Row(
         "train.py ckpt_path=RUN trainer.max_epochs=2", "but no state of the optimiser", replace(optimizer_states=None)
@@ -223,9 +215,7 @@ ROWS = {
         "analyze.py ckpt_path=RUN against=large.ckpt", "the two networks have filters of 3x3 and 7x7", other_size
     ),
     "run that is finished": Row("train.py ckpt_path=RUN", "has trained for all of its epochs already", status=0),
-    "other options for a run": Row(
-        "train.py ckpt_path=last model.lr=0.5", "cannot change to 0.5 on resuming", is_slow=True
-    ),
+    "other options for a run": Row("train.py ckpt_path=last model.lr=0.5", "cannot change to 0.5 on resuming"),
     "malicious config.yaml, in a list": Row(
         "train.py ckpt_path=RUN",
         "asks for os.system, which is not run from a file",
@@ -234,7 +224,6 @@ ROWS = {
             .read_text()
             .replace("model:\n", "model:\n  x: [{_target_: os.system, command: ls}]\n")
         ),
-        is_slow=True,
     ),
     "malicious config.yaml": Row(
         "train.py ckpt_path=RUN",
@@ -246,31 +235,25 @@ ROWS = {
         ),
     ),
     "damaged config.yaml": Row(
-        "train.py ckpt_path=RUN", "is damaged: it is not a run's", written("run/config.yaml", "[1, {"), is_slow=True
+        "train.py ckpt_path=RUN", "is damaged: it is not a run's", written("run/config.yaml", "[1, {")
     ),
     "number for a config.yaml": Row(
-        "train.py ckpt_path=RUN", "is damaged: it is not a run's", written("run/config.yaml", "5"), is_slow=True
+        "train.py ckpt_path=RUN", "is damaged: it is not a run's", written("run/config.yaml", "5")
     ),
-    "damaged results.json": Row(
-        "analyze.py", "results.json is damaged", written("run/results.json", '{"epochs": 1'), is_slow=True
-    ),
+    "damaged results.json": Row("analyze.py", "results.json is damaged", written("run/results.json", '{"epochs": 1')),
     # data
-    "no network and no data": Row("train.py data=mnist data.fallback=null", "could not be downloaded", is_slow=True),
+    "no network and no data": Row("train.py data=mnist data.fallback=null", "could not be downloaded"),
     "files with a wrong checksum": Row(
-        "train.py data=mnist", "is damaged: 15 bytes, MD5 ", mnist(lambda content: content), is_slow=True
+        "train.py data=mnist", "is damaged: 15 bytes, MD5 ", mnist(lambda content: content)
     ),
     # pictures
-    "missing picture": Row("analyze.py image=nowhere.png", "there is no picture at nowhere.png", is_slow=True),
+    "missing picture": Row("analyze.py image=nowhere.png", "there is no picture at nowhere.png"),
     "no picture": Row(
         "analyze.py image=text.png", "it is no picture in a format that is read", written("text.png", "text")
     ),
-    "truncated picture": Row(
-        "analyze.py image=cut.png", "cut.png cannot be read as a picture", cut_picture, is_slow=True
-    ),
-    "huge picture": Row("analyze.py image=huge.png", "huge.png has too many pixels", huge_picture, is_slow=True),
-    "animated picture": Row(
-        "analyze.py image=moving.gif", "is animated: save one of its 3 frames", moving_picture, is_slow=True
-    ),
+    "truncated picture": Row("analyze.py image=cut.png", "cut.png cannot be read as a picture", cut_picture),
+    "huge picture": Row("analyze.py image=huge.png", "huge.png has too many pixels", huge_picture),
+    "animated picture": Row("analyze.py image=moving.gif", "is animated: save one of its 3 frames", moving_picture),
     # places
     "output is a file": Row(
         "train.py data=digits", "cannot use outputs/digits-paper/", lambda folder: _file_instead(folder.parent)
@@ -286,30 +269,15 @@ def _file_instead(folder: Path) -> None:
 OFFLINE = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
 
 
-def typed(command: str, cwd: Path, **options: Any) -> Done:
-    """Run a command as it is typed; no network is reached."""
-    script, *words = shlex.split(command)
-    done = subprocess.run(
-        [sys.executable, str(ROOT / script), *words],
-        cwd=cwd,
-        env=os.environ | OFFLINE | options.pop("env", {}),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        **options,
-    )
-    return Done(done.returncode, done.stdout, done.stderr, cwd)
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if row.is_slow else name for name, row in ROWS.items()]
-)
-def test_a_fault_is_one_line_and_changes_nothing(name: str, run_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ROWS)
+def test_a_fault_is_one_line_and_changes_nothing(
+    name: str, train: Command, analyze: Command, run_folder: Path, tmp_path: Path
+) -> None:
     row = ROWS[name]
     row.arrange(run_folder)
     before = fingerprints(tmp_path)
-    done = typed(row.command.replace("RUN", str(run_folder.relative_to(tmp_path))), tmp_path)
+    script, *words = shlex.split(row.command.replace("RUN", str(run_folder.relative_to(tmp_path))))
+    done = {"train.py": train, "analyze.py": analyze}[script](*words, cwd=tmp_path, **OFFLINE)
     assert done.status == row.status, done.err
     if row.status:
         assert row.sentence in done.err

@@ -60,7 +60,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def two(run: Done, analyze: Command) -> Done:
     """Two networks side by side; the part of class images is asked for what it cannot do."""
-    done = analyze(*SMALL, "images=12", f"against={run.folder}", "class_image.neuron=[3,4]", cwd=run.cwd)
+    done = analyze(*SMALL, "images=4", f"against={run.folder}", "class_image.neuron=[3,4]", cwd=run.cwd)
     assert done.status == 1
     return done
 

@@ -8,15 +8,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from tests.conftest import Command, command
+from tests.conftest import Command
 
 FIXED = ("data=digits", "trainer=cpu", "trainer.max_epochs=1", "data.val_size=200")
 SPACE = ("model.lr=tag(log,interval(1e-4,1e-1))", "model.batchnorm=choice(true,false)")
-
-
-@pytest.fixture(scope="module")
-def search(tmp_path_factory: pytest.TempPathFactory) -> Command:
-    return command("search.py", tmp_path_factory)
 
 
 @pytest.mark.slow

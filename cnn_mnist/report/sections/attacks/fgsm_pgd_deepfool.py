@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cnn_mnist import attacks
 from cnn_mnist.attacks.gradient_ascent import l2
-from cnn_mnist.attacks.result import AttackResult
+from cnn_mnist.attacks.result import AttackResult, judge
 from cnn_mnist.cli import console
 from cnn_mnist.option_types import Budget, Class, Count, Fraction, NonNegative, Positive, Seed
 from cnn_mnist.report.section import Section, needs
@@ -33,9 +33,14 @@ def fgsm(
         num_images: Test images attacked, evenly spaced over the test set.
         epsilons: Budgets of the curve of accuracy against epsilon, without a target. None: eight from 0 to 0.4.
     """
+    signs: list[Tensor] = []  # of the gradient, the same for every budget of the curve
 
     def attack(images: Tensor, classes: Tensor, budget: float) -> AttackResult:
-        return attacks.fgsm(subject.network, images, classes, epsilon=budget, targeted=target is not None)
+        if budget == epsilon:
+            return attacks.fgsm(subject.network, images, classes, epsilon=budget, targeted=target is not None)
+        if not signs:
+            signs.append(attacks.fgsm(subject.network, images, classes, epsilon=1).perturbation.sign())
+        return judge(subject.network, images, (images + budget * signs[0]).clamp(0, 1), classes)
 
     return evaluate("fgsm", subject, attack, epsilon, num_images=num_images, target=target, epsilons=epsilons)
 
