@@ -7,6 +7,7 @@ if __name__ == "__main__":
 
 import argparse
 import importlib.util
+from typing import Any
 
 from cnn_mnist.cli import entry
 
@@ -37,8 +38,12 @@ def main() -> None:
 
     if importlib.util.find_spec("optuna") is None:
         raise ValueError("a search needs optuna (pip install -e '.[search]')")
-    from cnn_mnist.report.sections.search import write_page
     from cnn_mnist.sweeps.search import search
+
+    def write_page(*about: Any) -> None:
+        from cnn_mnist.report.sections import search as section  # imports torch: not before there is a page to write
+
+        section.write_page(*about)
 
     search(
         asked.options,
