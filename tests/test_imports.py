@@ -22,7 +22,11 @@ TAKE_A_SECOND = {"sklearn", "scipy"}
 def imported_by(script: str, *words: str, cwd: Path) -> set[str]:
     """The top-level modules that a command has imported when it ends."""
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(ROOT / script), *words], cwd=cwd, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", PROGRAM, str(ROOT / script), *words],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     last = done.stderr.splitlines()[-1]
     assert last.startswith("imported: "), done.stderr
