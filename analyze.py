@@ -1,9 +1,10 @@
 """Explain a trained network and attack it: checkpoint -> sections -> figures, findings, report. See `--help`."""
 
-from cnn_mnist.cli import signals
+from cnn_mnist.cli import signals, threads
 
 if __name__ == "__main__":
     signals.listen()
+    threads.limit_spinning()
 
 from collections.abc import Sequence
 

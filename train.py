@@ -1,9 +1,10 @@
 """Train a network on MNIST: compose -> build -> fit -> test -> results. `python train.py --help` shows how."""
 
-from cnn_mnist.cli import signals
+from cnn_mnist.cli import signals, threads
 
 if __name__ == "__main__":
     signals.listen()
+    threads.limit_spinning()
 
 from omegaconf import DictConfig
 

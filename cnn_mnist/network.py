@@ -91,7 +91,8 @@ class CNN(nn.Module):
             return maps
         weight, bias = self.conv1.weight, self.conv1.bias
         assert bias is not None
-        mean, var = _statistics(self.norm1, images, weight, bias)
+        with torch.autocast(images.device.type, enabled=False):  # in float32, whatever the convolution computes in
+            mean, var = _statistics(self.norm1, images, weight, bias)
         scale = self.norm1.weight * torch.rsqrt(var + self.norm1.eps)
         weight = weight * scale.view(-1, 1, 1, 1)
         bias = self.norm1.bias + (bias - mean) * scale
@@ -129,8 +130,10 @@ def _statistics(norm: nn.BatchNorm2d, images: Tensor, weight: Tensor, bias: Tens
     assert isinstance(num_batches, Tensor)
     if not norm.training:
         return running_mean, running_var
-    kernel_size = weight.shape[-1]
-    patches = F.unfold(images, kernel_size, padding=kernel_size // 2)  # (B, 9, 784)
+    margin = weight.shape[-1] // 2
+    height, width = images.shape[-2:]
+    padded = F.pad(images[:, 0], (margin, margin, margin, margin))
+    patches = padded.unfold(1, height, 1).unfold(2, width, 1).reshape(len(images), -1, height * width)  # (B, 9, 784)
     num_patches = patches.shape[0] * patches.shape[2]
     centre = patches.mean((0, 2))  # (9,)
     patches = patches - centre[:, None]

@@ -102,6 +102,18 @@ def test_larger_filters_normalise_as_pytorch_does(kernel_size: int, images: Tens
     torch.testing.assert_close(list(network.buffers()), list(reference.buffers()))
 
 
+def test_in_mixed_precision_the_folded_statistics_stay_in_float32(images: Tensor) -> None:
+    network, _ = pair(batchnorm=True)
+    network = network.float().train()
+    reference = copy.deepcopy(network)
+    reference(images.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = network(images.float())
+    assert logits.dtype == torch.bfloat16
+    assert torch.equal(network.norm1.running_mean, reference.norm1.running_mean)
+    assert torch.equal(network.norm1.running_var, reference.norm1.running_var)
+
+
 def test_state_dict_holds_what_a_plain_network_needs() -> None:
     shapes = {tuple(tensor.shape) for name, tensor in CNN().state_dict().items() if name.endswith("weight")}
     assert shapes == {(32, 1, 3, 3), (32, 32, 3, 3), (500, 1568), (10, 500)}

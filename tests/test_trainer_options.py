@@ -7,11 +7,14 @@ import re
 import select
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
+from cnn_mnist.cli import entry
 from cnn_mnist.data.datamodule import DataModule
 from cnn_mnist.network import CNN
 from tests.conftest import ROOT, Command, Done, same
@@ -137,6 +140,16 @@ def test_other_precisions_train_with_all_pictures(precision: str, train: Command
     done = trained(train, f"trainer.precision={precision}", *options)
     assert done.results["test/acc"] == pytest.approx(accuracy(done, 297), abs=0.02)
     assert "occlusion/probability" in events(done.folder).Tags()["images"]
+
+
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_bf16_on_a_processor_without_it_is_warned_of(is_fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": is_fast}, raising=False)
+    given = {"strategy": "auto", "devices": 1, "num_nodes": 1, "accelerator": "cpu", "precision": "bf16-mixed"}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        entry.check_device(OmegaConf.create({"trainer": given}))
+    assert ["which this one does not have" in str(one.message) for one in caught] == [True] * (not is_fast)
 
 
 def test_a_profiler_prints_what_it_found(train: Command) -> None:

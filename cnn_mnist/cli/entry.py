@@ -5,6 +5,7 @@ Imports neither torch nor Lightning, so that `--help` and errors appear at once.
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -49,13 +50,24 @@ def check_recorded(cfg: DictConfig) -> None:
 
 
 def check_device(cfg: DictConfig) -> None:
-    """Raise ValueError for a GPU that does not exist, or several devices without trainer=ddp."""
+    """Raise ValueError for a GPU that does not exist, or several devices without trainer=ddp.
+
+    Warns of a precision that the processor has no instructions for.
+    """
     import torch
 
     if cfg.trainer.strategy != "ddp" and cfg.trainer.devices * cfg.trainer.num_nodes > 1:
         raise ValueError(f"trainer.devices={cfg.trainer.devices} is more than one process: set trainer=ddp as well")
     if cfg.trainer.accelerator in ("gpu", "cuda", "mps") and not torch.accelerator.is_available():
         raise ValueError(f"trainer.accelerator={cfg.trainer.accelerator}, but torch finds no GPU: set trainer=cpu")
+    is_on_cpu = cfg.trainer.accelerator == "cpu" or not torch.accelerator.is_available()
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    if cfg.trainer.precision == "bf16-mixed" and is_on_cpu and not capabilities.get("amx_bf16", True):
+        warnings.warn(
+            "trainer.precision=bf16-mixed is fast on processors with AMX, which this one does not have: here it is "
+            "likely to be slower than 32-true",
+            stacklevel=2,
+        )
 
 
 def check_batches(cfg: DictConfig, num_train: int) -> None:
