@@ -91,8 +91,7 @@ class CNN(nn.Module):
             return maps
         weight, bias = self.conv1.weight, self.conv1.bias
         assert bias is not None
-        with torch.autocast(images.device.type, enabled=False):  # in float32, whatever the convolution computes in
-            mean, var = _statistics(self.norm1, images, weight, bias)
+        mean, var = _statistics(self.norm1, images, weight, bias)
         scale = self.norm1.weight * torch.rsqrt(var + self.norm1.eps)
         weight = weight * scale.view(-1, 1, 1, 1)
         bias = self.norm1.bias + (bias - mean) * scale
@@ -137,10 +136,11 @@ def _statistics(norm: nn.BatchNorm2d, images: Tensor, weight: Tensor, bias: Tens
     num_patches = patches.shape[0] * patches.shape[2]
     centre = patches.mean((0, 2))  # (9,)
     patches = patches - centre[:, None]
-    covariance = torch.bmm(patches, patches.transpose(1, 2)).sum(0) / num_patches  # (9, 9)
     filters = weight.flatten(1)  # (32, 9)
-    mean = filters @ centre + bias
-    var = ((filters @ covariance) * filters).sum(1)
+    with torch.autocast(images.device.type, enabled=False):  # in float32, whatever the layers compute in
+        covariance = torch.bmm(patches, patches.transpose(1, 2)).sum(0) / num_patches  # (9, 9)
+        mean = filters @ centre + bias
+        var = ((filters @ covariance) * filters).sum(1)
     with torch.no_grad():
         running_mean.lerp_(mean, MOMENTUM)
         running_var.lerp_(var * (num_patches / (num_patches - 1)), MOMENTUM)
