@@ -23,8 +23,21 @@ ROOT = Path(__file__).parents[1]
 MNIST_ROOT = Path(os.environ.get("CNN_MNIST_DATA", ROOT / "data"))
 
 
+LONGEST = (  # files that take most of a minute: begun first, so that no process has one left at the end
+    "test_train.py",
+    "test_killed.py",
+    "test_trainer_options.py",
+    "test_analyze.py",
+    "test_jobs.py",
+    "test_page.py",
+    "test_distributed.py",
+    "test_search.py",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, with a word, what this machine cannot run."""
+    """Order the files, and skip, with a word, what this machine cannot run."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
     has_mnist = (MNIST_ROOT / "MNIST" / "raw" / "train-images-idx3-ubyte.gz").exists()
     for item in items:
         if "mnist" in item.keywords and not has_mnist:
@@ -69,7 +82,7 @@ Command = Callable[..., Done]
 
 
 NEEDS_A_FRESH_PROCESS = ("ddp", "launcher")  # they start processes of their own, which import the main module anew
-READ_AT_THE_START = ("PYTHON", "OMP_")  # variables that a process reads before its first line, or with its imports
+READ_AT_THE_START = ("PYTHON", "OMP_", "MATPLOTLIB")  # variables that are read at the start, or with an import
 
 
 def command(script: str, tmp_path_factory: pytest.TempPathFactory, warm: Warm | None = None) -> Command:

@@ -94,7 +94,8 @@ def test_pictures_that_cannot_be_drawn_are_said_once_and_training_goes_on(
 ) -> None:
     (tmp_path / "matplotlibrc").write_text("text.usetex: true\n")  # there is no LaTeX
     options = ("data=digits", "trainer=cpu", "trainer.max_epochs=2")
-    done = train(*options, cwd=tmp_path, PATH=str(Path(sys.executable).parent))
+    environment = {"PATH": str(Path(sys.executable).parent), "MATPLOTLIBRC": str(tmp_path / "matplotlibrc")}
+    done = train(*options, cwd=tmp_path, **environment)
     assert done.status == 1
     assert done.err.count("WARNING") == 7  # one for each kind of picture, in two epochs
     assert "Traceback" not in done.err

@@ -1,6 +1,7 @@
 """A run killed at any moment resumes and ends as if it had not been interrupted."""
 
 import csv
+import json
 import os
 import random
 import shlex
@@ -118,11 +119,11 @@ def test_thirty_random_kills_change_nothing(tmp_path_factory: pytest.TempPathFac
 
 
 WRITER = """
-import os, signal, sys
+import json, os, signal, sys
 from pathlib import Path
 from cnn_mnist.runs import files
 
-count, path, content = int(sys.argv[1]), Path(sys.argv[2]), bytes(3_000_000)
+path, content = Path(sys.argv[1]), bytes(3_000_000)
 
 def trace(frame, event, argument):
     global count
@@ -133,37 +134,44 @@ def trace(frame, event, argument):
                 os.kill(os.getpid(), signal.SIGKILL)
         return trace
 
-sys.settrace(trace)
-with files.replacing(path) as scratch:
-    with scratch.open("wb", buffering=0) as file:
-        for start in range(0, len(content), 1_000_000):
-            file.write(content[start : start + 1_000_000])
-sys.settrace(None)
-print("done")
+def write():
+    sys.settrace(trace)
+    with files.replacing(path) as scratch:
+        with scratch.open("wb", buffering=0) as file:
+            for start in range(0, len(content), 1_000_000):
+                file.write(content[start : start + 1_000_000])
+    sys.settrace(None)
+    os._exit(0)
+
+for line in range(1, 1000):
+    path.write_bytes(b"old")
+    if not (child := os.fork()):
+        count = line
+        write()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    found = path.read_bytes()
+    files.sweep_up(path.parent)
+    beside = sorted(file.name for file in path.parent.iterdir())
+    print(json.dumps([status, "old" if found == b"old" else "new" if found == content else "broken", beside]))
+    if status == 0:
+        break
 """
 
 
 def test_the_writer_killed_at_every_line_leaves_the_old_file_or_the_new(tmp_path: Path) -> None:
     (tmp_path / "writer.py").write_text(WRITER)
     path = tmp_path / "run" / "last.ckpt"
-    seen = []
-    for line in range(1, 1000):
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b"old")
-        command = [sys.executable, str(tmp_path / "writer.py"), str(line), str(path)]
-        done = subprocess.run(
-            command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}
-        )
-        seen.append(path.read_bytes())
-        assert seen[-1] in (b"old", bytes(3_000_000))
-        if done.returncode == 0:
-            break
-        assert done.returncode == -signal.SIGKILL
-        files.sweep_up(path.parent)
-        assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
-    assert len(seen) > 20
-    assert seen[0] == b"old"
-    assert seen[-1] == bytes(3_000_000)
+    path.parent.mkdir()
+    command = [sys.executable, str(tmp_path / "writer.py"), str(path)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=True)
+    *killed, last = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(killed) > 20
+    assert {status for status, _, _ in killed} == {-signal.SIGKILL}
+    assert {content for _, content, _ in killed} == {"old", "new"}
+    assert killed[0][1] == "old"
+    assert last == [0, "new", ["last.ckpt"]]
+    assert {tuple(beside) for _, _, beside in killed} == {("last.ckpt",)}
 
 
 INJECTOR = """
