@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from cnn_mnist.runs import files
+from cnn_mnist.runs.record import surroundings
 
 RECORDS = Path(__file__).resolve().parents[1] / "docs" / "benchmarks"
 Measured = dict[str, list[dict[str, float]]]  # by case, in the order of the rounds
@@ -54,7 +55,7 @@ def ratio(found: Measured, over: str, under: str, key: str) -> float:
 
 def keep(name: str, record: dict[str, Any]) -> None:
     """Write a record to docs/benchmarks/, with when and where it was measured, and print it."""
-    where = record.surroundings(torch.device("cpu"))
+    where = surroundings(torch.device("cpu"))
     record = record | {"date": time.strftime("%Y-%m-%d"), **where}
     files.write(RECORDS / f"{name}.json", json.dumps(record, indent=2) + "\n")
     print(json.dumps(record, indent=2))

@@ -151,8 +151,8 @@ def paired_line(found: dict[str, Any]) -> str:
 def page(record: dict[str, Any]) -> str:
     """RESULTS.md."""
     where = record["where"]
-    heads = ("`python train.py ...`", "parameters", "epochs", "seeds", "test accuracy", "95 %")
-    heads += ("lowest / median / highest, %", "seconds", "report", "seconds")
+    heads = ["`python train.py ...`", "parameters", "epochs", "seeds", "test accuracy", "95 %"]
+    heads += ["lowest / median / highest, %", "seconds", "report", "seconds"]
     tail = record["tail"]
     text = [
         "# Results",

@@ -25,6 +25,7 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import pytorch_lightning as pl
 import torch
@@ -155,7 +156,9 @@ def loop(
     return num_steps * BATCH_SIZE / (time.perf_counter() - start)
 
 
-def through_the_trainer(batchnorm: bool, num_steps: int, root: Path, precision: str) -> float:
+def through_the_trainer(
+    batchnorm: bool, num_steps: int, root: Path, precision: Literal["32-true", "bf16-mixed"]
+) -> float:
     """The Trainer with the loggers of every run, by an outside clock: what a long epoch takes more than a short one."""
     data = DataModule(root=str(root), fallback=None).ready()
     short, long = num_steps // 5, num_steps + num_steps // 5
