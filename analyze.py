@@ -1,10 +1,9 @@
 """Explain a trained network and attack it: checkpoint -> sections -> figures, findings, report. See `--help`."""
 
-from cnn_mnist.cli import signals, threads
+from cnn_mnist.cli import signals
 
 if __name__ == "__main__":
     signals.listen()
-    threads.limit_spinning()
 
 from collections.abc import Sequence
 

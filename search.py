@@ -1,10 +1,9 @@
 """Search for better options: training runs, each chosen in the light of those before. `python search.py --help`."""
 
-from cnn_mnist.cli import signals, threads
+from cnn_mnist.cli import signals
 
 if __name__ == "__main__":
     signals.listen()
-    threads.limit_spinning()
 
 import argparse
 import importlib.util

@@ -1,10 +1,9 @@
 """Train a network on MNIST: compose -> build -> fit -> test -> results. `python train.py --help` shows how."""
 
-from cnn_mnist.cli import signals, threads
+from cnn_mnist.cli import signals
 
 if __name__ == "__main__":
     signals.listen()
-    threads.limit_spinning()
 
 from omegaconf import DictConfig
 

@@ -1,5 +1,1 @@
-"""Speed beside the peers, and the results of many runs; threads wait as in this project's commands."""
-
-from cnn_mnist.cli.threads import limit_spinning
-
-limit_spinning()
+"""Speed beside the peers and beside busy processes, and the results of many runs."""

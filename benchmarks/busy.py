@@ -8,8 +8,9 @@ it waits for. `GOMP_SPINCOUNT` limits the spinning; libgomp reads it when torch 
 within a round, each measurement is a process of its own, and a neighbour is a process in an endless loop.
 
 libgomp   what libgomp does by itself: 300,000 rounds of spinning
-ours      what this project's commands set where the user has set nothing
+limited   what this project's commands set beside busy processes
 passive   OMP_WAIT_POLICY=PASSIVE: hardly any spinning
+ours      `python train.py` as it is, which finds out by itself
 """
 
 import argparse
@@ -31,9 +32,11 @@ from cnn_mnist.cli.threads import SPIN_COUNT
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = {
     "libgomp": {"GOMP_SPINCOUNT": "300000"},
-    "ours": {"GOMP_SPINCOUNT": str(SPIN_COUNT)},
+    "limited": {"GOMP_SPINCOUNT": str(SPIN_COUNT)},
     "passive": {"OMP_WAIT_POLICY": "PASSIVE"},
+    "ours": {},
 }
+STEPS, RUNS = ("libgomp", "limited", "passive"), ("libgomp", "ours")
 NEIGHBOURS = {"quiet": 0, "beside_one": 1, "beside_two": 2}
 
 
@@ -46,26 +49,25 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1, help="rounds that also time `python train.py`, six epochs")
     options = parser.parse_args()
     root = str(Path(options.root).resolve())
-    steps: dict[str, dict[str, list[float]]] = {place: {name: [] for name in SETTINGS} for place in NEIGHBOURS}
+    steps: dict[str, dict[str, list[float]]] = {place: {name: [] for name in STEPS} for place in NEIGHBOURS}
     runs: dict[str, dict[str, list[float]]] = {
         place: {name: [] for name in ("libgomp", "ours")} for place in NEIGHBOURS
     }
     for number_of_round in range(options.rounds):
         for place, number in NEIGHBOURS.items():
-            for name in SETTINGS:
-                with neighbours(number):
+            with neighbours(number):
+                for name in STEPS:
                     steps[place][name].append(step(name, options.steps, root))
-                    if number_of_round < options.runs and name in runs[place]:
-                        runs[place][name].append(run(name, root))
-                last = {"step_ms": steps[place][name][-1], "run_s": runs[place].get(name, [])[-1:]}
-                print(place, name, last, file=sys.stderr, flush=True)
+                for name in RUNS if number_of_round < options.runs else ():
+                    runs[place][name].append(run(name, root))
+            print(place, steps[place], runs[place], file=sys.stderr, flush=True)
     record: dict[str, Any] = {"rounds": options.rounds, "runs": options.runs, "steps": options.steps}
     record |= {"spin_count": SPIN_COUNT, "step_ms": medians(steps)}
     if options.runs:
         record["run_seconds"] = medians(runs)
         record["run_over_quiet"] = {
             name: {place: record["run_seconds"][place][name] / record["run_seconds"]["quiet"][name] for place in runs}
-            for name in ("libgomp", "ours")
+            for name in RUNS
         }
     processes.keep("busy", record)
 

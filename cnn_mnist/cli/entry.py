@@ -22,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cnn_mnist.cli import errors, schema, signals
+from cnn_mnist.cli import errors, schema, signals, threads
 from cnn_mnist.runs import files, locate
 
 OmegaConf.register_new_resolver("choose", lambda flag, yes, no: yes if flag else no, replace=True)
@@ -131,6 +131,7 @@ def run(main: Main, script: str, in_sweep: InSweep) -> None:
         if any(word.startswith("+") for word in overrides()):
             for unknown in errors.unknown_keys(config_dir, config_name):
                 say(ValueError(unknown))
+        threads.limit_spinning()  # torch is imported from here on
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             return in_sweep(main, cfg, one_line)
         try:

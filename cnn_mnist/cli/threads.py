@@ -1,15 +1,61 @@
-"""How OpenMP's threads wait for one another: to be set before torch is imported."""
+"""How OpenMP's threads wait for one another: less eagerly where other processes keep the cores busy.
+
+A thread that waits spins at first, so that it can go on at once. Beside a busy process it thereby keeps a core from the
+very thread that it waits for. libgomp reads from the environment how long to spin, when torch is imported; until then
+commands look at how busy the machine is. The number of threads, and with it every result, stays what it is.
+"""
 
 import os
+import time
+from pathlib import Path
+from typing import NamedTuple
 
-SPIN_COUNT = 3_000  # libgomp's own is 300,000; docs/performance.md has what each costs
+SPIN_COUNT = 1_000  # of libgomp's 300,000; docs/performance.md has what each costs
+SPARE = 0.3  # of a core: less than this is no neighbour
+STAT = Path("/proc/stat")  # Linux
+
+
+class Usage(NamedTuple):
+    """Seconds since the start of the machine, and of processor time since then: of all processes and of this one."""
+
+    clock: float
+    everyone: float
+    own: float
+
+
+def usage() -> Usage:
+    """What the processors have done so far.
+
+    Raises:
+        OSError: This system does not say.
+    """
+    user, nice, system, _, _, irq, softirq = map(int, STAT.read_text().split(maxsplit=8)[1:8])
+    everyone = (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+    return Usage(time.monotonic(), everyone, time.process_time())
+
+
+def _usage_at_start() -> Usage | None:
+    try:
+        return usage()
+    except OSError:
+        return None
+
+
+_START = _usage_at_start()
 
 
 def limit_spinning() -> None:
-    """Let waiting threads sleep sooner, unless the environment says how they wait.
-
-    A thread that has nothing to do spins, so that it goes on at once. Beside another busy process it keeps a core from
-    the thread that it waits for. The number of threads, and with it every result, stays what it is.
-    """
-    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+    """Limit spinning if other processes have used this one's cores since its start, and the environment says nothing."""
+    if _START is None or {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+        return
+    num_cores = os.cpu_count() or 1
+    num_threads = os.environ.get("OMP_NUM_THREADS", "")
+    wanted = int(num_threads) if num_threads.isdecimal() else num_cores
+    if used_by_others(_START, usage()) > num_cores - wanted + SPARE:
         os.environ["GOMP_SPINCOUNT"] = str(SPIN_COUNT)
+
+
+def used_by_others(before: Usage, after: Usage) -> float:
+    """How many cores the other processes kept busy between two moments."""
+    everyone, own = after.everyone - before.everyone, after.own - before.own
+    return (everyone - own) / max(after.clock - before.clock, 1e-3)
