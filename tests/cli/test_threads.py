@@ -51,7 +51,7 @@ def test_a_system_that_does_not_say_is_left_alone(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc/stat")
-@pytest.mark.parametrize("words", [("train.py", "data=digits"), ("analyze.py", "analysis=filters")])
+@pytest.mark.parametrize("words", [("train.py", "data=digits"), ("train.py", "-m", "data=digits", "seed=0,1")])
 def test_beside_busy_processes_a_command_limits_it_before_torch_is_imported(
     words: tuple[str, ...], tmp_path: Path
 ) -> None:
