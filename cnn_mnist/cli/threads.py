@@ -45,7 +45,7 @@ _START = _usage_at_start()
 
 
 def limit_spinning() -> None:
-    """Limit spinning if other processes have used the cores since the start, unless the environment says how to wait."""
+    """Limit spinning if other processes have used the cores since the start, unless the environment says how to."""
     if _START is None or {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
         return
     num_cores = os.cpu_count() or 1
