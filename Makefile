@@ -21,7 +21,7 @@ test: lint ## ruff, mypy and every test not marked slow
 	$(PYTEST) -m "not slow"
 
 test-slow: $(READY) ## the long tests: kills, faults, fuzzing, the report's whole recipe on MNIST, the pages in a real browser
-	$(PYTEST) --dist loadgroup -m "slow and mnist"
+	$(BIN)/python -m pytest -m "slow and mnist"
 	$(PYTEST) -m "slow and not mnist"
 
 check: lint audit ## ruff, mypy, known vulnerabilities, secrets and the tests that need no MNIST
@@ -35,11 +35,8 @@ lint: $(READY)
 audit: $(READY)
 	$(BIN)/python .ci/audit.py
 
-bench: $(READY) ## speed beside the peers and beside busy processes, about 90 minutes; needs MNIST and a trained run
+bench: $(READY) ## speed beside the peers: a plain loop, captum, foolbox, about half an hour; needs MNIST and a trained run
 	$(BIN)/python -m benchmarks.training
-	$(BIN)/python -m benchmarks.busy
-	$(BIN)/python -m benchmarks.precision
-	$(BIN)/python -m benchmarks.commands
 	$(BIN)/python -m benchmarks.occlusion
 	$(BIN)/python -m benchmarks.attacks --cw
 	$(BIN)/python -m benchmarks.readme

@@ -16,13 +16,7 @@ from tests.test_analyze import tensors
 pytestmark = [pytest.mark.slow, pytest.mark.mnist]
 
 
-@pytest.fixture(
-    scope="module",
-    params=[  # the tests of each network in one process, which trains it
-        pytest.param("false", id="baseline", marks=pytest.mark.xdist_group("baseline")),
-        pytest.param("true", id="batchnorm", marks=pytest.mark.xdist_group("batchnorm")),
-    ],
-)
+@pytest.fixture(scope="module", params=["false", "true"], ids=["baseline", "batchnorm"])
 def run(request: pytest.FixtureRequest, train: Command, mnist_root: Path) -> Done:
     """Six epochs, without and with batch normalisation."""
     done = train(f"model.batchnorm={request.param}", f"data.root={mnist_root}", "trainer=cpu", timeout=1200)
