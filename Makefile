@@ -35,8 +35,11 @@ lint: $(READY)
 audit: $(READY)
 	$(BIN)/python .ci/audit.py
 
-bench: $(READY) ## speed beside the peers: a plain loop, captum, foolbox, about half an hour; needs MNIST and a trained run
+bench: $(READY) ## speed beside the peers and beside busy processes, about 90 minutes; needs MNIST and a trained run
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.busy
+	$(BIN)/python -m benchmarks.precision
+	$(BIN)/python -m benchmarks.commands
 	$(BIN)/python -m benchmarks.occlusion
 	$(BIN)/python -m benchmarks.attacks --cw
 	$(BIN)/python -m benchmarks.readme

@@ -46,7 +46,8 @@ def main() -> None:
     parser.add_argument("--root", default="data", help="folder of MNIST/raw/*.gz")
     parser.add_argument("--steps", type=int, default=100, help="training steps in a measurement")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--runs", type=int, default=1, help="rounds that also time `python train.py`, six epochs")
+    parser.add_argument("--runs", type=int, default=1, help="rounds that also time `python train.py`")
+    parser.add_argument("--epochs", type=int, default=6, help="of such a run, with all its pictures")
     options = parser.parse_args()
     root = str(Path(options.root).resolve())
     steps: dict[str, dict[str, list[float]]] = {place: {name: [] for name in STEPS} for place in NEIGHBOURS}
@@ -59,9 +60,10 @@ def main() -> None:
                 for name in STEPS:
                     steps[place][name].append(step(name, options.steps, root))
                 for name in RUNS if number_of_round < options.runs else ():
-                    runs[place][name].append(run(name, root))
+                    runs[place][name].append(run(name, options.epochs, root))
             print(place, steps[place], runs[place], file=sys.stderr, flush=True)
     record: dict[str, Any] = {"rounds": options.rounds, "runs": options.runs, "steps": options.steps}
+    record["epochs"] = options.epochs
     record |= {"spin_count": SPIN_COUNT, "step_ms": medians(steps)}
     if options.runs:
         record["run_seconds"] = medians(runs)
@@ -102,10 +104,16 @@ def step(name: str, steps: int, root: str) -> float:
     return 100_000 / float(json.loads(done.stdout.splitlines()[-1])["images_per_second"])
 
 
-def run(name: str, root: str) -> float:
+def run(name: str, epochs: int, root: str) -> float:
     """Seconds of a whole command, from its start to its end."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, str(ROOT / "train.py"), "trainer=cpu", f"data.root={root}"]
+        command = [
+            sys.executable,
+            str(ROOT / "train.py"),
+            "trainer=cpu",
+            f"data.root={root}",
+            f"trainer.max_epochs={epochs}",
+        ]
         start = time.perf_counter()
         subprocess.run(command, cwd=folder, env=environment(name), stdout=subprocess.DEVNULL, check=True)
         return time.perf_counter() - start
