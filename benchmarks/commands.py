@@ -8,12 +8,11 @@ are those of all threads, user and system.
 """
 
 import argparse
-import os
+import json
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,7 +47,8 @@ def main() -> None:
     parser.add_argument("--short", action="store_true", help="leave out the long ones, and keep no record")
     options = parser.parse_args()
     run = Path(options.checkpoint or locate.newest().parents[1]).resolve()
-    more = {"analyze.py": [f"ckpt_path={run}"], "train.py": [f"data.root={Path(options.root).resolve()}"]}
+    root = f"data.root={Path(options.root).resolve()}"
+    more = {"analyze.py": [f"ckpt_path={run}", root], "train.py": [root]}
     found: dict[str, list[dict[str, float]]] = {}
     for number in range(options.rounds):
         for name, words in (SHORT | ({} if options.short or number else LONG)).items():
@@ -67,22 +67,26 @@ def main() -> None:
         processes.keep("commands", {"rounds": options.rounds, **record})
 
 
+MEASURE = """
+import json, os, subprocess, sys, time
+
+start = time.perf_counter()
+process = subprocess.Popen([sys.executable, *sys.argv[1:]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+_, status, usage = os.wait4(process.pid, 0)
+process.returncode = os.waitstatus_to_exitcode(status)
+seconds, cpu_seconds = time.perf_counter() - start, usage.ru_utime + usage.ru_stime
+print(json.dumps([process.returncode, seconds, cpu_seconds, usage.ru_maxrss / 1000]))
+"""
+
+
 def cost(words: Sequence[str]) -> dict[str, float]:
     """Run Python with some arguments in an empty folder: its seconds, processor seconds, and MB of memory at most."""
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        process = subprocess.Popen(
-            [sys.executable, *words], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == (words[-1] == MISTAKE), words
-    return {
-        "seconds": seconds,
-        "cpu_seconds": usage.ru_utime + usage.ru_stime,
-        "peak_megabytes": usage.ru_maxrss / 1000,
-    }
+        command = [sys.executable, "-c", MEASURE, *words]  # a small process, whose size its child's begins with
+        done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
+    status, seconds, cpu_seconds, megabytes = json.loads(done.stdout)
+    assert status == (words[-1] == MISTAKE), words
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_megabytes": megabytes}
 
 
 if __name__ == "__main__":
