@@ -51,20 +51,17 @@ def main() -> None:
     options = parser.parse_args()
     root = str(Path(options.root).resolve())
     steps: dict[str, dict[str, list[float]]] = {place: {name: [] for name in STEPS} for place in NEIGHBOURS}
-    runs: dict[str, dict[str, list[float]]] = {
-        place: {name: [] for name in ("libgomp", "ours")} for place in NEIGHBOURS
-    }
-    for number_of_round in range(options.rounds):
+    runs: dict[str, dict[str, list[float]]] = {place: {name: [] for name in RUNS} for place in NEIGHBOURS}
+    for turn in range(options.rounds):
         for place, number in NEIGHBOURS.items():
             with neighbours(number):
                 for name in STEPS:
                     steps[place][name].append(step(name, options.steps, root))
-                for name in RUNS if number_of_round < options.runs else ():
+                for name in RUNS if turn < options.runs else ():
                     runs[place][name].append(run(name, options.epochs, root))
             print(place, steps[place], runs[place], file=sys.stderr, flush=True)
-    record: dict[str, Any] = {"rounds": options.rounds, "runs": options.runs, "steps": options.steps}
-    record["epochs"] = options.epochs
-    record |= {"spin_count": SPIN_COUNT, "step_ms": medians(steps)}
+    record: dict[str, Any] = {"rounds": options.rounds, "runs": options.runs, "epochs": options.epochs}
+    record |= {"steps": options.steps, "spin_count": SPIN_COUNT, "step_ms": medians(steps)}
     if options.runs:
         record["run_seconds"] = medians(runs)
         record["run_over_quiet"] = {
@@ -81,7 +78,8 @@ def medians(found: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, flo
 
 def environment(name: str) -> dict[str, str]:
     """The environment of a setting."""
-    return {key: value for key, value in os.environ.items() if key != "GOMP_SPINCOUNT"} | SETTINGS[name]
+    own = {key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    return own | SETTINGS[name]
 
 
 @contextmanager

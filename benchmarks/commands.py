@@ -3,8 +3,8 @@
     python -m benchmarks.commands                        about 6 minutes on 2 cores; needs MNIST and a trained run
     python -m benchmarks.commands --rounds 1 --short     only those of a few seconds
 
-Short commands beside the import of torch, of which most of their time consists; long ones once each. Processor seconds
-are those of all threads, user and system.
+Short commands stand beside the import of torch, which takes much of their time; long ones are run once. Processor
+seconds are those of all threads, user and system.
 """
 
 import argparse

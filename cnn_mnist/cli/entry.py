@@ -52,7 +52,7 @@ def check_recorded(cfg: DictConfig) -> None:
 def check_device(cfg: DictConfig) -> None:
     """Raise ValueError for a GPU that does not exist, or several devices without trainer=ddp.
 
-    Warns of a precision that the processor has no instructions for.
+    Warns of bf16-mixed on a processor without AMX.
     """
     import torch
 
@@ -65,7 +65,7 @@ def check_device(cfg: DictConfig) -> None:
     if cfg.trainer.precision == "bf16-mixed" and is_on_cpu and not capabilities.get("amx_bf16", True):
         warnings.warn(
             "trainer.precision=bf16-mixed is fast on processors with AMX, which this one does not have: here it is "
-            "likely to be slower than 32-true",
+            "unlikely to be faster than 32-true",
             stacklevel=2,
         )
 

@@ -23,35 +23,27 @@ class Usage(NamedTuple):
     own: float
 
 
-def usage() -> Usage:
-    """What the processors have done so far.
-
-    Raises:
-        OSError: This system does not say.
-    """
-    user, nice, system, _, _, irq, softirq = map(int, STAT.read_text().split(maxsplit=8)[1:8])
+def usage() -> Usage | None:
+    """What the processors have done so far; None where the system does not say."""
+    try:
+        user, nice, system, _, _, irq, softirq = map(int, STAT.read_text().split(maxsplit=8)[1:8])
+    except (OSError, ValueError):
+        return None
     everyone = (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
     return Usage(time.monotonic(), everyone, time.process_time())
 
 
-def _usage_at_start() -> Usage | None:
-    try:
-        return usage()
-    except OSError:
-        return None
-
-
-_START = _usage_at_start()
+_START = usage()
 
 
 def limit_spinning() -> None:
     """Limit spinning if other processes have used the cores since the start, unless the environment says how to."""
-    if _START is None or {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+    now = usage()
+    if _START is None or now is None or {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
         return
-    num_cores = os.cpu_count() or 1
-    num_threads = os.environ.get("OMP_NUM_THREADS", "")
-    wanted = int(num_threads) if num_threads.isdecimal() else num_cores
-    if used_by_others(_START, usage()) > num_cores - wanted + SPARE:
+    num_cores, num_threads = os.cpu_count() or 1, os.environ.get("OMP_NUM_THREADS", "")
+    wanted = int(num_threads) if num_threads.isdecimal() else len(os.sched_getaffinity(0))
+    if used_by_others(_START, now) > num_cores - wanted + SPARE:
         os.environ["GOMP_SPINCOUNT"] = str(SPIN_COUNT)
 
 

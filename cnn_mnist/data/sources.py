@@ -40,7 +40,7 @@ PATIENCE = 600.0  # seconds that a file may take
 MOST = 100_000_000  # bytes that a file may have: the largest has ten million
 DAY = 86_400.0  # seconds after which a download is certainly over
 
-MD5 = {  # of each data set's four files: torchvision's, which takes seconds to import
+MD5 = {  # of each data set's four files, as torchvision lists them; importing it takes seconds
     "mnist": {
         "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
         "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",

@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -157,18 +157,17 @@ class Findings:
     def _draw(self, task: Task, part: Section, base: Path, other: str) -> dict[str, Path]:
         """Figures as files and in TensorBoard; returns the files by tag."""
         places = {tag: base / f"{tag}.png" for tag in part.figures}
-        writer = FileWriter(str(self.folder), filename_suffix=f".{other}{task.name}")
-        for tag, figure in part.figures.items():
-            picture, packed = Image.fromarray(to_pixels(figure)), io.BytesIO()
-            picture.save(packed, "PNG")
-            with files.replacing(places[tag]) as scratch:
-                scratch.write_bytes(packed.getvalue())
-            name = _tag(task, tag)
-            image = Summary.Image(
-                width=picture.width, height=picture.height, colorspace=3, encoded_image_string=packed.getvalue()
-            )
-            writer.add_summary(Summary(value=[Summary.Value(tag=f"{other}/{name}" if other else name, image=image)]), 0)
-        writer.close()
+        with closing(FileWriter(str(self.folder), filename_suffix=f".{other}{task.name}")) as writer:
+            for tag, figure in part.figures.items():
+                picture, png = Image.fromarray(to_pixels(figure)), io.BytesIO()
+                picture.save(png, "PNG")
+                with files.replacing(places[tag]) as scratch:
+                    scratch.write_bytes(png.getvalue())
+                name = f"{other}/{_tag(task, tag)}" if other else _tag(task, tag)
+                image = Summary.Image(
+                    width=picture.width, height=picture.height, colorspace=3, encoded_image_string=png.getvalue()
+                )
+                writer.add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), 0)
         return places
 
     def close(self) -> Path:

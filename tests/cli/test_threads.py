@@ -37,15 +37,22 @@ def test_spinning_is_limited_where_cores_are_scarce(
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
     monkeypatch.setattr(threads, "_START", Usage(0, 0, 0))
     monkeypatch.setattr(threads, "usage", lambda: Usage(1, others + 0.5, 0.5))
     limit_spinning()
     assert {name: os.environ[name] for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY") if name in os.environ} == expected
 
 
-def test_a_system_that_does_not_say_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("content", [None, "", "cpu 1 2 x"])
+def test_a_system_that_does_not_say_is_left_alone(
+    content: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
-    monkeypatch.setattr(threads, "_START", None)
+    monkeypatch.setattr(threads, "STAT", tmp_path / "stat")
+    if content is not None:
+        (tmp_path / "stat").write_text(content)
+    assert threads.usage() is None
     limit_spinning()
     assert "GOMP_SPINCOUNT" not in os.environ
 
