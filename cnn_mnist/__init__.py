@@ -6,28 +6,28 @@ Importing the package imports no torch; each of the functions below does at its 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
-    from torch import Tensor
-
-    from cnn_mnist.network import CNN
+    from torch import Tensor, nn
 
 __all__ = ["__version__", "load_images", "load_network"]
 
 
-def load_network(path: "str | Path") -> "CNN":
+def load_network(path: "str | Path", *, trusted: "Collection[str]" = ()) -> "nn.Module":
     """The network of a training run, in eval mode, on the CPU.
 
     Args:
         path: A run's folder, or a .ckpt file. Of a folder, the checkpoint chosen by a hold-out, otherwise the last.
+        trusted: Names of classes, such as `mine.Net`, that may be imported beside those of this package.
 
     Raises:
         FileNotFoundError: There is no checkpoint.
-        ValueError: The file is damaged, or not a checkpoint of this network.
+        ValueError: The file is damaged or not a checkpoint, or its network is neither of this package nor trusted.
     """
     from cnn_mnist.runs import checkpoint
 
-    return checkpoint.load(path)
+    return checkpoint.load(path, trusted=trusted)
 
 
 def load_images(name: str = "mnist", split: str = "test", root: "str | Path" = "data") -> "tuple[Tensor, Tensor]":

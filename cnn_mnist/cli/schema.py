@@ -70,8 +70,8 @@ class Trainer:
 
 
 Command = type[Train] | type[Analyze]
-SECTIONS = {Train: ("data", "model", "trainer", "logger", "callbacks"), Analyze: ("data", "trainer")}
-GROUPS = {Train: SECTIONS[Train], Analyze: (*SECTIONS[Analyze], "attack", "export")}
+SECTIONS = {Train: ("data", "network", "model", "trainer", "logger", "callbacks"), Analyze: ("data", "trainer")}
+GROUPS = {Train: SECTIONS[Train], Analyze: (*SECTIONS[Analyze], "network", "attack", "export")}
 NAMES = vars(builtins) | vars(typing)  # that an annotation may use, beside the option types that its file imports
 
 

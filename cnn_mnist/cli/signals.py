@@ -20,7 +20,7 @@ folder: Path | None = None  # of the training run, if there is one
 sweep: Path | None = None  # of the sweep, if it is one
 search: Path | None = None  # of the search, if it is one
 _status = 0
-NAMES_CODE = ("callbacks", "logger", "experiment=", "model=", "data=")  # options that may name own code
+NAMES_CODE = ("callbacks", "logger", "experiment=", "model=", "network", "data=")  # options that may name own code
 TAKES_A_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
 
 

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from cnn_mnist.data import sources
-from cnn_mnist.data.batches import NUM_CLASSES, Batch, Images, InOrder, Shuffled
+from cnn_mnist.data.batches import Batch, Images, InOrder, Shuffled
 from cnn_mnist.option_types import Seed, number
 
 
@@ -98,11 +98,11 @@ class DataModule(pl.LightningDataModule):
         self.train, self.test = (Images(*sources.read(self.dataset, self.root, split)) for split in sources.PARTS)
         self.val = self.test
         if self.val_size:
-            room = len(self.train) - NUM_CLASSES
-            if not NUM_CLASSES <= self.val_size <= room:
+            room = len(self.train) - self.num_classes
+            if not self.num_classes <= self.val_size <= room:
                 raise ValueError(
-                    f"data.val_size must be 0 or from {NUM_CLASSES} to {room:,} of the {len(self.train):,} training "
-                    f"images of {self.dataset}, got {self.val_size:,}: set data.val_size=..."
+                    f"data.val_size must be 0 or from {self.num_classes} to {room:,} of the {len(self.train):,} "
+                    f"training images of {self.dataset}, got {self.val_size:,}: set data.val_size=..."
                 )
             from sklearn.model_selection import train_test_split  # takes a second to import
 
@@ -116,6 +116,11 @@ class DataModule(pl.LightningDataModule):
             self.train = self.train.subset(torch.from_numpy(np.sort(kept)))
         kept_on_record = ("dataset", "batch_size", "val_size", "seed")
         self.save_hyperparameters({name: getattr(self, name) for name in kept_on_record})
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, once the data are read."""
+        return self.train.num_classes
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches of `batch_size` in the order of (seed, epoch); with trainer.overfit_batches always the same ones."""

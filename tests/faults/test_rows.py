@@ -46,7 +46,7 @@ def malicious(folder: Path) -> None:
 
 
 def other_size(folder: Path) -> None:
-    saved(folder.parents[2] / "large.ckpt", CNN(kernel_size=7))
+    saved(folder.parents[2] / "large.ckpt", CNN(num_classes=7))
 
 
 def written(name: str, content: str) -> Callable[[Path], None]:
@@ -212,7 +212,7 @@ ROWS = {
         "train.py ckpt_path=RUN trainer.max_epochs=2", "but no state of the optimiser", replace(optimizer_states=None)
     ),
     "two sizes of filters": Row(
-        "analyze.py ckpt_path=RUN against=large.ckpt", "the two networks have filters of 3x3 and 7x7", other_size
+        "analyze.py ckpt_path=RUN against=large.ckpt", "the two networks tell 10 and 7 classes apart", other_size
     ),
     "run that is finished": Row("train.py ckpt_path=RUN", "has trained for all of its epochs already", status=0),
     "other options for a run": Row("train.py ckpt_path=last model.lr=0.5", "cannot change to 0.5 on resuming"),

@@ -86,8 +86,8 @@ def _architecture_answer(layers: list[Layer]) -> Answer:
         ]
         counts = [f"{{architecture.{k}.{name}:,}}" for name in ("num_parameters", "num_neurons")]
         each = f"{{architecture.{k}.parameters_per_neuron:,.2f}}" if layer.num_neurons else ""
-        rows.append([layer.name, *shapes, *counts, each])
-    rows.append(["all", "", "", "{num_parameters:,}", "{num_neurons:,}", ""])
+        rows.append([layer.name, layer.module, *shapes, *counts, each])
+    rows.append(["all", "", "", "", "{num_parameters:,}", "{num_neurons:,}", ""])
     says = [
         "Of {num_parameters:,} parameters, {conv.parameter_share:.2%} are in the convolutions and "
         "{fc.parameter_share:.2%} in the fully connected layers; of {num_neurons:,} neurons, {conv.neuron_share:.2%} "
@@ -95,7 +95,7 @@ def _architecture_answer(layers: list[Layer]) -> Answer:
     ]
     if total(layers, "norm").num_parameters:
         says.append("Batch normalisation has {norm.num_parameters:,} parameters.")
-    columns = ["layer", "input", "output", "parameters", "neurons", "parameters per neuron"]
+    columns = ["layer", "module", "input", "output", "parameters", "neurons", "parameters per neuron"]
     return Answer("What is it made of?", [], says, [Table("Layers", columns, rows)])
 
 
