@@ -24,6 +24,11 @@ class Layer(NamedTuple):
     num_parameters: int
     num_neurons: int
 
+    @property
+    def label(self) -> str:
+        """Its name, and the module's where that says more."""
+        return f"{self.name} ({self.module})" if self.module not in ("", self.name.lower()) else self.name
+
 
 class Total(NamedTuple):
     """Sums over the layers of one kind, or over all."""

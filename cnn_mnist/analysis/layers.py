@@ -44,10 +44,14 @@ class Call(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """What a network did with its input: every call in turn, and what convolutions and linear layers gave out."""
+    """What a network did with its input: every call in turn, and what convolutions and linear layers gave out.
+
+    `gradients` is filled by autograd: of what `after` holds, if the network computed it as such, otherwise of `before`.
+    """
 
     calls: list[Call]
     outputs: dict[str, Output]
+    gradients: dict[str, Tensor]
     result: Tensor
 
 
@@ -72,7 +76,7 @@ def trace(network: nn.Module, images: Tensor) -> Trace:
     finally:
         for handle in handles:
             handle.remove()
-    return Trace(watch.calls, watch.outputs, result)
+    return Trace(watch.calls, watch.outputs, watch.gradients, result)
 
 
 def example(network: nn.Module) -> Tensor:
@@ -136,6 +140,7 @@ class _Watch(TorchFunctionMode):
         super().__init__()
         self.calls: list[Call] = []
         self.outputs: dict[str, Output] = {}
+        self.gradients: dict[str, Tensor] = {}
         self.followed: dict[int, tuple[str, Tensor]] = {}  # by id, which stays taken while the tensor is held
 
     def called(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -148,8 +153,18 @@ class _Watch(TorchFunctionMode):
         kind_name = "FC" if kind == "fc" else type(module).__name__.removesuffix("1d").removesuffix("2d")
         self.calls.append(Call(kind, kind_name, name, module, tuple(given.shape[1:]), tuple(made.shape[1:])))
         if kind in ("conv", "fc") and name not in self.outputs:
-            self.outputs[name] = Output(made, made)
+            self._keep(name, Output(made, made))
             self.followed[id(made)] = (name, made)
+
+    def _keep(self, name: str, output: Output) -> None:
+        """Keep what a layer gives out, and the first gradient to come back: that of what was computed last."""
+
+        def note(gradient: Tensor) -> None:  # what a hook returned would take the gradient's place
+            self.gradients.setdefault(name, gradient)
+
+        self.outputs[name] = output
+        if output.after.requires_grad:
+            output.after.register_hook(note)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Any = None
@@ -170,10 +185,12 @@ class _Watch(TorchFunctionMode):
             return made
         name, before = source[0], self.outputs[source[0]].before
         if what in NORMALISATIONS:
-            self.outputs[name] = Output(made, made)
+            self._keep(name, Output(made, made))
         elif what in ACTIVATIONS:
-            after = made if made.shape == before.shape else func(before.clone(), *args[1:], **kwargs)
-            self.outputs[name] = Output(before, after)
+            if made.shape == before.shape:
+                self._keep(name, Output(before, made))
+            else:
+                self.outputs[name] = Output(before, func(before.clone(), *args[1:], **kwargs))
             self.followed = {place: one for place, one in self.followed.items() if one[0] != name}
         if what in PASSES or what in NORMALISATIONS:
             self.followed[id(made)] = (name, made)

@@ -53,9 +53,8 @@ def _grad_cam(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor | No
     convolutions = [call.name for call in found.calls if isinstance(call.module, nn.Conv2d)]
     if not convolutions:
         return None
-    before, after = found.outputs[convolutions[-1]]
-    score = found.result.gather(1, labels[:, None]).sum()
-    gradients = torch.autograd.grad(score, (after, before), allow_unused=True)
-    gradient = next(one for one in gradients if one is not None)  # where a pool comes first, that before it
+    after = found.outputs[convolutions[-1]].after
+    torch.autograd.grad(found.result.gather(1, labels[:, None]).sum(), images)
+    gradient = found.gradients[convolutions[-1]]
     cam = (gradient.mean((2, 3), keepdim=True) * after).sum(1, keepdim=True).relu().detach()
     return F.interpolate(cam, images.shape[2:], mode="bilinear")[:, 0]

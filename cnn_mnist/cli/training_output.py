@@ -23,13 +23,11 @@ def show_architecture(network: nn.Module) -> None:
     layers = architecture(network)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
     table.add_column("layer")
-    table.add_column("module")
     for heading in ("input", "output", "parameters", "neurons", "per neuron"):
         table.add_column(heading, justify="right")
     for layer in layers:
         table.add_row(
-            layer.name,
-            layer.module,
+            layer.label,
             "x".join(map(str, layer.input)),
             "x".join(map(str, layer.output)),
             f"{layer.num_parameters:,}",

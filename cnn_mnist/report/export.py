@@ -33,7 +33,9 @@ def onnx(subject: Subject, *, num_images: Count) -> Section:
     """
     import onnxruntime  # the extra `export`
 
-    program = torch.onnx.export(_exported(subject.network), dynamo=True, verbose=False)
+    program = torch.onnx.export(
+        _exported(subject.network), dynamo=True, verbose=False, input_names=["images"], output_names=["logits"]
+    )
     assert program is not None
     model = program.model_proto
     for node in model.graph.node:

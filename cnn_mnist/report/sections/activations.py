@@ -116,7 +116,7 @@ def _channel_findings(found: Activations) -> dict[str, Any]:
     findings: dict[str, Any] = {"num_images": found.num_images, "copy_from": COPY}
     for name, statistics in found.layers.items():
         layer = layers.key_of(name)
-        if statistics.correlation.isnan().all():  # a linear layer
+        if statistics.correlation.isnan().any():  # a linear layer
             findings |= {
                 f"{layer}_num_units": len(statistics.dead),
                 f"{layer}_num_dead": int(statistics.dead.sum()),

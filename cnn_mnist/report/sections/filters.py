@@ -67,6 +67,9 @@ def filters(subject: Subject) -> Section:
     if edges:
         figures["filters/statistics"] = draw.filter_statistics(similar, edges)
         answers.append(Answer("Do they look like edge detectors?", ["filters/statistics"], edge_like))
+    else:
+        says = ["This is not measured: it needs square filters that are smaller than the image, and of at least 3x3."]
+        answers.append(Answer("Do they look like edge detectors?", [], says))
     tensors = {f"{layers.key_of(layer)}_weight": weight for layer, weight in weights.items()}
     tensors |= {f"{layers.key_of(layer)}_cosine": alike.cosine for layer, alike in similar.items()}
     tensors |= {f"{layers.key_of(layer)}_edge_likeness": edge.score for layer, edge in edges.items()}

@@ -44,11 +44,14 @@ def occlusion(
 
     chosen = subject.test.evenly_spaced(num_images)
     images, labels = subject.test[chosen]
+    predicted = subject.probability[chosen].argmax(1)
+    if not (predicted == labels).any():
+        findings["num_images"] = len(chosen)
+        says = "None of {num_images} test images is classified correctly without a patch: there is nothing to resist."
+        return Section(findings, [Answer("How many digits resist occlusion?", list(figures), [says])], tensors, figures)
     there = images.to(subject.device), labels.to(subject.device)
     whole = _in_batches(subject.network, *there, window=window, stride=stride, fill=fill)
-    found = look_at_resistance(
-        whole, images, labels, subject.probability[chosen].argmax(1), num_classes=subject.num_classes
-    )
+    found = look_at_resistance(whole, images, labels, predicted, num_classes=subject.num_classes)
     figures["occlusion/resistance"] = draw_occlusion.resistance(found)
     tensors["test_images"] = _saved(whole, chosen, labels)
     findings |= _resistance_findings(found)

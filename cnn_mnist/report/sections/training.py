@@ -42,9 +42,10 @@ def training(subject: Subject) -> Section:
     says = ["There is no record of the training beside this checkpoint: neither its curves nor its times are known."]
     tables: list[Table] = []
     if "fit_seconds" in findings:
+        noun = "epoch" if findings["epochs"] == 1 else "epochs"
         says = [
-            "{epochs} epochs over {num_train} training images took {fit_seconds:.0f} s, {train_images_per_second:.0f} "
-            "images a second."
+            f"{{epochs}} {noun} over {{num_train}} training images took {{fit_seconds:.0f}} s, "
+            "{train_images_per_second:.0f} images a second."
         ]
     if curves:
         findings["curves"] = curves
@@ -86,16 +87,16 @@ def _architecture_answer(layers: list[Layer]) -> Answer:
         ]
         counts = [f"{{architecture.{k}.{name}:,}}" for name in ("num_parameters", "num_neurons")]
         each = f"{{architecture.{k}.parameters_per_neuron:,.2f}}" if layer.num_neurons else ""
-        rows.append([layer.name, layer.module, *shapes, *counts, each])
-    rows.append(["all", "", "", "", "{num_parameters:,}", "{num_neurons:,}", ""])
+        rows.append([layer.label, *shapes, *counts, each])
+    rows.append(["all", "", "", "{num_parameters:,}", "{num_neurons:,}", ""])
     says = [
         "Of {num_parameters:,} parameters, {conv.parameter_share:.2%} are in the convolutions and "
         "{fc.parameter_share:.2%} in the fully connected layers; of {num_neurons:,} neurons, {conv.neuron_share:.2%} "
         "and {fc.neuron_share:.2%}."
     ]
     if total(layers, "norm").num_parameters:
-        says.append("Batch normalisation has {norm.num_parameters:,} parameters.")
-    columns = ["layer", "module", "input", "output", "parameters", "neurons", "parameters per neuron"]
+        says.append("Normalisation has {norm.num_parameters:,} parameters.")
+    columns = ["layer", "input", "output", "parameters", "neurons", "parameters per neuron"]
     return Answer("What is it made of?", [], says, [Table("Layers", columns, rows)])
 
 
