@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "cnn_mnist"
-BASE = {"option_types", "checks", "network", "published"}
+BASE = {"option_types", "checks", "network", "published", "front"}
 MAY_IMPORT = {  # beside modules of its own room
     "option_types": set(),
     "network": set(),
     "networks": {"option_types", "checks"},
     "published": set(),
+    "front": set(),
+    "__main__": {"front", "cli"},
     "checks": set(),
     "data": {"option_types"},
     "attacks": BASE,

@@ -16,11 +16,11 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
 
 from cnn_mnist.data.datamodule import DataModule
+from cnn_mnist.front import CONF
 from cnn_mnist.networks import build
 from cnn_mnist.runs import checkpoint, files, locate, record
 
 LOG = "train.log"
-CONF = Path(__file__).resolve().parents[2] / "conf"
 BYTES_PER_PARAMETER = 12  # in a checkpoint: the weight and Adam's two moments, float32
 TOO_FEW = "this run has trained for {} epochs: set trainer.max_epochs to at least as many"
 NUM_CHECKPOINTS = 3  # that lie on the disk at once: the last, the best, and the one being written
