@@ -30,6 +30,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cnn_mnist.data import own_images
+
 SCRATCH = ".scratch-"  # prefix of a folder for a download that is not finished
 FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}  # named like torchvision's classes
 PARTS = {"train": "train", "test": "t10k"}  # the names of the files begin with these
@@ -96,6 +98,15 @@ def digits() -> dict[str, Arrays]:
     return {"train": (pixels[train], labels[train]), "test": (pixels[test], labels[test])}
 
 
+def classes(dataset: str, root: Path) -> tuple[str, ...]:
+    """The names of the classes: numbers, but in a data set of one's own.
+
+    Raises:
+        ValueError: See `own_images.read`.
+    """
+    return own_images.read(dataset, root).classes if dataset in own_images.KINDS else tuple(map(str, range(10)))
+
+
 def load(dataset: str, root: Path, split: str) -> Arrays:
     """Images and labels of `train` or `test`; missing files are downloaded.
 
@@ -117,7 +128,7 @@ def download(dataset: str, root: Path) -> None:
         ConnectionError: A missing file could not be downloaded from any mirror.
         ValueError: A damaged file could not be replaced.
     """
-    if dataset == "digits":
+    if dataset == "digits" or dataset in own_images.KINDS:
         return
     raw = _raw(dataset, root)
     for left in root.glob(f"{SCRATCH}*"):  # left by a killed process
@@ -202,6 +213,9 @@ def read(dataset: str, root: Path, split: str) -> Arrays:
     """
     if dataset == "digits":
         return digits()[split]
+    if dataset in own_images.KINDS:
+        arrays_of: Arrays = getattr(own_images.read(dataset, root), split)
+        return arrays_of
     arrays = []
     for name in MD5[dataset]:
         if name.startswith(PARTS[split]):

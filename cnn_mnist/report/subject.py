@@ -231,8 +231,14 @@ def _look_at_data(cfg: DictConfig, subject: Subject, *, needs_images: bool) -> N
 
     @cache
     def read(split: str) -> Images:
-        return Images(*sources.load(cfg.data.dataset, Path(cfg.data.root).expanduser(), split))
+        return Images(*sources.load(cfg.data.dataset, root, split), subject.num_classes)
 
+    root = Path(cfg.data.root).expanduser()
+    names = sources.classes(cfg.data.dataset, root)
+    if len(names) != subject.num_classes:
+        raise ValueError(
+            f"{cfg.data.dataset} has {len(names)} classes, but the network tells {subject.num_classes} apart: set data="
+        )
     subject.test, subject.read_train = read("test"), partial(read, "train")
     subject.indices = _indices(cfg.images, subject.test)
     subject.images, subject.labels = subject.test[subject.indices]
