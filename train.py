@@ -31,7 +31,7 @@ def main(cfg: DictConfig) -> float | None:
     console.quiet()
     with run_folder.open_run(cfg, folder, overrides, entry.check_recorded, entry.own_targets(cfg)) as run:
         if run.is_finished:
-            print(f"{run.folder} has trained for all of its epochs already\nresults: {run.results}")
+            print(f"{run.folder} has finished its training already\nresults: {run.results}")
             return run.objective
         cfg = run.cfg
         entry.check_device(cfg)

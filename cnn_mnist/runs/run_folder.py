@@ -58,15 +58,16 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run has trained for all its epochs and written its results.
+        """Whether the run has trained for all its epochs, or as long as a callback let it, and written its results.
 
         Raises:
             ValueError: It has trained for more epochs than that.
         """
-        num_done = files.read_json(self.results).get("epochs", 0)
+        found = files.read_json(self.results)
+        num_done = found.get("epochs", 0)
         if num_done > self.cfg.trainer.max_epochs:
             raise ValueError(TOO_FEW.format(num_done))
-        return bool(num_done == self.cfg.trainer.max_epochs)
+        return bool(num_done == self.cfg.trainer.max_epochs or found.get("stopped_early"))
 
     @property
     def objective(self) -> float | None:

@@ -46,6 +46,7 @@ def of_training(
         "batchnorm": is_normalised(model.network),
         "epochs": trainer.current_epoch,
         "max_epochs": trainer.max_epochs,
+        "stopped_early": trainer.should_stop and trainer.current_epoch < (trainer.max_epochs or 0),
         "steps": trainer.global_step,
         "num_train": min(len(data.train), num_batches * data.batch_size),
         "num_val": cfg.data.val_size,

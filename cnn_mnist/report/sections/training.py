@@ -38,8 +38,8 @@ def training(subject: Subject) -> Section:
         tensors["samples"] = {"images": images, "labels": labels}
         answers.append(Answer("What does it learn from?", ["training/samples"], []))
     if classes := subject.recipe.get("classes"):
-        rows = [[str(number), f"{{recipe_options.classes.{number}}}"] for number in range(len(classes))]
-        answers.append(Answer("What are the classes?", [], [], [Table("Classes", ["class", "name"], rows)]))
+        names = ", ".join(f"{number} ({{recipe_options.classes.{number}}})" for number in range(len(classes)))
+        answers.append(Answer("What are the classes?", [], [f"They are {names}."]))
     answers.append(_architecture_answer(layers))
     curves = read_curves(subject.folder / "metrics.csv")
     says = ["There is no record of the training beside this checkpoint: neither its curves nor its times are known."]
