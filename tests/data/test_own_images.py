@@ -180,7 +180,7 @@ def test_from_files_to_a_report(
     root: Path = request.getfixturevalue(kind)
     data, num_classes = ("image_folder", 7) if kind == "animals" else ("npz", 26)
     pictures = [] if kind == "letters" else ["callbacks=none"]
-    done = train(f"data={data}", f"data.root={root}", "trainer=cpu", "trainer.max_epochs=3", *pictures, cwd=tmp_path)
+    done = train(f"data={data}", f"data.root={root}", "trainer=cpu", "trainer.max_epochs=2", *pictures, cwd=tmp_path)
     assert done.status == 0, done.err
     assert done.err == ""
     assert done.results["architecture"][-1]["output"] == [num_classes]

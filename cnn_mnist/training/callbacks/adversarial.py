@@ -9,6 +9,8 @@ from cnn_mnist.figures.canvas import cost_curves
 from cnn_mnist.option_types import Count, NonNegative, Seed
 from cnn_mnist.training.callbacks.picture_callback import PictureCallback, is_due, show
 
+NUM_ATTACKED = 10  # images, each with every target
+
 
 class Adversarial(PictureCallback):
     """The report's three attacks on test images of each class, with their cost, after the last epoch.
@@ -37,15 +39,12 @@ class Adversarial(PictureCallback):
         show(trainer, "adversarial/non_targeted", draw.fooling_images(made))
         show(trainer, "adversarial/non_targeted/cost", cost_curves(made.trace, names, "logit of the class"))
 
-        row, aim = (~torch.eye(test.num_classes, dtype=torch.bool)).nonzero(as_tuple=True)
+        row, aim = (labels[:NUM_ATTACKED, None] != target).nonzero(as_tuple=True)
         turned = attacks.targeted(
             network, images[row].to(device), aim.to(device), beta=self.beta, steps=self.steps, step_size=0.1
         ).cpu()
-        show(
-            trainer,
-            "adversarial/targeted",
-            draw.grid_of_targets(images, labels, turned, row, num_classes=test.num_classes),
-        )
+        shown = images[:NUM_ATTACKED], labels[:NUM_ATTACKED]
+        show(trainer, "adversarial/targeted", draw.grid_of_targets(*shown, turned, row, num_classes=test.num_classes))
         show(trainer, "adversarial/targeted/cost", draw.mean_costs(turned))
 
         source = labels.roll(-1)  # the next class's image for each target
