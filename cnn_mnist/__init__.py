@@ -34,9 +34,10 @@ def load_images(name: str = "mnist", split: str = "test", root: "str | Path" = "
     """Images float32 (N, 1, 28, 28) in [0, 1] and labels int64 (N,) of a data set; missing files are downloaded.
 
     Args:
-        name: `mnist`, `fashion_mnist`, `kmnist` or `digits`.
+        name: `mnist`, `fashion_mnist`, `kmnist`, `digits`, `emnist_letters`, `emnist_balanced`, `qmnist`, `usps`, `npz`
+            or `image_folder`.
         split: `train` or `test`.
-        root: Folder of the files, as `data.root`.
+        root: Folder of the files, as `data.root`; of `npz` the file.
 
     Raises:
         ConnectionError: A file is missing and cannot be downloaded.
@@ -46,8 +47,8 @@ def load_images(name: str = "mnist", split: str = "test", root: "str | Path" = "
 
     from cnn_mnist.data import sources
 
-    if name not in (*sources.MD5, "digits"):
-        raise ValueError(f"name must be {', '.join(sources.MD5)} or digits, got {name}")
+    if name not in sources.ALL:
+        raise ValueError(f"name must be {', '.join(sources.ALL)}, got {name}")
     if split not in sources.PARTS:
         raise ValueError(f"split must be train or test, got {split}")
     images, labels = sources.load(name, Path(root).expanduser(), split)

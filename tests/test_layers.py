@@ -15,7 +15,7 @@ MAY_IMPORT = {  # beside modules of its own room
     "networks": {"option_types", "checks"},
     "published": set(),
     "front": set(),
-    "__main__": {"front", "cli"},
+    "__main__": {"", "front", "cli"},
     "checks": set(),
     "data": {"option_types"},
     "attacks": BASE,

@@ -1,4 +1,4 @@
-"""The data module: MNIST, Fashion-MNIST, KMNIST, scikit-learn's digits, or images of one's own."""
+"""The data module: MNIST and its relatives, scikit-learn's digits, or images of one's own."""
 
 import warnings
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from cnn_mnist.data import own_images, sources
+from cnn_mnist.data import sources
 from cnn_mnist.data.batches import Batch, Images, InOrder, Shuffled
 from cnn_mnist.option_types import Seed, number
 
@@ -19,11 +19,11 @@ class FallbackWarning(UserWarning):
 
 
 class DataModule(pl.LightningDataModule):
-    """One of four data sets of ten classes, or images of one's own of any number of classes.
+    """One of eight data sets, or images of one's own of any number of classes.
 
     Args:
-        dataset: `mnist`, `fashion_mnist`, `kmnist`, `digits` (the 1,797 of scikit-learn, framed like MNIST), or `npz`
-            and `image_folder`, see `own_images.read`.
+        dataset: `mnist`, `fashion_mnist`, `kmnist`, `digits` (the 1,797 of scikit-learn, framed like MNIST), one of
+            `torchvision_sets.SETS`, or `npz` and `image_folder`, see `own_images.read`.
         root: Folder of the files, in torchvision's layout: `root/MNIST/raw/*.gz`. Missing files are downloaded. Of
             one's own images, the file or folder.
         batch_size: Training images in a batch.
@@ -46,7 +46,18 @@ class DataModule(pl.LightningDataModule):
 
     def __init__(
         self,
-        dataset: Literal["mnist", "fashion_mnist", "kmnist", "digits", "npz", "image_folder"] = "mnist",
+        dataset: Literal[
+            "mnist",
+            "fashion_mnist",
+            "kmnist",
+            "digits",
+            "emnist_letters",
+            "emnist_balanced",
+            "qmnist",
+            "usps",
+            "npz",
+            "image_folder",
+        ] = "mnist",
         root: str = "data",
         batch_size: Annotated[int, number(int, 1, 1_000_000)] = 100,
         val_size: Annotated[int, number(int, 0)] = 0,
@@ -122,7 +133,8 @@ class DataModule(pl.LightningDataModule):
             self.val = self.train.subset(torch.from_numpy(np.sort(held_out)))
             self.train = self.train.subset(torch.from_numpy(np.sort(kept)))
         kept_on_record = ("dataset", "batch_size", "val_size", "seed")
-        own = {"classes": list(self.classes)} if self.dataset in own_images.KINDS else {}
+        has_names = self.classes != tuple(map(str, range(len(self.classes))))
+        own = {"classes": list(self.classes)} if has_names else {}
         self.save_hyperparameters({name: getattr(self, name) for name in kept_on_record} | own)
 
     @property

@@ -60,7 +60,7 @@ def check_options(node: DictConfig) -> None:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_passes_the_rules_and_fits_its_signature(group: str, option: str) -> None:
-    cfg = composed(f"{group}={option}")
+    cfg = composed(f"{group}={option}", "data.val_size=5000")
     schema.check(cfg, schema.Train)
     check_targets(cfg)
 

@@ -137,7 +137,9 @@ ROWS = {
     "batch size 0": Row("train.py data.batch_size=0", "data.batch_size must be a whole number from 1 to"),
     "epochs 0": Row("train.py trainer.max_epochs=0", "trainer.max_epochs must be a whole number from 1 to"),
     "steps 0": Row("analyze.py attack=targeted attack.steps=0", "attack.steps must be a whole number of at least 1"),
-    "target 10": Row("analyze.py attack=targeted attack.target=10", "attack.target must be null or a class from 0"),
+    "target 10": Row(
+        "analyze.py attack=targeted attack.target=10", "attack.target must be a class of the network, 0..9"
+    ),
     "comma without -m": Row("train.py seed=0,1", "seed has several values, 0,1: add -m to sweep over them"),
     "empty sweep": Row("train.py -m seed=range(0,0)", "the sweep is empty"),
     "mistake in a sweep": Row("train.py -m data=digits model.lrr=1,2", "unknown key model.lrr: did you mean model.lr?"),
