@@ -19,14 +19,13 @@ from typing import Any
 
 import foolbox
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks import processes
 from cnn_mnist import attacks
 from cnn_mnist.attacks.gradient_ascent import l2
 from cnn_mnist.data.batches import Images
 from cnn_mnist.data.datamodule import DataModule
-from cnn_mnist.network import CNN
 from cnn_mnist.runs import checkpoint, locate
 from cnn_mnist.training.allocator import keep_freed_memory
 
@@ -101,7 +100,7 @@ def one(case: str, options: argparse.Namespace) -> dict[str, float]:
     return {"seconds": processes.seconds(run), "accuracy": run()}
 
 
-def ours(attack: str, network: CNN, images: Tensor, labels: Tensor, *, early_stop: bool) -> Callable[[], float]:
+def ours(attack: str, network: nn.Module, images: Tensor, labels: Tensor, *, early_stop: bool) -> Callable[[], float]:
     """This project's attack: the share of the images that withstands it."""
 
     def run() -> float:
@@ -116,7 +115,7 @@ def ours(attack: str, network: CNN, images: Tensor, labels: Tensor, *, early_sto
 
 
 def by_foolbox(
-    attack: foolbox.Attack, network: CNN, images: Tensor, labels: Tensor, batch: int | None
+    attack: foolbox.Attack, network: nn.Module, images: Tensor, labels: Tensor, batch: int | None
 ) -> Callable[[], float]:
     """As it comes where `batch` is None, else with frozen parameters in batches."""
     network.requires_grad_(batch is None)
@@ -131,7 +130,7 @@ def by_foolbox(
     return run
 
 
-def nearest(network: CNN, test: Images, attack: str, searches: int, steps: int) -> dict[str, float]:
+def nearest(network: nn.Module, test: Images, attack: str, searches: int, steps: int) -> dict[str, float]:
     """Ten digits, each as the nine others: successes, mean L2 norm of theirs, and seconds."""
     images, labels = test[test.of_each_class(10)]
     row, target = (~torch.eye(10, dtype=torch.bool)).nonzero(as_tuple=True)

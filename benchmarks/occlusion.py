@@ -71,6 +71,7 @@ def one(way: str, num_images: int, window: int, options: argparse.Namespace) -> 
     if not way.startswith("captum"):
         keep_freed_memory()
     network = checkpoint.load(options.checkpoint) if options.checkpoint else CNN().eval()
+    assert isinstance(network, CNN)
     network.requires_grad_(False)
     data = DataModule(root=options.root, fallback=None).ready()
     images, labels = data.test[data.test.of_each_class(num_images)]

@@ -6,37 +6,38 @@ Importing the package imports no torch; each of the functions below does at its 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
-    from torch import Tensor
-
-    from cnn_mnist.network import CNN
+    from torch import Tensor, nn
 
 __all__ = ["__version__", "load_images", "load_network"]
 
 
-def load_network(path: "str | Path") -> "CNN":
+def load_network(path: "str | Path", *, trusted: "Collection[str]" = ()) -> "nn.Module":
     """The network of a training run, in eval mode, on the CPU.
 
     Args:
         path: A run's folder, or a .ckpt file. Of a folder, the checkpoint chosen by a hold-out, otherwise the last.
+        trusted: Names of classes, such as `mine.Net`, that may be imported beside those of this package.
 
     Raises:
         FileNotFoundError: There is no checkpoint.
-        ValueError: The file is damaged, or not a checkpoint of this network.
+        ValueError: The file is damaged or not a checkpoint, or its network is neither of this package nor trusted.
     """
     from cnn_mnist.runs import checkpoint
 
-    return checkpoint.load(path)
+    return checkpoint.load(path, trusted=trusted)
 
 
 def load_images(name: str = "mnist", split: str = "test", root: "str | Path" = "data") -> "tuple[Tensor, Tensor]":
     """Images float32 (N, 1, 28, 28) in [0, 1] and labels int64 (N,) of a data set; missing files are downloaded.
 
     Args:
-        name: `mnist`, `fashion_mnist`, `kmnist` or `digits`.
+        name: `mnist`, `fashion_mnist`, `kmnist`, `digits`, `emnist_letters`, `emnist_balanced`, `qmnist`, `usps`, `npz`
+            or `image_folder`.
         split: `train` or `test`.
-        root: Folder of the files, as `data.root`.
+        root: Folder of the files, as `data.root`; of `npz` the file.
 
     Raises:
         ConnectionError: A file is missing and cannot be downloaded.
@@ -46,8 +47,8 @@ def load_images(name: str = "mnist", split: str = "test", root: "str | Path" = "
 
     from cnn_mnist.data import sources
 
-    if name not in (*sources.MD5, "digits"):
-        raise ValueError(f"name must be {', '.join(sources.MD5)} or digits, got {name}")
+    if name not in sources.ALL:
+        raise ValueError(f"name must be {', '.join(sources.ALL)}, got {name}")
     if split not in sources.PARTS:
         raise ValueError(f"split must be train or test, got {split}")
     images, labels = sources.load(name, Path(root).expanduser(), split)

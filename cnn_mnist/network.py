@@ -13,7 +13,7 @@ Counts are those of the report's 3x3 filters; `kernel_size` puts its conjecture 
 show clearer patterns.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -39,18 +39,20 @@ class Features(NamedTuple):
 
 
 class CNN(nn.Module):
-    """Images float32 (B, 1, 28, 28) in [0, 1] to logits (B, 10). No normalisation of the input.
+    """Images float32 (B, 1, 28, 28) in [0, 1] to logits (B, C). No normalisation of the input.
 
     Args:
         batchnorm: Batch normalisation between each hidden layer and its ReLU (1,128 parameters more).
         kernel_size: Height and width of the filters of both convolutions; odd, so that sizes stay as they are.
+        num_classes: Number of classes, C.
 
     Source: lab report 2.3 and 3.1; Ioffe and Szegedy 2015 for batch normalisation.
     """
 
-    def __init__(self, batchnorm: bool = False, kernel_size: int = 3) -> None:
+    def __init__(
+        self, batchnorm: bool = False, kernel_size: Literal[3, 5, 7, 9, 11] = 3, num_classes: int = 10
+    ) -> None:
         super().__init__()
-        assert kernel_size % 2 == 1, kernel_size
         self.batchnorm = batchnorm
         self.kernel_size = kernel_size
         self.conv1 = nn.Conv2d(1, CHANNELS, kernel_size, padding=kernel_size // 2)
@@ -59,7 +61,7 @@ class CNN(nn.Module):
         self.norm2 = nn.BatchNorm2d(CHANNELS) if batchnorm else nn.Identity()
         self.fc1 = nn.Linear(CHANNELS * 7 * 7, HIDDEN)
         self.norm3 = nn.BatchNorm1d(HIDDEN) if batchnorm else nn.Identity()
-        self.fc2 = nn.Linear(HIDDEN, 10)
+        self.fc2 = nn.Linear(HIDDEN, num_classes)
 
     def features(self, images: Tensor) -> Features:
         """Every hidden layer's output for images (B, 1, 28, 28), each layer in the report's order."""
@@ -74,7 +76,7 @@ class CNN(nn.Module):
         return F.relu(self.norm3(self.fc1(pool2.flatten(1))))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, 10) for images (B, 1, 28, 28)."""
+        """Logits (B, C) for images (B, 1, 28, 28)."""
         x = images.to(memory_format=torch.channels_last)  # not contiguous(), which leaves one channel as it is
         x = F.relu(F.max_pool2d(self._normalised_conv1(x), 2))  # (B, 32, 14, 14)
         x = F.relu(F.max_pool2d(self.norm2(self.conv2(x)), 2))  # (B, 32, 7, 7)

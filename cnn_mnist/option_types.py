@@ -85,12 +85,13 @@ Positive = Annotated[float, number(float, 0, above=True)]
 NonNegative = Annotated[float, number(float, 0)]
 Budget = Annotated[float, number(float, 0, 1)._replace(l2=number(float, 0))]  # an L2 norm may be above 1
 Seed = Annotated[int, number(int, 0, 2**32 - 1)]
-Class = Annotated[int, number(int, 0, 9, noun="a class")]
+Class = Annotated[int, number(int, 0, noun="a class")]
 Pixels = Annotated[int, number(int, 1, 28)]  # a length on a 28x28 image
 Place = Annotated[list[int], Rule("a place such as [7,7]", _is_place)]
 Selection = Annotated[
     int | list[int], Rule("a count from 1 to 100 or as many indices such as [3,14,15]", _is_selection)
 ]
+Name = Annotated[str, Rule("a name", lambda value: isinstance(value, str) and value != "")]
 Path = Annotated[str, Rule("a path", lambda value: isinstance(value, str) and value != "")]
 HoldOutMetric = Annotated[
     str,

@@ -8,6 +8,7 @@ LAB_REPORT = {  # with batch normalisation or without; one run each
 }
 LAB_RECIPE: dict[str, Any] = {  # how the lab report trained
     "dataset": "mnist",
+    "network": "CNN",
     "epochs": 6,
     "lr": 1e-3,
     "schedule": None,

@@ -270,7 +270,10 @@ def test_the_other_attacks_leave_the_same_record(attack: str, run: Done, analyze
         (["occlusion.window=0"], "occlusion.window must be a whole number from 1 to 28, got 0"),
         (["occlusion.stride=0"], "occlusion.stride must be a whole number from 1 to 28, got 0"),
         (["occlusion.fill=1.5"], "occlusion.fill must be a number from 0 to 1, got 1.5"),
-        (["class_image.layer=conv3"], "class_image.layer must be null or conv1 or conv2, got conv3"),
+        (
+            ["analysis=class_image", "class_image.layer=conv3"],
+            "class_image.layer must be null or a layer of the network, conv1, conv2, fc1, fc2, got conv3",
+        ),
         (
             ["analysis=filtres"],
             "analysis=filtres does not exist: did you mean filters?",

@@ -1,4 +1,4 @@
-"""CONTRIBUTING's recipes, as pasted: an analysis, an attack and a callback from a folder outside of the package."""
+"""docs/extending.md as pasted: a network, an analysis, an attack and a callback from a folder of one's own."""
 
 import re
 import subprocess
@@ -17,9 +17,9 @@ CONF = ("--config-dir", "my_conf")
 def own(train: Command, tmp_path_factory: pytest.TempPathFactory) -> Done:
     """A run with the callback of the recipes, in a folder that holds all of them."""
     folder = tmp_path_factory.mktemp("own")
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
     recipes = re.findall(r"`(\S+\.(?:py|yaml))`[^`]*```(?:python|yaml)\n(.*?)```", text, re.DOTALL)
-    assert len(recipes) == 6
+    assert len(recipes) == 8
     for name, content in recipes:
         body = [line for line in content.splitlines() if line and not line.startswith(("import ", "from "))]
         assert len(body) < 20, name
@@ -31,6 +31,17 @@ def own(train: Command, tmp_path_factory: pytest.TempPathFactory) -> Done:
     )  # fmt: skip
     assert done.status == 0, done.err
     return done
+
+
+def test_a_network_is_trained_and_looked_at(own: Done, train: Command, analyze: Command) -> None:
+    network = (*CONF, "network=wide", "network.channels=8")
+    done = train(*network, "data=digits", "trainer=cpu", "trainer.max_epochs=1", "callbacks=none", cwd=own.cwd)
+    assert done.status == 0, done.err
+    assert done.results["network"] == "wide.Wide"
+    assert done.results["num_parameters"] == 8 * 81 + 8 + 8 * 49 * 10 + 10
+    looked = analyze(*network[:3], "analysis=filters", f"ckpt_path={done.folder}", cwd=own.cwd)
+    assert looked.status == 0, looked.err
+    assert looked.results["filters"]["kernel_size"] == 9
 
 
 def tags(folder: Path, kind: str) -> list[str]:
@@ -64,7 +75,7 @@ def test_a_callback_is_on_record_and_in_tensorboard(own: Done) -> None:
 def test_an_analysis_and_an_attack_are_on_record_on_the_page_and_in_tensorboard(
     words: tuple[str, str], key: str, tag: str, own: Done, analyze: Command
 ) -> None:
-    done = analyze(*CONF, *words, cwd=own.cwd)
+    done = analyze(*CONF, *words, f"ckpt_path={own.folder}", cwd=own.cwd)
     assert done.status == 0, done.err
     found = done.results[key]
     assert found == "gradient_value" or found["num_images"] == 60
@@ -76,7 +87,7 @@ def test_an_analysis_and_an_attack_are_on_record_on_the_page_and_in_tensorboard(
 
 
 def test_the_curve_of_an_own_metric_is_on_the_page(own: Done, analyze: Command) -> None:
-    done = analyze("analysis=training", cwd=own.cwd)
+    done = analyze("analysis=training", f"ckpt_path={own.folder}", cwd=own.cwd)
     assert done.status == 0, done.err
     assert len(done.results["training"]["curves"]["weights/fc1"]) == 2
     assert 'data-key="training.curves.weights/fc1.1"' in (done.folder / "report.html").read_text()

@@ -1,25 +1,26 @@
-"""What the channels of the two convolutions respond to: which are dead, which copy the digit, and how sharply."""
+"""What the channels of a layer respond to: which are dead, which copy the digit, and how sharply."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from cnn_mnist.analysis import layers
 from cnn_mnist.checks import untouched
-from cnn_mnist.network import CNN
 
 BLURS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)  # standard deviations of a Gaussian, in pixels of the 28x28 image
 
 
 class ChannelStatistics(NamedTuple):
-    """One layer's channels over a set of images, after the ReLU; every field (C,).
+    """One layer's channels over a set of images, after the activation function; every field (C,).
 
-    `dead`: never above zero. `zero_share` in [0, 1]: how many of its values are exactly zero. `background`: its value
-    on empty paper. `largest`: its largest value. `correlation` in [-1, 1] and `blur` in pixels:
+    `dead`: always zero. `zero_share` in [0, 1]: how many of its values are exactly zero. `background`: its value
+    on empty paper. `largest`: its largest absolute value. `correlation` in [-1, 1] and `blur` in pixels:
     Pearson's correlation over all pixels of all images with the image blurred by that much, at whichever of `BLURS`
     maximises its absolute value: positive where the channel copies it, negative where it inverts it, 0 where constant.
+    A linear layer's units have no place on the image, and a correlation of NaN.
     """
 
     dead: Tensor
@@ -31,40 +32,45 @@ class ChannelStatistics(NamedTuple):
 
 
 class Activations(NamedTuple):
-    """The statistics of both convolutions, and the number of images they are over."""
+    """The statistics of each layer, and the number of images they are over."""
 
-    conv1: ChannelStatistics
-    conv2: ChannelStatistics
+    layers: dict[str, ChannelStatistics]
     num_images: int
 
 
-def statistics(network: CNN, batches: Iterable[Tensor]) -> Activations:
+def statistics(network: nn.Module, batches: Iterable[Tensor], names: Sequence[str]) -> Activations:
     """Each channel's statistics over a data set.
 
     Args:
-        network: The network; unchanged afterwards.
-        batches: Images (B, 1, 28, 28) in [0, 1], on the network's device.
+        network: Images (B, 1, H, W) to logits; unchanged afterwards.
+        batches: Images (B, 1, H, W) in [0, 1], on the network's device.
+        names: Its layers to look at: convolutions, or linear layers.
 
     Raises:
         ValueError: There are no images.
 
     Source: lab report 3.2.2.
     """
-    sums: tuple[_Sums, _Sums] | None = None
+    sums: dict[str, _Sums] = {}
     num_images = 0
     with torch.no_grad(), untouched(network):
         for images in batches:
-            if sums is None:
-                blank = network.features(torch.zeros_like(images[:1]))
-                sums = _Sums(blank.conv1), _Sums(blank.conv2)
-            features = network.features(images)
-            blurred = torch.cat([_blurred(images, sigma) for sigma in BLURS], 1)  # (B, len(BLURS), 28, 28)
-            sums[0].add(features.conv1, blurred)
-            sums[1].add(features.conv2, F.avg_pool2d(blurred, 2))
+            if not sums:
+                blank = layers.outputs(network, torch.zeros_like(images[:1]), names)
+                sums = {name: _Sums(_as_maps(output.after)) for name, output in blank.items()}
+            blurred = torch.cat([_blurred(images, sigma) for sigma in BLURS], 1)  # (B, len(BLURS), H, W)
+            for name, output in layers.outputs(network, images, names).items():
+                maps = _as_maps(output.after)
+                sums[name].add(maps, F.adaptive_avg_pool2d(blurred, (maps.shape[2], maps.shape[3])))
             num_images += len(images)
-    if sums is None:
+    if not num_images:
         raise ValueError("there are no images")
-    return Activations(sums[0].statistics(), sums[1].statistics(), num_images)
+    return Activations({name: one.statistics() for name, one in sums.items()}, num_images)
+
+
+def _as_maps(values: Tensor) -> Tensor:
+    """A layer's output as maps (B, C, H, W): of a linear layer, one value each (B, C, 1, 1)."""
+    return values if values.ndim == 4 else values.reshape(len(values), -1, 1, 1)
 
 
 class _Sums:
@@ -72,6 +78,7 @@ class _Sums:
 
     def __init__(self, blank: Tensor) -> None:
         num_channels, height, width = blank.shape[1:]
+        self.has_places = height * width > 1
         self.background = blank[0, :, height // 2, width // 2].clone()
         self.largest = blank.new_zeros(num_channels)
         self.num_zeros = blank.new_zeros(num_channels, dtype=torch.float64)
@@ -85,7 +92,7 @@ class _Sums:
     def add(self, maps: Tensor, blurred: Tensor) -> None:
         """Add maps (B, C, H, W) and images (B, len(BLURS), H, W)."""
         maps, blurred = (x.transpose(0, 1).flatten(1) for x in (maps, blurred))  # (C, B*H*W)
-        self.largest = torch.maximum(self.largest, maps.amax(1))
+        self.largest = torch.maximum(self.largest, maps.abs().amax(1))
         self.num_zeros += (maps == 0).sum(1)
         maps = maps - self.background[:, None]  # a large constant would drown what varies
         self.count += maps.shape[1]
@@ -102,6 +109,8 @@ class _Sums:
         image_spread = (self.image_square / self.count - (self.image / self.count) ** 2).clamp_min(0).sqrt()
         correlation = (covariance / (spread[:, None] * image_spread).clamp_min(1e-12)).clamp(-1, 1)
         correlation[spread <= 1e-6 * self.largest] = 0  # constant, but for rounding
+        if not self.has_places:
+            correlation[:] = torch.nan
         best = correlation.abs().argmax(1)
         dead = self.largest == 0
         return ChannelStatistics(

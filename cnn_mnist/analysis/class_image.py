@@ -4,13 +4,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cnn_mnist.analysis import layers
 from cnn_mnist.attacks.gradient_ascent import ObjectiveValue, Progress, ascend, unit_inside
 from cnn_mnist.attacks.projection import to_grey_values
 from cnn_mnist.checks import untouched
-from cnn_mnist.network import CNN
 
 Unit = Callable[[Tensor, Tensor], Tensor]  # images (b, 1, H, W), their indices int64 (b,) -> activations (b,)
 
@@ -32,16 +31,16 @@ def class_logit(model: nn.Module, target: Tensor) -> Unit:
     return lambda images, places: model(images).gather(1, target[places][:, None])[:, 0]
 
 
-def channel(network: CNN, layer: str, index: Tensor) -> Unit:
-    """The mean over a channel of a layer, `conv1` or `conv2`; `index` int64 (B,).
+def channel(network: nn.Module, layer: str, index: Tensor) -> Unit:
+    """The mean over a channel of a convolution, or a linear layer's unit; `layer` its name, `index` int64 (B,).
 
-    Before the ReLU, because after it a blank image has no gradient in most channels.
+    Before the activation function, because after a ReLU a blank image has no gradient in most channels.
     """
     return lambda images, places: _maps(network, layer, images, index[places]).mean((1, 2))
 
 
-def neuron(network: CNN, layer: str, index: Tensor, place: tuple[int, int]) -> Unit:
-    """One neuron of a channel, at (row, column) `place` of its map, before the ReLU; `index` int64 (B,)."""
+def neuron(network: nn.Module, layer: str, index: Tensor, place: tuple[int, int]) -> Unit:
+    """One neuron of a channel, at (row, column) `place` of its map, before the activation; `index` int64 (B,)."""
     row, column = place
 
     def value(images: Tensor, places: Tensor) -> Tensor:
@@ -98,13 +97,13 @@ def maximise(
     return ClassImages(climbed.images, climbed.trace)
 
 
-def _maps(network: CNN, layer: str, images: Tensor, index: Tensor) -> Tensor:
-    """One channel's map (B, H, W) of each image, before the ReLU."""
-    if layer not in ("conv1", "conv2"):
-        raise ValueError(f"layer must be conv1 or conv2, got {layer}")
-    maps: Tensor = network.norm1(network.conv1(images))
-    if layer == "conv2":
-        maps = network.norm2(network.conv2(F.max_pool2d(maps, 2).relu()))
+def _maps(network: nn.Module, layer: str, images: Tensor, index: Tensor) -> Tensor:
+    """One channel's map (B, H, W) of each image, before the activation function; of a linear layer (B, 1, 1)."""
+    found = layers.trace(network, images).outputs
+    if layer not in found:
+        raise ValueError(f"layer must be {' or '.join(found)}, got {layer}")
+    maps = found[layer].before
+    maps = maps if maps.ndim == 4 else maps.reshape(len(maps), -1, 1, 1)
     if not (int(index.min()) >= 0 and int(index.max()) < maps.shape[1]):
         raise ValueError(f"{layer} has channels 0..{maps.shape[1] - 1}, got {index.tolist()}")
     return maps[torch.arange(len(maps)), index]

@@ -63,7 +63,7 @@ def edge_likeness(filters: Tensor) -> EdgeLikeness:
     orientation needs no search: it is the direction of the filter's projection onto those two.
 
     Args:
-        filters: (..., K, K), K odd and at least 3; all but the last two dimensions are taken together.
+        filters: (..., K, K), K at least 3; all but the last two dimensions are taken together.
 
     Raises:
         ValueError: The filters are smaller than 3x3.
@@ -74,7 +74,7 @@ def edge_likeness(filters: Tensor) -> EdgeLikeness:
     if size < 3:
         raise ValueError(f"an edge needs filters of at least 3x3, got {size}x{size}")
     vectors = filters.detach().double().cpu().reshape(-1, size * size)
-    x = torch.arange(size, dtype=torch.float64) - size // 2
+    x = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
     gauss = torch.exp(-(x**2) / (2 * (size / 4) ** 2))
     along_x = (gauss[:, None] * (x * gauss)[None]).flatten()
     along_x /= along_x.norm()

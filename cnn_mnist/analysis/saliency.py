@@ -1,4 +1,4 @@
-"""Two standard explanations beside occlusion, both computed by captum (extra `captum`)."""
+"""Two standard explanations beside occlusion: integrated gradients, by captum (extra `captum`), and Grad-CAM."""
 
 from typing import NamedTuple
 
@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cnn_mnist.analysis import layers
 from cnn_mnist.checks import untouched
-from cnn_mnist.network import CNN
 
 
 class Saliency(NamedTuple):
@@ -16,15 +16,15 @@ class Saliency(NamedTuple):
     `integrated_gradients` (B, 28, 28): each pixel's share of the true class's probability, from a blank image to this
     one; negative shares are evidence against it. `completeness` (B,): by how much their sum misses the difference of
     the two probabilities. `grad_cam` (B, 28, 28) at least 0: the last convolution's channels, each
-    weighted by its mean gradient, added up and enlarged from 14x14.
+    weighted by its mean gradient, added up and enlarged to the size of the image; None without a convolution.
     """
 
     integrated_gradients: Tensor
     completeness: Tensor
-    grad_cam: Tensor
+    grad_cam: Tensor | None
 
 
-def saliency(network: CNN, images: Tensor, labels: Tensor, *, steps: int = 50) -> Saliency:
+def saliency(network: nn.Module, images: Tensor, labels: Tensor, *, steps: int = 50) -> Saliency:
     """Integrated gradients and Grad-CAM of the true class's probability and logit.
 
     Args:
@@ -35,29 +35,26 @@ def saliency(network: CNN, images: Tensor, labels: Tensor, *, steps: int = 50) -
 
     Source: Sundararajan, Taly and Yan 2017; Selvaraju et al. 2017.
     """
-    from captum.attr import IntegratedGradients, LayerAttribution, LayerGradCam
+    from captum.attr import IntegratedGradients
 
     with torch.enable_grad(), untouched(network):
         integrated = IntegratedGradients(lambda x: network(x).softmax(1))
         shares, completeness = integrated.attribute(
             images, baselines=0.0, target=labels, n_steps=steps, internal_batch_size=500, return_convergence_delta=True
         )
-        model = _SeenThrough(network)
-        maps = LayerGradCam(model, model.maps).attribute(images, target=labels, relu_attributions=True)
-        enlarged = LayerAttribution.interpolate(maps, images.shape[2:], "bilinear")
-    return Saliency(shares.detach()[:, 0], completeness.detach().float(), enlarged.detach()[:, 0])
+        return Saliency(
+            shares.detach()[:, 0], completeness.detach().float(), _grad_cam(network, images.detach(), labels)
+        )
 
 
-class _SeenThrough(nn.Module):
-    """The network with its last feature maps, after their ReLU, as a layer for captum."""
-
-    def __init__(self, network: CNN) -> None:
-        super().__init__()
-        self.network = network
-        self.maps = nn.Identity()
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, 10)."""
-        maps = self.maps(self.network.features(images).conv2)
-        logits: Tensor = self.network.fc2(self.network.hidden(F.max_pool2d(maps, 2)))
-        return logits
+def _grad_cam(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor | None:
+    """Grad-CAM (B, H, W) at the last convolution, after its activation function; None without a convolution."""
+    found = layers.trace(network, images.requires_grad_())
+    convolutions = [call.name for call in found.calls if isinstance(call.module, nn.Conv2d)]
+    if not convolutions:
+        return None
+    after = found.outputs[convolutions[-1]].after
+    torch.autograd.grad(found.result.gather(1, labels[:, None]).sum(), images)
+    gradient = found.gradients[convolutions[-1]]
+    cam = (gradient.mean((2, 3), keepdim=True) * after).sum(1, keepdim=True).relu().detach()
+    return F.interpolate(cam, images.shape[2:], mode="bilinear")[:, 0]

@@ -4,6 +4,7 @@ Imports neither torch nor Lightning, so that `--help` and errors appear at once.
 """
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -70,20 +71,27 @@ def check_device(cfg: DictConfig) -> None:
         )
 
 
-def check_batches(cfg: DictConfig, num_train: int) -> None:
+def check_batches(cfg: DictConfig, num_train: int, *, is_normalised: bool) -> None:
     """Raise ValueError if an epoch ends in a batch too small for batch normalisation or for all processes."""
     last = num_train % cfg.data.batch_size or cfg.data.batch_size
     num_processes = cfg.trainer.devices * cfg.trainer.num_nodes
-    if num_processes > 1 and last < num_processes * (1 + cfg.model.batchnorm):
+    if num_processes > 1 and last < num_processes * (1 + is_normalised):
         raise ValueError(
             f"{num_train:,} training images in batches of {cfg.data.batch_size} end in a batch of {last}, too few for "
             f"{num_processes} processes: set data.batch_size or trainer.devices"
         )
-    if cfg.model.batchnorm and last == 1:
+    if is_normalised and last == 1:
         raise ValueError(
             f"{num_train:,} training images in batches of {cfg.data.batch_size} end in a batch of one image, which "
             "batch normalisation cannot normalise: set data.batch_size or data.val_size"
         )
+
+
+def own_targets(cfg: DictConfig) -> set[str]:
+    """What the command names to be imported: every `_target_` of its configuration and of its own --config-dir."""
+    folder = get_args_parser().parse_args().config_dir
+    texts = [path.read_text(encoding="utf-8") for path in Path(folder).rglob("*.yaml")] if folder else []
+    return set(re.findall(r"_target_: *(\S+)", "\n".join([OmegaConf.to_yaml(cfg), *texts])))
 
 
 def run_folder() -> Path:

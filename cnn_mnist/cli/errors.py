@@ -30,8 +30,10 @@ from omegaconf.errors import OmegaConfBaseException
 from cnn_mnist.cli.schema import nearest
 from cnn_mnist.runs import files
 
-OPEN = ("trainer", "logger", "callbacks")  # sections that `+` may add to
-UNEXPECTED = re.compile(r"Error in call to target '(\S+)': .* unexpected keyword argument '(\w+)'.* full_key: (\S+)")
+OPEN = ("network", "trainer", "logger", "callbacks")  # sections that `+` may add to
+UNEXPECTED = re.compile(
+    r"Error in call to target '(\S+)': TypeError.* unexpected keyword argument '(\w+)'.* full_key: (\S+)"
+)
 
 
 def one_line(error: Exception, config_dir: str, config_name: str) -> str:
@@ -53,6 +55,8 @@ def _in_words(error: Exception, config_dir: str, config_name: str) -> str:
     if isinstance(error, InstantiationException) and (found := UNEXPECTED.search(text)):
         known = (f"{found[3]}.{name}" for name in signature(get_object(found[1])).parameters)
         return f"unknown key {found[3]}.{found[2]}{nearest(f'{found[3]}.{found[2]}', known)}"
+    if isinstance(error, InstantiationException) and isinstance(error.__cause__, ValueError):  # says it itself
+        return _in_words(error.__cause__, config_dir, config_name)
     if "Ambiguous value for argument" in text:
         key, _, values = text.split("'")[1].partition("=")
         one = _for_the_shell(f"{key}={files.typed(values, always=True)}")

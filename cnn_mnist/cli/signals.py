@@ -19,8 +19,9 @@ closing: list[Callable[[], object]] = []  # what ends processes that this one ha
 folder: Path | None = None  # of the training run, if there is one
 sweep: Path | None = None  # of the sweep, if it is one
 search: Path | None = None  # of the search, if it is one
+command: list[str] = []  # as the user began it, if not as `python SCRIPT`
 _status = 0
-NAMES_CODE = ("callbacks", "logger", "experiment=", "model=", "data=")  # options that may name own code
+NAMES_CODE = ("callbacks", "logger", "experiment=", "model=", "network", "data=")  # options that may name own code
 TAKES_A_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
 
 
@@ -38,7 +39,7 @@ def done() -> None:
 
 def again() -> str:
     """The command that resumes this one; except for training, the same command."""
-    words = ["python", *sys.argv]
+    words = [*(command or ["python", sys.argv[0]]), *sys.argv[1:]]
     if sweep is not None:
         if not any(word.startswith("hydra.sweep.dir=") for word in words):
             words.append(f"hydra.sweep.dir={_typed(sweep)}")

@@ -10,16 +10,16 @@ from pytorch_lightning.profilers import PassThroughProfiler, Profiler
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from cnn_mnist.analysis.architecture import architecture, total
-from cnn_mnist.network import CNN
 from cnn_mnist.runs import files
 
 log = logging.getLogger("cnn_mnist")
 
 
-def show_architecture(network: CNN) -> None:
-    """Print the report's table of layers and the shares of the convolutional and the linear ones."""
+def show_architecture(network: nn.Module) -> None:
+    """Print the table of layers and the shares of the convolutional and the linear ones."""
     layers = architecture(network)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
     table.add_column("layer")
@@ -27,7 +27,7 @@ def show_architecture(network: CNN) -> None:
         table.add_column(heading, justify="right")
     for layer in layers:
         table.add_row(
-            layer.name,
+            layer.label,
             "x".join(map(str, layer.input)),
             "x".join(map(str, layer.output)),
             f"{layer.num_parameters:,}",

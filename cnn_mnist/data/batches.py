@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 
-NUM_CLASSES = 10
 EVAL_BATCH_SIZE = 250
 
 
@@ -25,13 +24,14 @@ class Batch(NamedTuple):
 
 
 class Images(Dataset[Batch]):
-    """Images uint8 (N, 1, 28, 28) with labels int64 (N,), handed out many at once."""
+    """Images uint8 (N, 1, 28, 28) with labels int64 (N,) in 0..num_classes-1, handed out many at once."""
 
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
+    def __init__(self, images: Tensor, labels: Tensor, num_classes: int = 10) -> None:
         assert images.dtype == torch.uint8
         assert len(images) == len(labels)
         self.images = images
         self.labels = labels
+        self.num_classes = num_classes
 
     def __len__(self) -> int:
         return len(self.images)
@@ -41,8 +41,8 @@ class Images(Dataset[Batch]):
 
     def of_each_class(self, num_images: int) -> Tensor:
         """Indices int64 of the first image of every class, then the second of every class, and so on."""
-        places = torch.cat([(self.labels == label).nonzero() for label in range(NUM_CLASSES)])[:, 0]
-        turn = torch.cat([torch.arange(n) for n in self.labels.bincount(minlength=NUM_CLASSES).tolist()])
+        places = torch.cat([(self.labels == label).nonzero() for label in range(self.num_classes)])[:, 0]
+        turn = torch.cat([torch.arange(n) for n in self.labels.bincount(minlength=self.num_classes).tolist()])
         return places[turn.argsort(stable=True)][:num_images]
 
     def evenly_spaced(self, num_images: int) -> Tensor:
@@ -54,7 +54,7 @@ class Images(Dataset[Batch]):
 
     def subset(self, index: Tensor) -> "Images":
         """The images at the given indices, int64 (M,)."""
-        return Images(self.images[index], self.labels[index])
+        return Images(self.images[index], self.labels[index], self.num_classes)
 
 
 class Shuffled(Sampler[Tensor]):

@@ -1,4 +1,4 @@
-"""The data module: MNIST, Fashion-MNIST, KMNIST or scikit-learn's digits."""
+"""The data module: MNIST and its relatives, scikit-learn's digits, or images of one's own."""
 
 import warnings
 from pathlib import Path
@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from cnn_mnist.data import sources
-from cnn_mnist.data.batches import NUM_CLASSES, Batch, Images, InOrder, Shuffled
+from cnn_mnist.data.batches import Batch, Images, InOrder, Shuffled
 from cnn_mnist.option_types import Seed, number
 
 
@@ -19,11 +19,13 @@ class FallbackWarning(UserWarning):
 
 
 class DataModule(pl.LightningDataModule):
-    """One of four data sets of ten classes.
+    """One of eight data sets, or images of one's own of any number of classes.
 
     Args:
-        dataset: `mnist`, `fashion_mnist`, `kmnist`, or `digits` (the 1,797 of scikit-learn, framed like MNIST).
-        root: Folder of the files, in torchvision's layout: `root/MNIST/raw/*.gz`. Missing files are downloaded.
+        dataset: `mnist`, `fashion_mnist`, `kmnist`, `digits` (the 1,797 of scikit-learn, framed like MNIST), one of
+            `torchvision_sets.SETS`, or `npz` and `image_folder`, see `own_images.read`.
+        root: Folder of the files, in torchvision's layout: `root/MNIST/raw/*.gz`. Missing files are downloaded. Of
+            one's own images, the file or folder.
         batch_size: Training images in a batch.
         val_size: Training images held out for validation, in equal shares of each class and the same for
             every seed. With 0 the curve is that of the test set, which must not choose anything.
@@ -32,17 +34,30 @@ class DataModule(pl.LightningDataModule):
 
     Attributes:
         dataset: The data set that is used.
+        classes: Their names after `setup`.
         train, val, test: The three sets after `setup`; `val` is `test` when nothing is held out.
         val_name: `val`, or `test` when nothing is held out: the prefix of what is measured on `val`.
     """
 
+    classes: tuple[str, ...]
     train: Images
     val: Images
     test: Images
 
     def __init__(
         self,
-        dataset: Literal["mnist", "fashion_mnist", "kmnist", "digits"] = "mnist",
+        dataset: Literal[
+            "mnist",
+            "fashion_mnist",
+            "kmnist",
+            "digits",
+            "emnist_letters",
+            "emnist_balanced",
+            "qmnist",
+            "usps",
+            "npz",
+            "image_folder",
+        ] = "mnist",
         root: str = "data",
         batch_size: Annotated[int, number(int, 1, 1_000_000)] = 100,
         val_size: Annotated[int, number(int, 0)] = 0,
@@ -95,14 +110,17 @@ class DataModule(pl.LightningDataModule):
         """
         if hasattr(self, "test"):  # Lightning asks again before fit and before test
             return
-        self.train, self.test = (Images(*sources.read(self.dataset, self.root, split)) for split in sources.PARTS)
+        self.classes = sources.classes(self.dataset, self.root)
+        self.train, self.test = (
+            Images(*sources.read(self.dataset, self.root, split), len(self.classes)) for split in sources.PARTS
+        )
         self.val = self.test
         if self.val_size:
-            room = len(self.train) - NUM_CLASSES
-            if not NUM_CLASSES <= self.val_size <= room:
+            room = len(self.train) - self.num_classes
+            if not self.num_classes <= self.val_size <= room:
                 raise ValueError(
-                    f"data.val_size must be 0 or from {NUM_CLASSES} to {room:,} of the {len(self.train):,} training "
-                    f"images of {self.dataset}, got {self.val_size:,}: set data.val_size=..."
+                    f"data.val_size must be 0 or from {self.num_classes} to {room:,} of the {len(self.train):,} "
+                    f"training images of {self.dataset}, got {self.val_size:,}: set data.val_size=..."
                 )
             from sklearn.model_selection import train_test_split  # takes a second to import
 
@@ -115,7 +133,14 @@ class DataModule(pl.LightningDataModule):
             self.val = self.train.subset(torch.from_numpy(np.sort(held_out)))
             self.train = self.train.subset(torch.from_numpy(np.sort(kept)))
         kept_on_record = ("dataset", "batch_size", "val_size", "seed")
-        self.save_hyperparameters({name: getattr(self, name) for name in kept_on_record})
+        has_names = self.classes != tuple(map(str, range(len(self.classes))))
+        own = {"classes": list(self.classes)} if has_names else {}
+        self.save_hyperparameters({name: getattr(self, name) for name in kept_on_record} | own)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, once the data are read."""
+        return len(self.classes)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches of `batch_size` in the order of (seed, epoch); with trainer.overfit_batches always the same ones."""

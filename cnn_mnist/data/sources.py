@@ -18,23 +18,26 @@ import time
 import warnings
 import zlib
 from contextlib import suppress
-from functools import cache
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 from urllib.request import urlopen
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from cnn_mnist.data import own_images, torchvision_sets
+from cnn_mnist.data.digits import digits
 
 SCRATCH = ".scratch-"  # prefix of a folder for a download that is not finished
 FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}  # named like torchvision's classes
 PARTS = {"train": "train", "test": "t10k"}  # the names of the files begin with these
-NUM_DIGITS_TEST = 297  # of the 1,797: leaves 1,500 for training
 Arrays = tuple[Tensor, Tensor]  # images uint8 (N, 1, 28, 28), labels int64 (N,)
+NAMES = {  # of classes that are not the digits
+    "fashion_mnist": ("T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"),
+    "kmnist": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+}
 TIMEOUT = 5.0  # seconds that a server may stay silent
 PATIENCE = 600.0  # seconds that a file may take
 MOST = 100_000_000  # bytes that a file may have: the largest has ten million
@@ -67,33 +70,18 @@ UNPACKED_MD5 = {
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
+ALL = (*MD5, "digits", *torchvision_sets.SETS, *own_images.KINDS)
 
 
-@cache
-def digits() -> dict[str, Arrays]:
-    """The 1,797 digits of scikit-learn, framed as MNIST frames its own: 1,500 for `train`, 297 for `test`.
+def classes(dataset: str, root: Path) -> tuple[str, ...]:
+    """The names of the classes.
 
-    Each 8x8 digit is scaled to 20x20 and placed with its centre of mass in the middle of 28x28. The split has
-    equal shares of each class and never changes.
+    Raises:
+        ValueError: See `own_images.read`.
     """
-    from sklearn.datasets import load_digits  # takes a second to import: only where it is needed
-    from sklearn.model_selection import train_test_split
-
-    bunch = load_digits()
-    small = torch.from_numpy(bunch.images).float()[:, None] / 16
-    large = F.interpolate(small, size=20, mode="bicubic", align_corners=False).clamp_(0, 1)
-    mass = large.sum((1, 2, 3))
-    centre = torch.arange(20.0) + 0.5
-    top = (14 - (large.sum((1, 3)) @ centre) / mass).round().long().clamp_(0, 8)
-    left = (14 - (large.sum((1, 2)) @ centre) / mass).round().long().clamp_(0, 8)
-    images = torch.zeros(len(large), 1, 28, 28)
-    for image, digit, i, j in zip(images, large, top.tolist(), left.tolist(), strict=True):
-        image[:, i : i + 20, j : j + 20] = digit
-    pixels, labels = images.mul_(255).round_().to(torch.uint8), torch.from_numpy(bunch.target).long()
-    train, test = train_test_split(
-        np.arange(len(images)), test_size=NUM_DIGITS_TEST, stratify=bunch.target, random_state=0
-    )
-    return {"train": (pixels[train], labels[train]), "test": (pixels[test], labels[test])}
+    if dataset in own_images.KINDS:
+        return own_images.read(dataset, root).classes
+    return NAMES.get(dataset) or torchvision_sets.classes(dataset)
 
 
 def load(dataset: str, root: Path, split: str) -> Arrays:
@@ -117,7 +105,10 @@ def download(dataset: str, root: Path) -> None:
         ConnectionError: A missing file could not be downloaded from any mirror.
         ValueError: A damaged file could not be replaced.
     """
-    if dataset == "digits":
+    if dataset == "digits" or dataset in own_images.KINDS:
+        return
+    if dataset in torchvision_sets.SETS:
+        torchvision_sets.download(dataset, root)
         return
     raw = _raw(dataset, root)
     for left in root.glob(f"{SCRATCH}*"):  # left by a killed process
@@ -202,6 +193,11 @@ def read(dataset: str, root: Path, split: str) -> Arrays:
     """
     if dataset == "digits":
         return digits()[split]
+    if dataset in own_images.KINDS:
+        arrays_of: Arrays = getattr(own_images.read(dataset, root), split)
+        return arrays_of
+    if dataset in torchvision_sets.SETS:
+        return torchvision_sets.read(dataset, root, split)
     arrays = []
     for name in MD5[dataset]:
         if name.startswith(PARTS[split]):

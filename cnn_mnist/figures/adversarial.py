@@ -167,7 +167,7 @@ def robustness(found: RobustAccuracy, *, attack: str, norm: str, num_images: int
         for one, marker in zip(same, "D^", strict=False):
             source = f"{one.source}, {one.attack}"
             left.plot(published.EPSILON, one.robust, marker, color=WRONG, markersize=6, fillstyle="none", label=source)
-    left.axhline(0.1, color="black", linestyle=":", linewidth=1, label="chance")
+    left.axhline(1 / found.by_class.shape[1], color="black", linestyle=":", linewidth=1, label="chance")
     left.set_ylim(-0.03, 1.03)
     unit = "largest change of a pixel" if norm == "linf" else "L2 norm of the change"
     left.set_xlabel(f"epsilon: {unit}")
@@ -176,7 +176,7 @@ def robustness(found: RobustAccuracy, *, attack: str, norm: str, num_images: int
     left.legend(fontsize=7, frameon=False, loc="best")
     shades = colormaps["viridis"](np.linspace(0, 0.92, found.by_class.shape[1]))
     for label, curve in enumerate(found.by_class.T.numpy()):
-        marker = "os^vD<>phX"[label]
+        marker = "os^vD<>phX"[label % 10]
         right.plot(epsilon, curve, color=shades[label], marker=marker, markersize=4, label=f"{label}")
     right.set_ylim(-0.03, 1.03)
     right.set_xlabel(f"epsilon: {unit}")

@@ -39,7 +39,7 @@ def probability_maps(images: Tensor, labels: Tensor, maps: OcclusionMap, *, of: 
 def predicted_maps(images: Tensor, labels: Tensor, maps: OcclusionMap, *, of: str = "true") -> Figure:
     """The class predicted with the patch at each position: grey where it is still the true one."""
     palette = np.array([to_rgb(colour) for colour in CLASSES], np.float32)
-    colours = palette[maps.predicted.cpu().numpy()]
+    colours = palette[maps.predicted.cpu().numpy() % len(CLASSES)]
     is_right = (maps.predicted == labels[:, None, None]).cpu().numpy()
     colours[is_right] = to_rgb(STILL_RIGHT)
     captions = [
@@ -137,7 +137,7 @@ def _name_regions(
             corner + FINE * (place * maps.stride + maps.window / 2) - 0.5
             for corner, place in ((left, float(column)), (top, float(row)))
         )
-        luminance = float(np.dot(to_rgb(CLASSES[number]), (0.299, 0.587, 0.114)))
+        luminance = float(np.dot(to_rgb(CLASSES[number % len(CLASSES)]), (0.299, 0.587, 0.114)))
         grid.axes.text(
             x, y, str(number), ha="center", va="center", fontsize=8, color="black" if luminance > 0.5 else "white"
         )

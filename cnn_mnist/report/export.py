@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from torch import Tensor
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from cnn_mnist import attacks
+from cnn_mnist.analysis.architecture import architecture, total
 from cnn_mnist.attacks.gradient_ascent import batch_size
 from cnn_mnist.cli import console
-from cnn_mnist.network import CNN
 from cnn_mnist.option_types import Count
 from cnn_mnist.report.section import Answer, Section
 from cnn_mnist.report.subject import Subject
@@ -22,7 +22,7 @@ TOLERANCE = 1e-4  # largest difference of a logit; float32 sums in another order
 EPSILONS = (0.1, 0.2, 0.3)
 PGD_STEPS = 40
 
-Run = Callable[[Tensor], Tensor]  # images (B, 1, 28, 28) to logits (B, 10), on the CPU
+Run = Callable[[Tensor], Tensor]  # images (B, 1, 28, 28) to logits (B, C), on the CPU
 
 
 def onnx(subject: Subject, *, num_images: Count) -> Section:
@@ -33,7 +33,9 @@ def onnx(subject: Subject, *, num_images: Count) -> Section:
     """
     import onnxruntime  # the extra `export`
 
-    program = torch.onnx.export(_exported(subject.network), dynamo=True, verbose=False)
+    program = torch.onnx.export(
+        _exported(subject.network), dynamo=True, verbose=False, input_names=["images"], output_names=["logits"]
+    )
     assert program is not None
     model = program.model_proto
     for node in model.graph.node:
@@ -70,11 +72,11 @@ logits = network(images)"""
     return _part(subject, "network.pt2", content, run, use, num_images)
 
 
-def _exported(network: CNN) -> ExportedProgram:
+def _exported(network: nn.Module) -> ExportedProgram:
     """The graph of the network in eval mode, for any number of images."""
     network = copy.deepcopy(network).cpu()
     image = torch.zeros(2, 1, 28, 28)
-    program = torch.export.export(network, (image,), dynamic_shapes={"images": {0: Dim("batch")}})
+    program = torch.export.export(network, (image,), dynamic_shapes=({0: Dim("batch")},))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine
     return program
@@ -140,4 +142,15 @@ def _card(subject: Subject, findings: dict[str, Any], use: str) -> str:
         keep_trailing_newline=True,
     )
     template = environment.get_template("model_card.md")
-    return template.render(found=findings, run=subject.run, recipe=subject.recipe, network=subject.network, use=use)
+    layers = architecture(subject.network)
+    return template.render(
+        found=findings,
+        run=subject.run,
+        recipe=subject.recipe,
+        name=type(subject.network).__name__,
+        num_parameters=total(layers).num_parameters,
+        layers=", ".join(f"{layer.name} ({' x '.join(map(str, layer.output))})" for layer in layers if layer.output),
+        is_normalised=subject.is_normalised,
+        num_classes=subject.num_classes,
+        use=use,
+    )

@@ -108,7 +108,7 @@ def _is_installed(package: str) -> bool:
 
 def analyses_of(cfg: DictConfig) -> dict[str, DictConfig]:
     """The analyses of a configuration, by name: the nodes at its top level that name a function."""
-    sections = ("data", "trainer", "attack", "export", "hydra")
+    sections = ("data", "network", "trainer", "attack", "export", "hydra")
     nodes = {str(key): value for key, value in cfg.items() if key not in sections}
     return {key: node for key, node in nodes.items() if isinstance(node, DictConfig) and "_target_" in node}
 

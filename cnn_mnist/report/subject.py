@@ -1,6 +1,6 @@
 """The subject of an analysis: a trained network, its data, and a few images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from torch import Tensor
+from torch import Tensor, nn
 
 from cnn_mnist.analysis.nearest import nearest
 from cnn_mnist.data import picture, sources
 from cnn_mnist.data.batches import EVAL_BATCH_SIZE, Images
-from cnn_mnist.network import CNN
+from cnn_mnist.networks.build import is_normalised
+from cnn_mnist.report.differences import differences
 from cnn_mnist.runs import checkpoint, locate
 from cnn_mnist.runs.files import read_json, shown
 
@@ -37,10 +38,10 @@ class Subject:
         read_train: Reads the training set; None where `test` is.
         other: The subject it is compared with, which has the same images; or None.
         run: The training run's results.json; empty if the checkpoint is not in a run's folder.
-        recipe: The arguments of its LightningModule and data module, from the checkpoint.
+        recipe: The arguments of its LightningModule, its network and its data module, from the checkpoint.
     """
 
-    network: CNN
+    network: nn.Module
     checkpoint: Path
     dataset: str
     images: Tensor
@@ -93,7 +94,7 @@ class Subject:
 
     @cached_property
     def probability(self) -> Tensor:
-        """Probability of each class for each test image, (N, 10), on the CPU."""
+        """Probability of each class for each test image, (N, C), on the CPU."""
         assert self.test is not None
         with torch.no_grad():
             batches = (
@@ -113,30 +114,21 @@ class Subject:
     @property
     def device(self) -> torch.device:
         """The device of the network."""
-        return self.network.fc1.weight.device
+        return next(self.network.parameters(), torch.empty(0)).device
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes that the network tells apart."""
+        return int(self.recipe.get("num_classes", 10))
+
+    @property
+    def is_normalised(self) -> bool:
+        """Whether the network has batch normalisation."""
+        return is_normalised(self.network)
 
     def on_device(self) -> tuple[Tensor, Tensor]:
         """Images and labels on the network's device."""
         return self.images.to(self.device), self.labels.to(self.device)
-
-
-def differences(first: dict[str, Any], second: dict[str, Any]) -> list[dict[str, Any]]:
-    """The options in which two trainings differ, of those recorded for both: `key`, `first` and `second`."""
-
-    def written(value: Any) -> Any:
-        return "none" if value is None else value
-
-    return [
-        {"key": key, "first": written(value), "second": written(second[key])}
-        for key, value in first.items()
-        if key in second and value != second[key]
-    ]
-
-
-def in_words(differing: Sequence[dict[str, Any]], key: str) -> str:
-    """The differences as a clause for `report.prose`; `key` is their key in the findings."""
-    places = (f"{key}.{k}" for k in range(len(differing)))
-    return ", ".join(f"{{{at}.key}} ({{{at}.first}} and {{{at}.second}})" for at in places)
 
 
 def name_of(side: Subject, other: Subject) -> str:
@@ -145,18 +137,24 @@ def name_of(side: Subject, other: Subject) -> str:
     recipe = side.run.get("recipe")
     if recipe is not None and other.run.get("recipe") not in (None, recipe):
         names.append(f"experiment {recipe}")
-    if side.network.batchnorm != other.network.batchnorm:
-        names.append("the network with batch norm" if side.network.batchnorm else "the network without batch norm")
+    kinds = [one.recipe.get("network") for one in (side, other)]
+    if kinds[0] != kinds[1]:
+        names.append(str(kinds[0]))
+    elif side.is_normalised != other.is_normalised:
+        names.append("the network with batch norm" if side.is_normalised else "the network without batch norm")
     if not names:
         names = [f"{one['key']} {one['first']}" for one in differences(side.recipe, other.recipe)]
     return ", ".join(names) or side.folder.name
 
 
-def choose(cfg: DictConfig, overrides: list[str], *, needs_data: bool = True) -> list[Subject]:
+def choose(
+    cfg: DictConfig, overrides: list[str], *, needs_data: bool = True, trusted: Collection[str] = ()
+) -> list[Subject]:
     """The network that `ckpt_path` names, or the newest, with the images that `images` or `image` name.
 
     With `against` there are two, each the other's `other`. Data set and folder are those of the run, unless the command
-    line names others, and are written into `cfg`. Without `needs_data` no data set is read.
+    line names others, and are written into `cfg`. Without `needs_data` no data set is read. `trusted` are the
+    classes of networks that may be imported beside those of this package.
 
     Raises:
         FileNotFoundError: There is no such run, checkpoint or picture.
@@ -170,8 +168,8 @@ def choose(cfg: DictConfig, overrides: list[str], *, needs_data: bool = True) ->
     own = picture.read(cfg.image) if cfg.image is not None else None
     cfg.ckpt_path = str(file)
     device = _device(cfg.trainer.accelerator)
-    first = _of_checkpoint(file, device)
-    second = None if cfg.against is None else _other(cfg.against, first)
+    first = _of_checkpoint(file, device, trusted)
+    second = None if cfg.against is None else _other(cfg.against, first, trusted)
     if own is None:
         _settle_data(cfg, overrides, file, first.recipe.get("dataset"))
         _look_at_data(cfg, first, needs_images=needs_data)
@@ -185,13 +183,13 @@ def choose(cfg: DictConfig, overrides: list[str], *, needs_data: bool = True) ->
     return [first, second]
 
 
-def _of_checkpoint(file: Path, device: torch.device) -> Subject:
+def _of_checkpoint(file: Path, device: torch.device, trusted: Collection[str]) -> Subject:
     """A network with its record, without images."""
     content = checkpoint.read(file)
     run = read_json(file.parent.parent / "results.json")
     nothing = torch.empty(0, dtype=torch.long)
     return Subject(
-        network=checkpoint.network_of(content, file).to(device),
+        network=checkpoint.network_of(content, file, trusted).to(device),
         checkpoint=file,
         dataset="",
         images=torch.empty(0, 1, 28, 28),
@@ -200,7 +198,7 @@ def _of_checkpoint(file: Path, device: torch.device) -> Subject:
         test=None,
         run=run,
         recipe={
-            **content["hyper_parameters"],
+            **checkpoint.recipe_of(content["hyper_parameters"]),
             **content.get("datamodule_hyper_parameters", {}),
             "epochs": run.get("epochs", content["epoch"] + 1),  # of the training, whichever epoch a hold-out chose
         },
@@ -233,24 +231,30 @@ def _look_at_data(cfg: DictConfig, subject: Subject, *, needs_images: bool) -> N
 
     @cache
     def read(split: str) -> Images:
-        return Images(*sources.load(cfg.data.dataset, Path(cfg.data.root).expanduser(), split))
+        return Images(*sources.load(cfg.data.dataset, root, split), subject.num_classes)
 
+    root = Path(cfg.data.root).expanduser()
+    names = sources.classes(cfg.data.dataset, root)
+    if len(names) != subject.num_classes:
+        raise ValueError(
+            f"{cfg.data.dataset} has {len(names)} classes, but the network tells {subject.num_classes} apart: set data="
+        )
     subject.test, subject.read_train = read("test"), partial(read, "train")
     subject.indices = _indices(cfg.images, subject.test)
     subject.images, subject.labels = subject.test[subject.indices]
 
 
-def _other(path: str, first: Subject) -> Subject:
+def _other(path: str, first: Subject, trusted: Collection[str]) -> Subject:
     """The network to compare with.
 
     Raises:
         FileNotFoundError: It does not exist.
-        ValueError: It is not a checkpoint, or of another architecture or data set.
+        ValueError: It is not a checkpoint, or of another data set or other classes.
     """
-    other = _of_checkpoint(locate.find(path, prefer_best=True, key="against"), first.device)
-    if other.network.kernel_size != first.network.kernel_size:
-        sizes = " and ".join(f"{side.network.kernel_size}x{side.network.kernel_size}" for side in (first, other))
-        raise ValueError(f"the two networks have filters of {sizes}, which cannot be set side by side: set against=")
+    other = _of_checkpoint(locate.find(path, prefer_best=True, key="against"), first.device, trusted)
+    if other.num_classes != first.num_classes:
+        numbers = f"{first.num_classes} and {other.num_classes}"
+        raise ValueError(f"the two networks tell {numbers} classes apart, and cannot be compared: set against=")
     asked, theirs = first.recipe.get("dataset"), other.recipe.get("dataset")
     if None not in (asked, theirs) and asked != theirs:
         raise ValueError(f"one network was trained on {asked}, the other on {theirs}: set against= to one on {asked}")
@@ -260,6 +264,7 @@ def _other(path: str, first: Subject) -> Subject:
 def _device(accelerator: str) -> torch.device:
     if accelerator == "cpu":
         return torch.device("cpu")
+    torch.backends.cudnn.allow_tf32 = False  # its ten bits of precision turn the signs of small gradients
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 

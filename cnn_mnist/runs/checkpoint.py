@@ -2,47 +2,89 @@
 
 import pickle
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from cnn_mnist.network import CNN, not_finite
+from cnn_mnist.network import not_finite
+from cnn_mnist.networks import build
 from cnn_mnist.runs import locate
 
+PREFIX = "network."  # of the network's tensors among those of the LightningModule
 
-def load(path: str | Path) -> CNN:
+
+def load(path: str | Path, *, trusted: Collection[str] = ()) -> nn.Module:
     """The network of a checkpoint or of a run's folder, in eval mode, on the CPU.
+
+    Args:
+        path: A run's folder, or a .ckpt file.
+        trusted: Names of classes, such as `mine.Net`, that may be imported beside those of this package.
 
     Raises:
         FileNotFoundError: There is no checkpoint.
-        ValueError: The file is damaged, or not a checkpoint of this network.
+        ValueError: The file is damaged or not a checkpoint, or its network is neither of this package nor trusted.
     """
     file = locate.find(path, prefer_best=True)
-    return network_of(read(file), file)
+    return network_of(read(file), file, trusted)
 
 
-def network_of(content: dict[str, Any], file: Path) -> CNN:
-    """The network of a checkpoint's content, in eval mode; its architecture is the stored one.
+def network_of(content: dict[str, Any], file: Path, trusted: Collection[str] = ()) -> nn.Module:
+    """The network of a checkpoint's content, in eval mode: the class that it names, with the arguments it stores.
 
     Raises:
-        ValueError: It is a checkpoint of another kind of network.
+        ValueError: The class is neither of this package nor trusted, or the weights are not those of that network.
     """
     try:
         hparams = content["hyper_parameters"]
-        batchnorm, kernel_size = hparams["batchnorm"], hparams.get("kernel_size", 3)
-        if not isinstance(batchnorm, bool) or kernel_size not in range(3, 12, 2):
-            raise ValueError(f"batchnorm={batchnorm} and kernel_size={kernel_size} are not of this network")
-        network = CNN(batchnorm, kernel_size)
-        state = {key.removeprefix("network."): value for key, value in content["state_dict"].items()}
-        network.load_state_dict(state)
+        description = description_of(hparams)
+        target = description[build.TARGET]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is a checkpoint of another kind of network: {error}") from error
+    if not build.is_shipped(target) and target not in trusted:
+        raise ValueError(
+            f"{file} is of the network {target}, which is not part of this package, and what only a file names is not "
+            "run: name it as in training, with --config-dir and network= (from Python: trusted=)"
+        )
+    try:
+        kind = {"batchnorm": hparams.get("batchnorm", False), "num_classes": hparams.get("num_classes", 10)}
+        if not isinstance(kind["batchnorm"], bool):
+            raise ValueError(f"batchnorm is {kind['batchnorm']}")
+        weights = {key.removeprefix(PREFIX): value for key, value in content["state_dict"].items()}
+        if target not in trusted:
+            _check_shapes(build.sketch(description, **kind), weights)
+        network = build.build(description, **kind)
+        network.load_state_dict(weights)
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{file} is a checkpoint of another kind of network: {reason}") from error
     if name := not_finite(content["state_dict"]):
         raise ValueError(f"{file} holds weights that are NaN or infinite: {name}")
     return network.eval()
+
+
+def _check_shapes(sketch: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Raise ValueError where weights are not those of a network, before one of any size is made."""
+    expected = {name: tuple(tensor.shape) for name, tensor in sketch.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise ValueError(f"{name} is {found.get(name, 'missing')}, expected {expected.get(name, 'nothing')}")
+
+
+def description_of(hparams: dict[str, Any]) -> dict[str, Any]:
+    """The class of the network and its arguments; of checkpoints before there was a choice, the report's network."""
+    found = hparams.get("network", build.REPORT | {"kernel_size": hparams.get("kernel_size", 3)})
+    return {build.TARGET: str(found[build.TARGET]), **found}
+
+
+def recipe_of(hparams: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a LightningModule by name, those of the network among them; `network` is the class's name."""
+    description = description_of(hparams)
+    own = {key: value for key, value in description.items() if key != build.TARGET}
+    return {**hparams, **own, "network": description[build.TARGET].rpartition(".")[2]}
 
 
 def read(file: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from cnn_mnist.front import IS_INSTALLED
 from cnn_mnist.runs import files
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy")
@@ -47,6 +48,8 @@ def _processor() -> str:
 
 def _git_commit() -> str | None:
     """The commit of this code, marked if the working tree differs from it; None outside a checkout."""
+    if IS_INSTALLED:  # maybe inside of another project's checkout
+        return None
     command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     try:
         done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)

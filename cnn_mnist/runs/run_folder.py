@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,11 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
 
 from cnn_mnist.data.datamodule import DataModule
+from cnn_mnist.front import CONF
+from cnn_mnist.networks import build
 from cnn_mnist.runs import checkpoint, files, locate, record
 
 LOG = "train.log"
-CONF = Path(__file__).resolve().parents[2] / "conf"
 BYTES_PER_PARAMETER = 12  # in a checkpoint: the weight and Adam's two moments, float32
 TOO_FEW = "this run has trained for {} epochs: set trainer.max_epochs to at least as many"
 NUM_CHECKPOINTS = 3  # that lie on the disk at once: the last, the best, and the one being written
@@ -57,15 +58,16 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run has trained for all its epochs and written its results.
+        """Whether the run has trained for all its epochs, or as long as a callback let it, and written its results.
 
         Raises:
             ValueError: It has trained for more epochs than that.
         """
-        num_done = files.read_json(self.results).get("epochs", 0)
+        found = files.read_json(self.results)
+        num_done = found.get("epochs", 0)
         if num_done > self.cfg.trainer.max_epochs:
             raise ValueError(TOO_FEW.format(num_done))
-        return bool(num_done == self.cfg.trainer.max_epochs)
+        return bool(num_done == self.cfg.trainer.max_epochs or found.get("stopped_early"))
 
     @property
     def objective(self) -> float | None:
@@ -139,7 +141,7 @@ def _rank() -> int:
     return int(rank_zero_only.rank or 0)  # type: ignore[attr-defined]
 
 
-def open_run(cfg: DictConfig, folder: Path, overrides: list[str], check: Check) -> Run:
+def open_run(cfg: DictConfig, folder: Path, overrides: list[str], check: Check, trusted: Collection[str] = ()) -> Run:
     """The run that a command asks for: the one that `ckpt_path` names, or the one in `folder`.
 
     The latter is new, unless it is a job of a sweep that was interrupted. A run is resumed with its own config.yaml.
@@ -151,6 +153,7 @@ def open_run(cfg: DictConfig, folder: Path, overrides: list[str], check: Check) 
         folder: The run's folder, unless `ckpt_path` names another.
         overrides: The options given on the command line.
         check: Checks the configuration of a run that is resumed.
+        trusted: What a configuration may import beside what this project's names.
 
     Raises:
         FileNotFoundError: `ckpt_path` names nothing.
@@ -164,9 +167,9 @@ def open_run(cfg: DictConfig, folder: Path, overrides: list[str], check: Check) 
         if place is None:
             file = locate.find(cfg.ckpt_path).resolve()
             place = file.parent.parent
-        run.folder, run.cfg = place, _recorded(place, cfg, overrides, check)
+        run.folder, run.cfg = place, _recorded(place, cfg, overrides, check, trusted)
     elif (folder / "config.yaml").is_file():
-        run.cfg = _recorded(folder, cfg, overrides, check)
+        run.cfg = _recorded(folder, cfg, overrides, check, trusted)
     if run.is_finished:
         return run
     if run.folder.is_dir():
@@ -181,7 +184,9 @@ def open_run(cfg: DictConfig, folder: Path, overrides: list[str], check: Check) 
     return run
 
 
-def _recorded(folder: Path, cfg: DictConfig, overrides: list[str], check: Check) -> DictConfig:
+def _recorded(
+    folder: Path, cfg: DictConfig, overrides: list[str], check: Check, trusted: Collection[str]
+) -> DictConfig:
     """A run's recorded configuration, updated with the options that may be given again.
 
     Raises:
@@ -194,7 +199,10 @@ def _recorded(folder: Path, cfg: DictConfig, overrides: list[str], check: Check)
         own = OmegaConf.load(record)
         OmegaConf.resolve(own)
         assert isinstance(own, DictConfig)
-        assert all(isinstance(own.get(section), DictConfig) for section in ("data", "model", "trainer", "logger"))
+        if "network" not in own:  # of a run before there was a choice
+            own.network = {**build.REPORT, "kernel_size": own.model.pop("kernel_size", 3)}
+        sections = ("data", "network", "model", "trainer", "logger")
+        assert all(isinstance(own.get(section), DictConfig) for section in sections)
     except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError, AssertionError) as error:
         raise ValueError(f"{record} is damaged: it is not a run's configuration") from error
     known = {name for path in CONF.rglob("*.yaml") for name in re.findall(r"_target_: *(\S+)", path.read_text())}
@@ -204,7 +212,7 @@ def _recorded(folder: Path, cfg: DictConfig, overrides: list[str], check: Check)
     own.data.fallback = None  # never half of one data set and half of another
     for override in overrides:
         _take(override.split("=")[0].lstrip("+~"), cfg, own)
-    known |= set(_targets(OmegaConf.to_container(cfg, resolve=True)))  # of the command line, which is trusted
+    known |= {*trusted, *_targets(OmegaConf.to_container(cfg, resolve=True))}  # of the command line
     asked = set(_targets(OmegaConf.to_container(own, resolve=True)))
     if any(name.startswith("cnn_mnist.") for name in asked - known):
         raise ValueError(
@@ -232,7 +240,7 @@ def _targets(node: object) -> list[str]:
 def _resume_from(file: Path, run: Run) -> None:
     """Resume a run from a checkpoint."""
     content = checkpoint.read(file)
-    checkpoint.network_of(content, file)
+    checkpoint.network_of(content, file, trusted={run.cfg.network._target_})  # by the run's configuration, see above
     if "optimizer_states" not in content or "loops" not in content:
         raise ValueError(f"{file} holds weights, but no state of the optimiser: it cannot be resumed")
     batches = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]
@@ -264,7 +272,8 @@ def _take(key: str, cfg: DictConfig, own: DictConfig) -> None:
     if section in ("callbacks", "logger"):
         own[section] = cfg[section]
         return
-    key = {"experiment": "recipe", "data": "data.dataset", "model": "model._target_"}.get(key, key)
+    key = {"experiment": "recipe", "data": "data.dataset"}.get(key, key)
+    key = f"{key}._target_" if key in ("model", "network") else key
     asked, kept = OmegaConf.select(cfg, key), OmegaConf.select(own, key)
     if asked == kept:
         return

@@ -11,6 +11,7 @@ from torch.utils.tensorboard.summary import hparams as summaries
 
 from cnn_mnist.analysis.architecture import architecture, total
 from cnn_mnist.data.datamodule import DataModule
+from cnn_mnist.networks.build import is_normalised
 from cnn_mnist.runs import checkpoint
 from cnn_mnist.runs.record import surroundings
 from cnn_mnist.training.callbacks.throughput import Timing
@@ -41,9 +42,11 @@ def of_training(
         "recipe": cfg.recipe,
         "overrides": list(cfg.get("overrides", [])),
         "seed": cfg.seed,
-        "batchnorm": cfg.model.batchnorm,
+        "network": str(cfg.network._target_),
+        "batchnorm": is_normalised(model.network),
         "epochs": trainer.current_epoch,
         "max_epochs": trainer.max_epochs,
+        "stopped_early": trainer.should_stop and trainer.current_epoch < (trainer.max_epochs or 0),
         "steps": trainer.global_step,
         "num_train": min(len(data.train), num_batches * data.batch_size),
         "num_val": cfg.data.val_size,
@@ -66,7 +69,8 @@ def fill_hparams(trainer: pl.Trainer, cfg: DictConfig, record: dict[str, Any]) -
 
     Lightning's own way would log every metric as another point of its curve.
     """
-    scalars = [cfg.data, cfg.model, {"max_epochs": cfg.trainer.max_epochs}]
+    network = {"network": str(cfg.network._target_).rpartition(".")[2], **cfg.network}
+    scalars = [cfg.data, cfg.model, network, {"max_epochs": cfg.trainer.max_epochs}]
     skipped = ("_target_", "root", "fallback")  # without influence on the metrics
     hparams = {k: v for part in scalars for k, v in part.items() if k not in skipped and v is not None}
     metrics = {name: record[name] for name in ("test/acc", "test/loss") if name in record}

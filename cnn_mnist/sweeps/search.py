@@ -14,10 +14,11 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState
 
 from cnn_mnist.cli import signals
+from cnn_mnist.front import FRONT
 from cnn_mnist.runs import files
 from cnn_mnist.runs.metrics import mode_of
 
-TRAIN = Path(__file__).resolve().parents[2] / "train.py"
+TRAIN = FRONT / "train.py"
 USUAL_METRIC = "val/acc"
 WITHOUT_CALLBACKS = ("val/acc", "val/loss")  # metrics that need no callback
 USUAL = ("data.val_size=5000", "callbacks=none")  # unless the command says otherwise

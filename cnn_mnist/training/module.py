@@ -1,7 +1,7 @@
 """The LightningModule: loss, metrics, optimiser and schedule."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -13,8 +13,9 @@ from torch import Tensor
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from cnn_mnist.data.batches import NUM_CLASSES, Batch, Shuffled
-from cnn_mnist.network import CNN, not_finite
+from cnn_mnist.data.batches import Batch, Shuffled
+from cnn_mnist.network import not_finite
+from cnn_mnist.networks import build
 from cnn_mnist.option_types import Count, Fraction, NonNegative, Positive
 from cnn_mnist.training.adversarial_training import adversarial_examples, warmed_up
 from cnn_mnist.training.allocator import keep_freed_memory
@@ -28,16 +29,17 @@ class Classifier(pl.LightningModule):
     every `trainer.log_every_n_steps` batches; callbacks, terminal and checkpoints get the mean over the epoch.
 
     Args:
-        batchnorm: Batch normalisation in each of the three hidden layers.
+        batchnorm: Batch normalisation in each hidden layer of the report's network, or of another that offers it.
         lr: Adam's learning rate; with a schedule, its peak.
         schedule: None, or `one_cycle` (Smith and Topin 2018) over all steps of the training.
-        kernel_size: Height and width of the convolutions' filters, odd.
         distortion: Size of the random affine distortion of training images, see `augmentation`; 0: none.
         label_smoothing: Share of each label spread over all classes (Szegedy et al. 2016).
         weight_decay: Decoupled weight decay (Loshchilov and Hutter 2019) of filters and matrices.
         epsilon: Adversarial training: largest change of a pixel of the adversarial examples; 0: ordinary training.
         attack_steps: Steps of PGD for an adversarial example.
         warmup_epochs: Epochs over which epsilon grows from 0.
+        network: The class of the network and its arguments, see `networks.build`; None: the report's network.
+        num_classes: Number of classes of the data.
     """
 
     def __init__(
@@ -45,15 +47,17 @@ class Classifier(pl.LightningModule):
         batchnorm: bool = False,
         lr: Positive = 1e-3,
         schedule: Literal[None, "one_cycle"] = None,
-        kernel_size: Literal[3, 5, 7, 9, 11] = 3,
         distortion: Fraction = 0.0,
         label_smoothing: Fraction = 0.0,
         weight_decay: NonNegative = 0.0,
         epsilon: Fraction = 0.0,
         attack_steps: Count = 5,
         warmup_epochs: NonNegative = 3.0,
+        network: Mapping[str, Any] | None = None,
+        num_classes: int = 10,
     ) -> None:
         super().__init__()
+        network = dict(network or build.REPORT)
         self.save_hyperparameters()
         self.distortion = distortion
         self.label_smoothing = label_smoothing
@@ -63,17 +67,17 @@ class Classifier(pl.LightningModule):
         self.warmup_epochs = warmup_epochs
         self.lr = lr
         self.schedule = schedule
-        self.network = CNN(batchnorm, kernel_size)
+        self.network = build.build(network, batchnorm=batchnorm, num_classes=num_classes)
         self.recent: list[tuple[Tensor, Tensor]] = []  # logits and labels since the loss was logged last
         self.losses: list[tuple[float, int]] = []  # of this epoch: mean loss, and number of batches
         self.before: dict[str, Tensor] = {}  # the callbacks' metrics when the epoch began
         self.num_evaluated = 0
         self.eval_loss = MeanMetric(nan_strategy="disable")
-        self.train_accuracy = MulticlassAccuracy(NUM_CLASSES, average="micro", validate_args=False)
-        self.eval_accuracy = MulticlassAccuracy(NUM_CLASSES, average="micro", validate_args=False)
+        self.train_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
+        self.eval_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, 10) for images float32 (B, 1, 28, 28) in [0, 1]."""
+        """Logits (B, C) for images float32 (B, 1, 28, 28) in [0, 1]."""
         logits: Tensor = self.network(images)
         return logits
 
@@ -183,7 +187,7 @@ class Classifier(pl.LightningModule):
             logger.save()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Evaluate a batch; returns its logits (B, 10) for the callbacks."""
+        """Evaluate a batch; returns its logits (B, C) for the callbacks."""
         images, labels = batch
         logits: Tensor = self(images)
         self.eval_loss.update(F.cross_entropy(logits, labels, reduction="none"))

@@ -10,6 +10,8 @@ from cnn_mnist.data.batches import Batch
 from cnn_mnist.network import CNN
 from tests.conftest import trained
 
+LAYERS = ("conv1", "conv2")
+
 
 @pytest.fixture
 def known() -> CNN:
@@ -28,8 +30,8 @@ def known() -> CNN:
 
 
 def test_channels_that_are_known(known: CNN, digits: Batch) -> None:
-    found = statistics(known, digits.images.split(50))
-    conv1 = found.conv1
+    found = statistics(known, digits.images.split(50), LAYERS)
+    conv1 = found.layers["conv1"]
     assert found.num_images == len(digits.images)
     assert conv1.dead.nonzero()[:, 0].tolist() == [2]
     assert conv1.correlation[:4].tolist()[:3] == pytest.approx([1, -1, 0], abs=1e-4)
@@ -44,7 +46,7 @@ def test_channels_that_are_known(known: CNN, digits: Batch) -> None:
 @pytest.mark.parametrize("batchnorm", [False, True])
 def test_a_trained_networks_correlations_are_numpys(batchnorm: bool, digits: Batch) -> None:
     network, images = trained(batchnorm), digits.images[:60]
-    found = statistics(network, [images[:25], images[25:]])
+    found = statistics(network, [images[:25], images[25:]], LAYERS)
     with torch.no_grad():
         maps = network.features(images)
     blurred = [images]
@@ -57,13 +59,13 @@ def test_a_trained_networks_correlations_are_numpys(batchnorm: bool, digits: Bat
         values = maps.conv1[:, channel].flatten().numpy()
         expected = [np.corrcoef(values, picture.flatten().numpy())[0, 1] for picture in blurred]
         best = int(np.abs(expected).argmax())
-        assert found.conv1.correlation[channel].item() == pytest.approx(expected[best], abs=2e-3)
-        assert found.conv1.zero_share[channel].item() == pytest.approx((values == 0).mean())
-    assert torch.equal(found.conv2.dead, maps.conv2.amax((0, 2, 3)) == 0)
+        assert found.layers["conv1"].correlation[channel].item() == pytest.approx(expected[best], abs=2e-3)
+        assert found.layers["conv1"].zero_share[channel].item() == pytest.approx((values == 0).mean())
+    assert torch.equal(found.layers["conv2"].dead, maps.conv2.amax((0, 2, 3)) == 0)
     values = maps.conv2[:, 5].flatten().numpy()
     pooled = [torch.nn.functional.avg_pool2d(picture, 2).flatten().numpy() for picture in blurred]
     expected = [np.corrcoef(values, picture)[0, 1] for picture in pooled]
-    assert found.conv2.correlation[5].item() == pytest.approx(max(expected, key=abs), abs=2e-3)
+    assert found.layers["conv2"].correlation[5].item() == pytest.approx(max(expected, key=abs), abs=2e-3)
 
 
 def test_a_channel_that_hardly_varies_is_measured_and_one_that_does_not_is_not(known: CNN, digits: Batch) -> None:
@@ -71,7 +73,7 @@ def test_a_channel_that_hardly_varies_is_measured_and_one_that_does_not_is_not(k
         known.conv1.weight[4:6] = 0
         known.conv1.weight[5, 0, 1, 1] = 1e-3
         known.conv1.bias[4:6] = 0.5
-    found = statistics(known, digits.images.split(50)).conv1
+    found = statistics(known, digits.images.split(50), LAYERS).layers["conv1"]
     assert found.correlation[4] == 0
     assert not found.dead[4]
     assert found.correlation[5].item() == pytest.approx(1, abs=1e-2)
@@ -79,4 +81,4 @@ def test_a_channel_that_hardly_varies_is_measured_and_one_that_does_not_is_not(k
 
 def test_no_image_is_refused(known: CNN) -> None:
     with pytest.raises(ValueError, match="no image"):
-        statistics(known, [])
+        statistics(known, [], LAYERS)

@@ -8,13 +8,13 @@ from cnn_mnist.network import CNN
 
 def test_every_row_of_the_report() -> None:
     assert architecture(CNN()) == [
-        Layer("Conv1", "conv", (1, 28, 28), (32, 28, 28), 320, 25_088),
-        Layer("MaxPool1", "pool", (32, 28, 28), (32, 14, 14), 0, 0),
-        Layer("Conv2", "conv", (32, 14, 14), (32, 14, 14), 9_248, 6_272),
-        Layer("MaxPool2", "pool", (32, 14, 14), (32, 7, 7), 0, 0),
-        Layer("FC1", "fc", (1568,), (500,), 784_500, 500),
-        Layer("FC2", "fc", (500,), (10,), 5_010, 10),
-        Layer("Softmax", "softmax", (10,), (10,), 0, 0),
+        Layer("Conv1", "conv", "conv1", (1, 28, 28), (32, 28, 28), 320, 25_088),
+        Layer("MaxPool1", "pool", "", (32, 28, 28), (32, 14, 14), 0, 0),
+        Layer("Conv2", "conv", "conv2", (32, 14, 14), (32, 14, 14), 9_248, 6_272),
+        Layer("MaxPool2", "pool", "", (32, 14, 14), (32, 7, 7), 0, 0),
+        Layer("FC1", "fc", "fc1", (1568,), (500,), 784_500, 500),
+        Layer("FC2", "fc", "fc2", (500,), (10,), 5_010, 10),
+        Layer("Softmax", "softmax", "", (10,), (10,), 0, 0),
     ]
 
 

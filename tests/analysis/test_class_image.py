@@ -64,7 +64,7 @@ def test_channels_and_neurons_grow_from_a_blank_image(layer: str, batchnorm: boo
 
 def test_what_does_not_exist_is_refused() -> None:
     images, places = torch.zeros(1, 1, 28, 28), torch.tensor([0])
-    with pytest.raises(ValueError, match="layer must be conv1 or conv2, got conv3"):
+    with pytest.raises(ValueError, match="layer must be conv1 or conv2 or fc1 or fc2, got conv3"):
         channel(CNN(), "conv3", torch.tensor([0]))(images, places)
     with pytest.raises(ValueError, match="conv2 has channels 0..31, got"):
         channel(CNN(), "conv2", torch.tensor([32]))(images, places)

@@ -178,7 +178,8 @@ def test_classes_that_are_not_the_models_are_refused(name: str, images: Tensor) 
 
 
 @pytest.mark.gpu
-def test_a_gpu_does_the_same(name: str, images: Tensor, classes: Tensor) -> None:
+def test_a_gpu_does_the_same(name: str, images: Tensor, classes: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # as in analyze.py
     here = run(name, images, classes)
     model = copy.deepcopy(trained(False)).cuda()
     there = run(name, images.cuda(), classes.cuda(), model)

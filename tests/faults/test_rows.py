@@ -46,7 +46,7 @@ def malicious(folder: Path) -> None:
 
 
 def other_size(folder: Path) -> None:
-    saved(folder.parents[2] / "large.ckpt", CNN(kernel_size=7))
+    saved(folder.parents[2] / "large.ckpt", CNN(num_classes=7))
 
 
 def written(name: str, content: str) -> Callable[[Path], None]:
@@ -137,7 +137,9 @@ ROWS = {
     "batch size 0": Row("train.py data.batch_size=0", "data.batch_size must be a whole number from 1 to"),
     "epochs 0": Row("train.py trainer.max_epochs=0", "trainer.max_epochs must be a whole number from 1 to"),
     "steps 0": Row("analyze.py attack=targeted attack.steps=0", "attack.steps must be a whole number of at least 1"),
-    "target 10": Row("analyze.py attack=targeted attack.target=10", "attack.target must be null or a class from 0"),
+    "target 10": Row(
+        "analyze.py attack=targeted attack.target=10", "attack.target must be a class of the network, 0..9"
+    ),
     "comma without -m": Row("train.py seed=0,1", "seed has several values, 0,1: add -m to sweep over them"),
     "empty sweep": Row("train.py -m seed=range(0,0)", "the sweep is empty"),
     "mistake in a sweep": Row("train.py -m data=digits model.lrr=1,2", "unknown key model.lrr: did you mean model.lr?"),
@@ -212,9 +214,9 @@ ROWS = {
         "train.py ckpt_path=RUN trainer.max_epochs=2", "but no state of the optimiser", replace(optimizer_states=None)
     ),
     "two sizes of filters": Row(
-        "analyze.py ckpt_path=RUN against=large.ckpt", "the two networks have filters of 3x3 and 7x7", other_size
+        "analyze.py ckpt_path=RUN against=large.ckpt", "the two networks tell 10 and 7 classes apart", other_size
     ),
-    "run that is finished": Row("train.py ckpt_path=RUN", "has trained for all of its epochs already", status=0),
+    "run that is finished": Row("train.py ckpt_path=RUN", "has finished its training already", status=0),
     "other options for a run": Row("train.py ckpt_path=last model.lr=0.5", "cannot change to 0.5 on resuming"),
     "malicious config.yaml, in a list": Row(
         "train.py ckpt_path=RUN",

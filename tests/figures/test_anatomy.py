@@ -27,7 +27,7 @@ def has_colour(figure: Figure, colour: tuple[float, ...]) -> bool:
 def test_filters_have_a_scale_that_is_symmetrical() -> None:
     weight = torch.zeros(8, 1, 3, 3)
     weight[0, 0, 0, 0], weight[1, 0, 1, 1] = -0.5, 0.25
-    figure = anatomy.first_filters(weight, analysis.edge_likeness(weight + 1e-9))
+    figure = anatomy.filters(weight, "conv1", analysis.edge_likeness(weight + 1e-9))
     assert figure.axes[1].get_ylim() == (-0.5, 0.5)
     shades = colormaps["RdBu_r"]
     assert has_colour(figure, shades(0.0))

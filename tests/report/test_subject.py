@@ -69,7 +69,7 @@ def test_another_network_may_look_on(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("network", "dataset", "words"),
     [
-        (CNN(kernel_size=7), "digits", "have filters of 7x7 and 3x3|have filters of 3x3 and 7x7"),
+        (CNN(num_classes=7), "digits", "tell 7 and 10 classes apart|tell 10 and 7 classes apart"),
         (CNN(), "kmnist", "one network was trained on digits, the other on kmnist: set against= to one on digits"),
     ],
 )

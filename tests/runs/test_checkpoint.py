@@ -23,7 +23,8 @@ def saved(path: Path, network: CNN, **changes: object) -> Path:
     content = {
         "state_dict": {f"network.{key}": value for key, value in network.state_dict().items()},
         "hyper_parameters": {"batchnorm": network.batchnorm, "lr": 1e-3, "schedule": None}
-        | ({} if network.kernel_size == 3 else {"kernel_size": network.kernel_size}),
+        | ({} if network.kernel_size == 3 else {"kernel_size": network.kernel_size})
+        | ({} if network.fc2.out_features == 10 else {"num_classes": network.fc2.out_features}),
         "global_step": 7,
         "epoch": 0,
     }
@@ -105,10 +106,10 @@ def test_each_kind_of_other_content_has_its_sentence(content: object, words: str
     [
         ({"state_dict": {"network.weight": torch.zeros(2)}}, "is a checkpoint of another kind of network"),
         ({"hyper_parameters": {"batchnorm": True}}, "is a checkpoint of another kind of network"),
-        ({"hyper_parameters": {"batchnorm": "yes"}}, "batchnorm=yes and kernel_size=3 are not of this network"),
+        ({"hyper_parameters": {"batchnorm": "yes"}}, "is a checkpoint of another kind of network: batchnorm is yes"),
         (
             {"hyper_parameters": {"batchnorm": False, "kernel_size": 10**6 + 1}},
-            "kernel_size=1000001 are not of this network",
+            "is a checkpoint of another kind of network: conv1.weight",
         ),
         (
             {"state_dict": {k: v / 0 for k, v in CNN().state_dict().items()}},

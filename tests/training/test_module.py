@@ -79,11 +79,12 @@ def test_equals_a_plain_loop(batchnorm: bool, schedule: str | None, data: DataMo
     assert fit.callback_metrics["test/loss"].item() == pytest.approx(F.cross_entropy(logits, labels).item(), abs=1e-6)
 
 
-def test_hyperparameters_are_plain_scalars() -> None:
-    kept = {"batchnorm": True, "lr": 0.5, "schedule": "one_cycle", "kernel_size": 5}
+def test_hyperparameters_are_plain_values() -> None:
+    kept = {"batchnorm": True, "lr": 0.5, "schedule": "one_cycle", "num_classes": 7}
     kept |= {"distortion": 0.1, "label_smoothing": 0.2, "weight_decay": 0.3}
     defence = {"epsilon": 0.1, "attack_steps": 2, "warmup_epochs": 0.5}
-    assert dict(Classifier(**kept, **defence).hparams) == kept | defence
+    network = {"network": {"_target_": "cnn_mnist.network.CNN", "kernel_size": 5}}
+    assert dict(Classifier(**kept, **defence, **network).hparams) == kept | defence | network
 
 
 def test_the_optimiser_is_fused_adam() -> None:

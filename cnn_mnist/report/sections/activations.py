@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import torch
 
 from cnn_mnist.analysis import activations as look_at_activations
+from cnn_mnist.analysis import layers
 from cnn_mnist.analysis.activations import Activations
 from cnn_mnist.cli import console
 from cnn_mnist.data.batches import EVAL_BATCH_SIZE
@@ -13,77 +14,115 @@ from cnn_mnist.option_types import number
 from cnn_mnist.report.section import Answer, Section, needs
 from cnn_mnist.report.subject import Subject
 
-LAYERS = ("conv1", "conv2")
 COPY = 0.8  # correlation with the digit from which a channel counts as a copy of it
 
 
 @needs(picture=True, sample=True)
 def activations(subject: Subject, *, num_images: Annotated[int, number(int, 2)]) -> Section:
-    """Which channels are dead, which copy the digit, which invert it? How much more abstract is the second layer?
+    """Which channels are dead, which copy the digit, which invert it? How much more abstract are later layers?
 
     Args:
         subject: The network and its images.
         num_images: Test images for the statistics of the channels, evenly spaced over the test set.
     """
+    names = layers.to_look_at(subject.network)
+    if not names:
+        says = ["The network has neither a convolution nor a hidden linear layer: there are no activations to show."]
+        return Section({}, [Answer("What does each channel respond to?", [], says)], {}, {})
     with torch.no_grad():
-        maps = subject.network.features(subject.on_device()[0])
-    shown = {layer: getattr(maps, layer).cpu() for layer in LAYERS}
+        outputs = layers.outputs(subject.network, subject.on_device()[0], names)
+    shown = {layer: output.after.cpu() for layer, output in outputs.items()}
     figures = {}
-    for layer in LAYERS:
-        figures[f"activations/{layer}/overview"] = draw.activations(subject.images[:10], shown[layer][:10], layer)
-        for index, image, channels in zip(subject.indices[:10].tolist(), subject.images, shown[layer], strict=False):
-            figures[f"activations/{layer}/{_name(index)}"] = draw.channels(image, channels, layer)
+    for layer, maps in shown.items():
+        place = f"activations/{layers.key_of(layer)}"
+        figures[f"{place}/overview"] = draw.activations(subject.images[:10], maps[:10], layer)
+        for index, image, channels in zip(subject.indices[:10].tolist(), subject.images, maps, strict=False):
+            figures[f"{place}/{_name(index)}"] = draw.channels(image, channels, layer)
     first = _name(int(subject.indices[0]))
-    tensors = {"activations": {"indices": subject.indices, "images": subject.images, **shown}}
-    overviews, close = ([f"activations/{layer}/{name}" for layer in LAYERS] for name in ("overview", first))
+    saved = {layers.key_of(layer): maps for layer, maps in shown.items()}
+    tensors = {"activations": {"indices": subject.indices, "images": subject.images, **saved}}
+    overviews, close = (
+        [f"activations/{layers.key_of(layer)}/{name}" for layer in names] for name in ("overview", first)
+    )
     if subject.test is None:
         return Section({}, [Answer("What does each channel make of the picture?", close, [])], tensors, figures)
 
     chosen = subject.test.evenly_spaced(num_images).split(EVAL_BATCH_SIZE)
     batches = (subject.test[index].images.to(subject.device) for index in console.track(chosen, "activations"))
-    found = look_at_activations.statistics(subject.network, batches)
-    figures["activations/statistics"] = draw.activation_statistics(found)
+    found = look_at_activations.statistics(subject.network, batches, names)
     tensors["statistics"] = {
-        f"{layer}_{key}": value for layer in LAYERS for key, value in getattr(found, layer)._asdict().items()
+        f"{layers.key_of(layer)}_{key}": value
+        for layer, channels in found.layers.items()
+        for key, value in channels._asdict().items()
     }
+    findings = _channel_findings(found)
+    if shown[names[0]].ndim != 4:
+        return Section(findings, _about_units(names, overviews), tensors, figures)
+    figures["activations/statistics"] = draw.activation_statistics(found)
+    answers = _about_channels(names, close, overviews)
+    return Section(findings, answers, tensors, figures)
+
+
+def _about_channels(names: list[str], close: list[str], overviews: list[str]) -> list[Answer]:
+    """What is said of convolutions."""
+    keys = {layer: layers.key_of(layer) for layer in names}
+    first, last = keys[names[0]], keys[names[-1]]
     answers = [
         Answer(
             "Which channels are dead, and which copy the digit, sharp or blurred?",
             close,
             [
-                f"{layer}: dead channels: {{{layer}_dead}}; sharp copies of the digit: {{{layer}_sharp_copies}}; "
-                f"blurred copies: {{{layer}_blurred_copies}}; inverted copies: {{{layer}_inverts}} (from a correlation "
+                f"{layer}: dead channels: {{{key}_dead}}; sharp copies of the digit: {{{key}_sharp_copies}}; "
+                f"blurred copies: {{{key}_blurred_copies}}; inverted copies: {{{key}_inverts}} (from a correlation "
                 "of {copy_from:.1f} on)."
-                for layer in LAYERS
+                for layer, key in keys.items()
             ],
         ),
         Answer(
             "Does the background vary from channel to channel?",
             ["activations/statistics"],
             [
-                f"{layer}: {{{layer}_background_channels}} channels are above zero on empty paper, by up to "
-                f"{{{layer}_background_largest:.2f}}."
-                for layer in LAYERS
-            ],
-        ),
-        Answer(
-            "How much more abstract is the second layer than the first?",
-            overviews,
-            [
-                "The size of the correlation with the digit is {conv1_correlation:.2f} on average in conv1 and "
-                "{conv2_correlation:.2f} in conv2; {conv1_zero_share:.0%} of the values are zero in conv1 and "
-                "{conv2_zero_share:.0%} in conv2.",
+                f"{layer}: {{{key}_background_channels}} channels are above zero on empty paper, by up to "
+                f"{{{key}_background_largest:.2f}}."
+                for layer, key in keys.items()
             ],
         ),
     ]
-    return Section(_channel_findings(found), answers, tensors, figures)
+    if len(names) == 1:
+        says = f"The size of the correlation with the digit is {{{first}_correlation:.2f}} on average."
+        return [*answers, Answer("How much does it resemble the image?", overviews, [says])]
+    later = "the second layer" if len(names) == 2 else "the last layer"
+    says = (
+        f"The size of the correlation with the digit is {{{first}_correlation:.2f}} on average in {names[0]} and "
+        f"{{{last}_correlation:.2f}} in {names[-1]}; {{{first}_zero_share:.0%}} of the values are zero in {names[0]} "
+        f"and {{{last}_zero_share:.0%}} in {names[-1]}."
+    )
+    return [*answers, Answer(f"How much more abstract is {later} than the first?", overviews, [says])]
+
+
+def _about_units(names: list[str], overviews: list[str]) -> list[Answer]:
+    """What is said of linear layers, whose units have no place on the image."""
+    says = [
+        f"{layer}: {{{key}_num_dead}} of {{{key}_num_units}} units are zero for every image; {{{key}_zero_share:.0%}} "
+        "of the values are zero."
+        for layer, key in ((layer, layers.key_of(layer)) for layer in names)
+    ]
+    says.append("The network has no convolution: its units have no place on the image, and cannot be copies of it.")
+    return [Answer("Which units are dead, and how many are active at once?", overviews, says)]
 
 
 def _channel_findings(found: Activations) -> dict[str, Any]:
     """Findings about the channels of both layers."""
     findings: dict[str, Any] = {"num_images": found.num_images, "copy_from": COPY}
-    for layer in LAYERS:
-        statistics = getattr(found, layer)
+    for name, statistics in found.layers.items():
+        layer = layers.key_of(name)
+        if statistics.correlation.isnan().any():  # a linear layer
+            findings |= {
+                f"{layer}_num_units": len(statistics.dead),
+                f"{layer}_num_dead": int(statistics.dead.sum()),
+                f"{layer}_zero_share": statistics.zero_share.mean().item(),
+            }
+            continue
         correlation, blur = statistics.correlation, statistics.blur
         copies, is_sharp = correlation > COPY, blur <= 0.5
         findings |= {

@@ -1,24 +1,27 @@
 """Class images: activation maximisation of a class, a channel or a neuron (the lab's first optional part)."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
+from torch import nn
 
 from cnn_mnist.analysis import class_image as ascend
+from cnn_mnist.analysis import layers
 from cnn_mnist.cli import console
-from cnn_mnist.data.batches import NUM_CLASSES
 from cnn_mnist.figures import anatomy as draw
 from cnn_mnist.figures.canvas import cost_curves
-from cnn_mnist.option_types import Count, NonNegative, Place, Positive, Seed, number
+from cnn_mnist.option_types import Count, Name, NonNegative, Place, Positive, Seed, number
 from cnn_mnist.report.section import Answer, Section, needs
 from cnn_mnist.report.subject import Subject
+
+MOST_UNITS = 100  # channels of a layer
 
 
 @needs(data=False)
 def class_image(
     subject: Subject,
     *,
-    layer: Literal[None, "conv1", "conv2"],
+    layer: Name | None,
     neuron: Place | None,
     num_images: Annotated[int, number(int, 1, 100)],
     steps: Count,
@@ -30,7 +33,7 @@ def class_image(
 
     Args:
         subject: The network.
-        layer: None for the classes, or the layer whose channels are looked at.
+        layer: None for the classes, or the name of the layer whose channels are looked at (at most 100 of them).
         neuron: With a layer: (row, column) of one neuron in each channel, instead of the whole channel.
         num_images: Images per class: the first from a blank image, the others from faint noise.
         steps: Steps of gradient ascent.
@@ -39,12 +42,12 @@ def class_image(
         seed: Random seed of the noise.
 
     Raises:
-        ValueError: A neuron without a layer, or one outside of its map.
+        ValueError: A layer that the network does not have, a neuron without a layer, or one outside of its map.
     """
     if layer is None and neuron is not None:
-        raise ValueError(f"class_image.neuron={neuron} needs a layer: set class_image.layer to conv1 or conv2")
+        raise ValueError(f"class_image.neuron={neuron} needs a layer: set class_image.layer to its name")
     network, device = subject.network, subject.device
-    num_units = NUM_CLASSES if layer is None else getattr(network, layer).out_channels
+    num_units = subject.num_classes if layer is None else min(MOST_UNITS, _num_channels(network, layer))
     target = torch.arange(num_units, device=device).repeat(num_images if layer is None else 1)
     if layer is None:
         objective = ascend.class_logit(network, target)
@@ -70,8 +73,9 @@ def class_image(
         probability = network(found.images).softmax(1).cpu()
     confidence = probability[torch.arange(len(target)), target.cpu()] if layer is None else None
     noun = "class" if layer is None else f"{layer} channel"
+    key = layer and layers.key_of(layer)
     names = [f"{noun} {unit}" if layer is None else str(unit) for unit in target.tolist()]
-    stem = "classes" if layer is None else f"{layer}{'' if neuron is None else f'_neuron_{neuron[0]}_{neuron[1]}'}"
+    stem = "classes" if layer is None else f"{key}{'' if neuron is None else f'_neuron_{neuron[0]}_{neuron[1]}'}"
     figures = {
         f"class_image/{stem}": draw.class_images(found, names, f"The image that maximises each {noun}", confidence)
     }
@@ -82,10 +86,23 @@ def class_image(
         mean = found.cost.mean(1, keepdim=True)
         figures[f"class_image/{stem}_cost"] = cost_curves(mean, [f"mean of {num_units} channels"], "cost")
     else:
-        curves = [f"class {label}" for label in range(NUM_CLASSES)]
+        curves = [f"class {label}" for label in range(num_units)]
         figures["class_image/cost"] = cost_curves(found.cost[:, :num_units], curves, "logit - penalty")
         findings["mean_confidence"] = confidence.mean().item()
         says.append("The network classifies them as their class with p = {mean_confidence:.3f} on average.")
     tensors = {"target": target.cpu(), "images": found.images.cpu(), "cost": found.cost.cpu()}
     question = f"Which image maximises each {noun}?"
     return Section(findings, [Answer(question, list(figures), says)], {stem: tensors}, figures)
+
+
+def _num_channels(network: nn.Module, layer: str) -> int:
+    """The number of channels of a convolution, or of units of a linear layer.
+
+    Raises:
+        ValueError: There is no such layer.
+    """
+    found = layers.walk(network).outputs
+    if layer not in found:
+        raise ValueError(f"class_image.layer must be null or a layer of the network, {', '.join(found)}, got {layer}")
+    shape = found[layer].before.shape
+    return int(shape[1] if len(shape) == 4 else shape[1:].numel())

@@ -6,8 +6,9 @@ import torch
 
 from cnn_mnist.analysis.statistics import LEVEL, mcnemar
 from cnn_mnist.figures import training as draw
+from cnn_mnist.report.differences import differences, in_words
 from cnn_mnist.report.section import Answer, Section, Table, needs
-from cnn_mnist.report.subject import Subject, differences, in_words, name_of
+from cnn_mnist.report.subject import Subject, name_of
 
 NUM_SHOWN = 24  # images on which the two differ
 

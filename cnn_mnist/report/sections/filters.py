@@ -3,9 +3,9 @@
 from typing import Any
 
 from cnn_mnist.analysis import filters as look_at_filters
+from cnn_mnist.analysis import layers
 from cnn_mnist.figures import anatomy as draw
 from cnn_mnist.report.section import Answer, Section, needs
-from cnn_mnist.report.sections.activations import LAYERS
 from cnn_mnist.report.subject import Subject
 
 ALIKE = 0.95  # cosine from which two filters count as duplicates
@@ -13,46 +13,65 @@ ALIKE = 0.95  # cosine from which two filters count as duplicates
 
 @needs(data=False)
 def filters(subject: Subject) -> Section:
-    """Are the filters different from one another? Do they look like edge detectors, and do the second layer's less?"""
-    weights = {layer: getattr(subject.network, layer).weight.detach().cpu() for layer in LAYERS}
-    similar = {layer: look_at_filters.similarity(weight) for layer, weight in weights.items()}
-    edges = {layer: look_at_filters.edge_likeness(weight) for layer, weight in weights.items()}
-    findings: dict[str, Any] = {"kernel_size": subject.network.kernel_size, "alike_from": ALIKE}
+    """Are the filters different from one another? Do they look like edge detectors, and do the later ones less?"""
+    weights = {name: weight.detach().cpu() for name, weight in layers.filters(subject.network).items()}
+    if not weights:
+        says = ["The network has no convolution, nor a first linear layer that sees the image: there are no filters."]
+        return Section({}, [Answer("Are the filters different from one another?", [], says)], {}, {})
+    similar = {layer: look_at_filters.similarity(weight) for layer, weight in weights.items() if len(weight) > 1}
+    edges = {
+        layer: look_at_filters.edge_likeness(weight)
+        for layer, weight in weights.items()
+        if 3 <= weight.shape[2] == weight.shape[3] < 28  # one that sees the whole image is no detector of an edge
+    }
+    kernels = {str(weight.shape[-1]) for weight in weights.values()}
+    findings: dict[str, Any] = {"alike_from": ALIKE, "layers": list(weights)}
+    if len(kernels) == 1:
+        findings["kernel_size"] = int(kernels.pop())
     different, edge_like = [], []
-    for layer in LAYERS:
-        alike, edge = similar[layer], edges[layer]
+    for layer, alike in similar.items():
+        key = layers.key_of(layer)
         findings |= {
-            f"{layer}_closest": list(alike.closest),
-            f"{layer}_closest_cosine": alike.largest,
-            f"{layer}_closest_cosine_by_chance": alike.chance,
-            f"{layer}_edge_likeness": edge.score.mean().item(),
-            f"{layer}_edge_likeness_by_chance": edge.chance,
-            f"{layer}_edges_share": (edge.score > edge.chance_95).double().mean().item(),
+            f"{key}_closest": list(alike.closest),
+            f"{key}_closest_cosine": alike.largest,
+            f"{key}_closest_cosine_by_chance": alike.chance,
         }
         verdict = "there are no duplicate filters" if alike.largest < ALIKE else "there are duplicate filters"
         different.append(
-            f"{layer}: {verdict} (cosine above {{alike_from:.2f}}); the two most similar, {{{layer}_closest}}, have a "
-            f"cosine of {{{layer}_closest_cosine:.2f}}; the closest two of as many random filters have "
-            f"{{{layer}_closest_cosine_by_chance:.2f}}."
+            f"{layer}: {verdict} (cosine above {{alike_from:.2f}}); the two most similar, {{{key}_closest}}, have a "
+            f"cosine of {{{key}_closest_cosine:.2f}}; the closest two of as many random filters have "
+            f"{{{key}_closest_cosine_by_chance:.2f}}."
         )
+    for layer, edge in edges.items():
+        key = layers.key_of(layer)
+        findings |= {
+            f"{key}_edge_likeness": edge.score.mean().item(),
+            f"{key}_edge_likeness_by_chance": edge.chance,
+            f"{key}_edges_share": (edge.score > edge.chance_95).double().mean().item(),
+        }
         edge_like.append(
-            f"{layer}: the kernels have a cosine of {{{layer}_edge_likeness:.2f}} with an edge on average (random "
-            f"ones: {{{layer}_edge_likeness_by_chance:.2f}}); {{{layer}_edges_share:.0%}} are more of an edge than "
+            f"{layer}: the kernels have a cosine of {{{key}_edge_likeness:.2f}} with an edge on average (random "
+            f"ones: {{{key}_edge_likeness_by_chance:.2f}}); {{{key}_edges_share:.0%}} are more of an edge than "
             "nineteen of twenty random kernels."
         )
-    more = "less" if findings["conv2_edge_likeness"] < findings["conv1_edge_likeness"] else "more"
-    edge_like.append(f"The second layer's kernels are {more} like edges than the first's.")
+    if len(edges) > 1:
+        first, *_, last = (findings[f"{layers.key_of(layer)}_edge_likeness"] for layer in edges)
+        order = ("second", "first") if len(edges) == 2 else ("last", "first")
+        more = "less" if last < first else "more"
+        edge_like.append(f"The {order[0]} layer's kernels are {more} like edges than the {order[1]}'s.")
     figures = {
-        "filters/conv1": draw.first_filters(weights["conv1"], edges["conv1"]),
-        "filters/conv2": draw.second_filters(weights["conv2"]),
-        "filters/statistics": draw.filter_statistics(similar, edges),
+        f"filters/{layers.key_of(layer)}": draw.filters(weight, layer, edges.get(layer))
+        for layer, weight in weights.items()
     }
-    tensors = {f"{layer}_weight": weights[layer] for layer in LAYERS}
-    tensors |= {f"{layer}_cosine": similar[layer].cosine for layer in LAYERS}
-    tensors |= {f"{layer}_edge_likeness": edges[layer].score for layer in LAYERS}
-    tensors |= {f"{layer}_edge_angle": edges[layer].angle for layer in LAYERS}
-    answers = [
-        Answer("Are the filters different from one another?", ["filters/conv1", "filters/conv2"], different),
-        Answer("Do they look like edge detectors?", ["filters/statistics"], edge_like),
-    ]
+    answers = [Answer("Are the filters different from one another?", list(figures), different)]
+    if edges:
+        figures["filters/statistics"] = draw.filter_statistics(similar, edges)
+        answers.append(Answer("Do they look like edge detectors?", ["filters/statistics"], edge_like))
+    else:
+        says = ["This is not measured: it needs square filters that are smaller than the image, and of at least 3x3."]
+        answers.append(Answer("Do they look like edge detectors?", [], says))
+    tensors = {f"{layers.key_of(layer)}_weight": weight for layer, weight in weights.items()}
+    tensors |= {f"{layers.key_of(layer)}_cosine": alike.cosine for layer, alike in similar.items()}
+    tensors |= {f"{layers.key_of(layer)}_edge_likeness": edge.score for layer, edge in edges.items()}
+    tensors |= {f"{layers.key_of(layer)}_edge_angle": edge.angle for layer, edge in edges.items()}
     return Section(findings, answers, {"filters": tensors}, figures)

@@ -5,14 +5,13 @@ import math
 from typing import Annotated, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cnn_mnist.analysis.occlusion import OcclusionMap, Resistance, occlusion_map
 from cnn_mnist.analysis.occlusion import resistance as look_at_resistance
 from cnn_mnist.cli import console
 from cnn_mnist.data.batches import EVAL_BATCH_SIZE
 from cnn_mnist.figures import occlusion as draw_occlusion
-from cnn_mnist.network import CNN
 from cnn_mnist.option_types import Fraction, Pixels, number
 from cnn_mnist.report.section import Answer, Section, needs
 from cnn_mnist.report.subject import Subject
@@ -45,9 +44,14 @@ def occlusion(
 
     chosen = subject.test.evenly_spaced(num_images)
     images, labels = subject.test[chosen]
+    predicted = subject.probability[chosen].argmax(1)
+    if not (predicted == labels).any():
+        findings["num_images"] = len(chosen)
+        says = "None of {num_images} test images is classified correctly without a patch: there is nothing to resist."
+        return Section(findings, [Answer("How many digits resist occlusion?", list(figures), [says])], tensors, figures)
     there = images.to(subject.device), labels.to(subject.device)
     whole = _in_batches(subject.network, *there, window=window, stride=stride, fill=fill)
-    found = look_at_resistance(whole, images, labels, subject.probability[chosen].argmax(1))
+    found = look_at_resistance(whole, images, labels, predicted, num_classes=subject.num_classes)
     figures["occlusion/resistance"] = draw_occlusion.resistance(found)
     tensors["test_images"] = _saved(whole, chosen, labels)
     findings |= _resistance_findings(found)
@@ -80,7 +84,7 @@ def _resistance_answers(findings: dict[str, Any]) -> list[Answer]:
     )
     drops += ": {drop_ratio:.1f} times as much." if math.isfinite(findings["drop_ratio"]) else "."
     nine = "An occluded nine is most often misclassified as {becomes.9}."
-    if not findings["becomes"]["9"]:
+    if not findings["becomes"].get("9"):
         nine = "An occluded nine is never misclassified."
     resists = [
         "Of {num_images} digits that are classified correctly without a patch, {resistant_share:.1%} are classified "
@@ -104,7 +108,9 @@ def maps_of(subject: Subject, window: int, stride: int, fill: float) -> Occlusio
     return _in_batches(subject.network, *subject.on_device(), window=window, stride=stride, fill=fill)
 
 
-def _in_batches(network: CNN, images: Tensor, labels: Tensor, *, window: int, stride: int, fill: float) -> OcclusionMap:
+def _in_batches(
+    network: nn.Module, images: Tensor, labels: Tensor, *, window: int, stride: int, fill: float
+) -> OcclusionMap:
     """The maps of many images on the network's device, batch by batch; returned on the CPU."""
     batches = console.track(torch.arange(len(images)).split(EVAL_BATCH_SIZE), "occlusion")
     parts = [

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
-from cnn_mnist.data.batches import NUM_CLASSES
 from cnn_mnist.figures import training as draw
 from cnn_mnist.published import LAB_RECIPE, LAB_REPORT
+from cnn_mnist.report.differences import differences, in_words
 from cnn_mnist.report.section import Answer, Section
-from cnn_mnist.report.subject import Subject, differences, in_words
+from cnn_mnist.report.subject import Subject
 
 NUM_PREDICTIONS = 24
 NUM_MISTAKES = 24
@@ -22,14 +22,14 @@ def predictions(subject: Subject) -> Section:
     assert subject.test is not None
     labels, probability = subject.test.labels, subject.probability
     confidence, predicted = probability.max(1)
-    counts = multiclass_confusion_matrix(predicted, labels, NUM_CLASSES)
+    counts = multiclass_confusion_matrix(predicted, labels, subject.num_classes)
     is_wrong = predicted != labels
     wrong = is_wrong.nonzero()[:, 0]
     worst = wrong[confidence[wrong].argsort(descending=True)][:NUM_MISTAKES]
     by_class = counts.diag() / counts.sum(1).clamp_min(1)
     mistakes = counts.clone().fill_diagonal_(0)
-    label, mistaken_for = divmod(int(mistakes.argmax()), NUM_CLASSES)
-    error = multiclass_calibration_error(probability, labels, NUM_CLASSES, n_bins=15)
+    label, mistaken_for = divmod(int(mistakes.argmax()), subject.num_classes)
+    error = multiclass_calibration_error(probability, labels, subject.num_classes, n_bins=15)
     findings: dict[str, Any] = {
         "num_images": len(labels),
         "num_right": int((~is_wrong).sum()),
@@ -58,7 +58,7 @@ def predictions(subject: Subject) -> Section:
         "{calibration_error:.2%} on average (expected calibration error)."
     ]
     if subject.dataset == "mnist":
-        findings["lab_report"] = LAB_REPORT[subject.network.batchnorm]
+        findings["lab_report"] = LAB_REPORT[subject.is_normalised]
         findings["differs_from_lab_report"] = differences(subject.recipe, LAB_RECIPE)
         says.append(_beside_the_lab_report(findings["differs_from_lab_report"]))
     answers = [Answer("How well does it do?", ["predictions/random"], says)]

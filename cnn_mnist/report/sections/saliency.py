@@ -41,14 +41,18 @@ def saliency(subject: Subject, *, window: Pixels, stride: Pixels, fill: Fraction
     findings = {
         "num_images": len(images),
         "rank_correlation_occlusion_integrated_gradients": agreement(drop, found.integrated_gradients.cpu()),
-        "rank_correlation_occlusion_grad_cam": agreement(drop, found.grad_cam.cpu()),
         "completeness_error": found.completeness.abs().max().item(),
     }
-    says = [
+    says = (
         "Over {num_images} images, occlusion's mean drop has a rank correlation of "
-        "{rank_correlation_occlusion_integrated_gradients:.2f} with integrated gradients and of "
-        "{rank_correlation_occlusion_grad_cam:.2f} with Grad-CAM (where neither is constant)."
-    ]
-    answers = [Answer("Do other explanations point where occlusion does?", list(figures), says)]
-    tensors = {"indices": subject.indices, "mean_drop": drop, **{k: v.cpu() for k, v in found._asdict().items()}}
+        "{rank_correlation_occlusion_integrated_gradients:.2f} with integrated gradients"
+    )
+    if found.grad_cam is None:
+        says += ". Grad-CAM is left out: it needs a convolution, and this network has none."
+    else:
+        findings["rank_correlation_occlusion_grad_cam"] = agreement(drop, found.grad_cam.cpu())
+        says += " and of {rank_correlation_occlusion_grad_cam:.2f} with Grad-CAM (where neither is constant)."
+    answers = [Answer("Do other explanations point where occlusion does?", list(figures), [says])]
+    maps = {name: map.cpu() for name, map in found._asdict().items() if map is not None}
+    tensors = {"indices": subject.indices, "mean_drop": drop, **maps}
     return Section(findings, answers, {"saliency": tensors}, figures)

@@ -37,14 +37,18 @@ def training(subject: Subject) -> Section:
         figures["training/samples"] = draw.sample_grid(images, labels)
         tensors["samples"] = {"images": images, "labels": labels}
         answers.append(Answer("What does it learn from?", ["training/samples"], []))
+    if classes := subject.recipe.get("classes"):
+        names = ", ".join(f"{number} ({{recipe_options.classes.{number}}})" for number in range(len(classes)))
+        answers.append(Answer("What are the classes?", [], [f"They are {names}."]))
     answers.append(_architecture_answer(layers))
     curves = read_curves(subject.folder / "metrics.csv")
     says = ["There is no record of the training beside this checkpoint: neither its curves nor its times are known."]
     tables: list[Table] = []
     if "fit_seconds" in findings:
+        noun = "epoch" if findings["epochs"] == 1 else "epochs"
         says = [
-            "{epochs} epochs over {num_train} training images took {fit_seconds:.0f} s, {train_images_per_second:.0f} "
-            "images a second."
+            f"{{epochs}} {noun} over {{num_train}} training images took {{fit_seconds:.0f}} s, "
+            "{train_images_per_second:.0f} images a second."
         ]
     if curves:
         findings["curves"] = curves
@@ -86,7 +90,7 @@ def _architecture_answer(layers: list[Layer]) -> Answer:
         ]
         counts = [f"{{architecture.{k}.{name}:,}}" for name in ("num_parameters", "num_neurons")]
         each = f"{{architecture.{k}.parameters_per_neuron:,.2f}}" if layer.num_neurons else ""
-        rows.append([layer.name, *shapes, *counts, each])
+        rows.append([layer.label, *shapes, *counts, each])
     rows.append(["all", "", "", "{num_parameters:,}", "{num_neurons:,}", ""])
     says = [
         "Of {num_parameters:,} parameters, {conv.parameter_share:.2%} are in the convolutions and "
@@ -94,7 +98,7 @@ def _architecture_answer(layers: list[Layer]) -> Answer:
         "and {fc.neuron_share:.2%}."
     ]
     if total(layers, "norm").num_parameters:
-        says.append("Batch normalisation has {norm.num_parameters:,} parameters.")
+        says.append("Normalisation has {norm.num_parameters:,} parameters.")
     columns = ["layer", "input", "output", "parameters", "neurons", "parameters per neuron"]
     return Answer("What is it made of?", [], says, [Table("Layers", columns, rows)])
 

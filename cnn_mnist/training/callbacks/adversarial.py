@@ -4,11 +4,12 @@ import pytorch_lightning as pl
 import torch
 
 from cnn_mnist import attacks
-from cnn_mnist.data.batches import NUM_CLASSES
 from cnn_mnist.figures import adversarial as draw
 from cnn_mnist.figures.canvas import cost_curves
 from cnn_mnist.option_types import Count, NonNegative, Seed
 from cnn_mnist.training.callbacks.picture_callback import PictureCallback, is_due, show
+
+NUM_ATTACKED = 10  # images, each with every target
 
 
 class Adversarial(PictureCallback):
@@ -29,8 +30,8 @@ class Adversarial(PictureCallback):
             return
         network, device = pl_module, pl_module.device
         test = trainer.datamodule.test  # type: ignore[attr-defined]
-        images, labels = test[test.of_each_class(NUM_CLASSES)]
-        target = torch.arange(NUM_CLASSES)
+        images, labels = test[test.of_each_class(test.num_classes)]
+        target = torch.arange(test.num_classes)
         names = [f"as {c}" for c in target.tolist()]
 
         generator = torch.Generator().manual_seed(self.seed)
@@ -38,11 +39,12 @@ class Adversarial(PictureCallback):
         show(trainer, "adversarial/non_targeted", draw.fooling_images(made))
         show(trainer, "adversarial/non_targeted/cost", cost_curves(made.trace, names, "logit of the class"))
 
-        row, aim = (~torch.eye(NUM_CLASSES, dtype=torch.bool)).nonzero(as_tuple=True)
+        row, aim = (labels[:NUM_ATTACKED, None] != target).nonzero(as_tuple=True)
         turned = attacks.targeted(
             network, images[row].to(device), aim.to(device), beta=self.beta, steps=self.steps, step_size=0.1
         ).cpu()
-        show(trainer, "adversarial/targeted", draw.grid_of_targets(images, labels, turned, row))
+        shown = images[:NUM_ATTACKED], labels[:NUM_ATTACKED]
+        show(trainer, "adversarial/targeted", draw.grid_of_targets(*shown, turned, row, num_classes=test.num_classes))
         show(trainer, "adversarial/targeted/cost", draw.mean_costs(turned))
 
         source = labels.roll(-1)  # the next class's image for each target

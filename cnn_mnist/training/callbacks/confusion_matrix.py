@@ -5,7 +5,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from cnn_mnist.data.batches import NUM_CLASSES, Batch
+from cnn_mnist.data.batches import Batch
 from cnn_mnist.figures.training import confusion_matrix
 from cnn_mnist.training.callbacks.picture_callback import PictureCallback, show
 
@@ -13,8 +13,10 @@ from cnn_mnist.training.callbacks.picture_callback import PictureCallback, show
 class ConfusionMatrix(PictureCallback):
     """Counts of true against predicted class, from the logits that validation computes anyway."""
 
-    def __init__(self) -> None:
-        self.counts = MulticlassConfusionMatrix(NUM_CLASSES, validate_args=False)
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Count the classes of the data."""
+        num_classes = trainer.datamodule.num_classes  # type: ignore[attr-defined]
+        self.counts = MulticlassConfusionMatrix(num_classes, validate_args=False)
 
     def on_validation_batch_end(
         self,

@@ -3,7 +3,6 @@
 import pytorch_lightning as pl
 
 from cnn_mnist.analysis.occlusion import occlusion_map
-from cnn_mnist.data.batches import NUM_CLASSES
 from cnn_mnist.figures.occlusion import predicted_maps, probability_maps
 from cnn_mnist.option_types import Count, Fraction, Pixels
 from cnn_mnist.training.callbacks.picture_callback import PictureCallback, is_due, show
@@ -22,7 +21,7 @@ class Occlusion(PictureCallback):
         """Compute and draw the maps."""
         if is_due(trainer, self.every_n_epochs):
             test = trainer.datamodule.test  # type: ignore[attr-defined]
-            images, labels = test[test.of_each_class(NUM_CLASSES)]
+            images, labels = test[test.of_each_class(test.num_classes)]
             maps = occlusion_map(
                 pl_module.network,  # type: ignore[arg-type]
                 images.to(pl_module.device),

@@ -58,7 +58,7 @@ def evaluate(
     images, labels = subject.test[index]
     left_out: dict[str, int] = {}
     if target is not None:
-        aim = targets(target).expand(len(images))
+        aim = targets(subject, target).expand(len(images))
         kept, _, left_out = attackable(subject, images, labels, torch.arange(len(images)), aim)
         images, labels = images[kept], labels[kept]
     classes = labels if target is None else aim[: len(labels)]
@@ -102,6 +102,7 @@ def evaluate(
                 lambda budget: known.get(budget) or attack(*there, budget).cpu(),
                 labels,
                 budgets,
+                num_classes=subject.num_classes,
             )
             _add_curve(part, name, found, norm, subject.dataset, dict(how) | {"num_images": len(labels)})
         if norm == "linf" and epsilon > 0:

@@ -7,15 +7,20 @@ from torch import Tensor
 
 from cnn_mnist.analysis.nearest import likeness
 from cnn_mnist.attacks.result import predict
-from cnn_mnist.data.batches import NUM_CLASSES
 from cnn_mnist.report.subject import Subject
 
 NUM_SHOWN = 10  # images in a grid: the report's number of test examples
 
 
-def targets(target: int | None) -> Tensor:
-    """The target classes: the given one, or all."""
-    return torch.arange(NUM_CLASSES) if target is None else torch.tensor([target])
+def targets(subject: Subject, target: int | None) -> Tensor:
+    """The target classes: the given one, or all that the network tells apart.
+
+    Raises:
+        ValueError: It has no such class.
+    """
+    if target is not None and target >= subject.num_classes:
+        raise ValueError(f"attack.target must be a class of the network, 0..{subject.num_classes - 1}, got {target}")
+    return torch.arange(subject.num_classes) if target is None else torch.tensor([target])
 
 
 def pairs(num_images: int, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -53,7 +53,7 @@ def noise(
         seed: Random seed of the random noise beside it.
     """
     shown, classes = subject.images[:NUM_SHOWN], subject.labels[:NUM_SHOWN]
-    aim = targets(target)
+    aim = targets(subject, target)
     row, aim, left_out = attackable(
         subject, shown, classes, torch.tensor([_source(classes, c) for c in aim.tolist()]), aim
     )
@@ -134,7 +134,7 @@ def universal(
     assert subject.train is not None
     assert subject.test is not None
     fitted = subject.train[subject.train.evenly_spaced(num_train_images)].images.to(subject.device)
-    aims = targets(target)
+    aims = targets(subject, target)
     shown, classes = subject.images[:NUM_SHOWN], subject.labels[:NUM_SHOWN]
     row, aim, left_out = attackable(subject, shown, classes, *pairs(len(shown), aims))
     clock = time.perf_counter()
@@ -164,7 +164,7 @@ def universal(
     result = result._replace(perturbation=noises[which])  # before clipping the sum
     names = [f"as {c}" for c in aims.tolist()]
     figures = {
-        "universal/images": draw.grid_of_targets(shown, classes, result, row),
+        "universal/images": draw.grid_of_targets(shown, classes, result, row, num_classes=subject.num_classes),
         "universal/noise": draw.noises(noises, names),
         "universal/cost": cost_curves(trace.cpu(), names, "mean log probability of the target"),
     }

@@ -33,7 +33,7 @@ def non_targeted(
         confidence: Probability of the target at which an image is done.
         seed: Random seed of the noise.
     """
-    aim = targets(target)
+    aim = targets(subject, target)
     clock = time.perf_counter()
     result = attacks.non_targeted(
         subject.network,

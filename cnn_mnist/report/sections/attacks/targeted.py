@@ -42,7 +42,7 @@ def targeted(
         confidence: Probability of the target that counts as a success.
     """
     images, labels = subject.images[:NUM_SHOWN], subject.labels[:NUM_SHOWN]
-    row, aim, left_out = attackable(subject, images, labels, *pairs(len(images), targets(target)))
+    row, aim, left_out = attackable(subject, images, labels, *pairs(len(images), targets(subject, target)))
     clock = time.perf_counter()
     result = attacks.targeted(
         subject.network,
@@ -84,7 +84,7 @@ def targeted(
     ]
     answers.append(Answer("Does the cost rise?", ["targeted/cost"], says))
     figures = {
-        "targeted/images": draw.grid_of_targets(images, labels, result, row),
+        "targeted/images": draw.grid_of_targets(images, labels, result, row, num_classes=subject.num_classes),
         "targeted/cost": draw.mean_costs(result),
     }
     part = Section(findings, answers, {}, figures)

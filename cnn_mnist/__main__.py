@@ -1,0 +1,36 @@
+"""`cnn-mnist train`, `analyze` and `search`, in any folder: the checkout's train.py, analyze.py and search.py."""
+
+import runpy
+import sys
+
+from cnn_mnist import __version__
+from cnn_mnist.cli import signals
+from cnn_mnist.front import COMMANDS, FRONT
+
+USAGE = """\
+cnn-mnist train [OPTION=VALUE ...]      train a network
+cnn-mnist analyze [OPTION=VALUE ...]    explain a trained network, and attack it
+cnn-mnist search [OPTION=VALUE ...]     search for better options of the training
+
+cnn-mnist COMMAND --help lists the options; cnn-mnist --version the version. `python -m cnn_mnist` is the same."""
+
+
+def main() -> None:
+    """Run the command that the first word names."""
+    word = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if word in ("-h", "--help"):
+        print(USAGE)
+    elif word == "--version":
+        print(__version__)
+    elif word in COMMANDS:
+        signals.command = ["cnn-mnist", word]
+        sys.argv = [str(FRONT / f"{word}.py"), *sys.argv[2:]]
+        sys.path[0] = str(FRONT)
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    else:
+        print(f"error: there is no command {word}: choose from {', '.join(COMMANDS)}", file=sys.stderr)
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

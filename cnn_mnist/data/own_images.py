@@ -1,0 +1,141 @@
+"""Images of one's own, of any number of classes: arrays in an .npz file, or a folder of pictures for each class."""
+
+import zipfile
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+KINDS = ("npz", "image_folder")
+SIDE = 28  # pixels
+FEWEST = 5  # images of a class, where a fifth of all become the test set
+ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm"}
+
+
+class Own(NamedTuple):
+    """Images uint8 (N, 1, 28, 28) with labels int64 (N,) for `train` and `test`, and the names of the classes."""
+
+    train: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+    classes: tuple[str, ...]
+
+
+@cache
+def read(kind: str, path: Path) -> Own:
+    """Read and check a data set; of one without a test set, a stratified fifth that never changes is the test set.
+
+    Args:
+        kind: `npz`: a file of arrays `images` and `labels`, or `train_images`, `train_labels`, `test_images` and
+            `test_labels`, and `classes` where the classes have names. Images are uint8, or floats in [0, 1], of the
+            shape (N, 28, 28) or (N, 1, 28, 28); labels are 0..K-1. `image_folder`: a folder with one folder of
+            pictures for each class, or with `train` and `test` that hold these.
+        path: The file or folder.
+
+    Raises:
+        ValueError: There is no such data set, or it is not as described.
+    """
+    return _npz(path) if kind == "npz" else _image_folder(path)
+
+
+def _npz(path: Path) -> Own:
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            arrays = dict(file)
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is not an .npz file of arrays: set data.root=FILE.npz") from error
+    parts = ("train_", "test_") if "train_images" in arrays else ("",)
+    wanted = [f"{part}{name}" for part in parts for name in ("images", "labels")]
+    if missing := [name for name in wanted if name not in arrays]:
+        raise ValueError(f"{path} has no array {missing[0]}, but {', '.join(arrays) or 'none'}")
+    found = [(_pixels(arrays[f"{part}images"], path), _labels(arrays[f"{part}labels"], path)) for part in parts]
+    for images, labels in found:
+        if len(images) != len(labels):
+            raise ValueError(f"{path} has {len(images):,} images and {len(labels):,} labels")
+    num_classes = len(found[0][1].unique())
+    names = tuple(map(str, arrays.get("classes", np.arange(num_classes)).tolist()))
+    return _checked(found, names, path)
+
+
+def _pixels(images: NDArray[np.generic], path: Path) -> Tensor:
+    """Images uint8 (N, 1, 28, 28)."""
+    if images.shape[1:] not in ((SIDE, SIDE), (1, SIDE, SIDE)):
+        raise ValueError(f"{path}: images must have the shape (N, 28, 28) or (N, 1, 28, 28), got {images.shape}")
+    if images.dtype != np.uint8:
+        values = images.astype(np.float64) if images.dtype.kind == "f" else None
+        if values is None or not (values.min(initial=0) >= 0 and values.max(initial=0) <= 1):
+            raise ValueError(f"{path}: images must be uint8, or floats from 0 to 1, got {images.dtype}")
+        images = np.round(values * 255).astype(np.uint8)
+    return torch.from_numpy(np.ascontiguousarray(images)).view(-1, 1, SIDE, SIDE)
+
+
+def _labels(labels: NDArray[np.generic], path: Path) -> Tensor:
+    """Labels int64 (N,)."""
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise ValueError(f"{path}: labels must be whole numbers of the shape (N,), got {labels.dtype} {labels.shape}")
+    return torch.from_numpy(labels.astype(np.int64))
+
+
+def _image_folder(path: Path) -> Own:
+    if not path.is_dir():
+        raise ValueError(f"{path} is not a folder of pictures: set data.root=FOLDER")
+    has_parts = all((path / part).is_dir() for part in ("train", "test"))
+    parts = [path / "train", path / "test"] if has_parts else [path]
+    classes = [entry.name for entry in sorted(parts[0].iterdir()) if entry.is_dir() and not entry.name.startswith(".")]
+    return _checked([_pictures(part, classes) for part in parts], tuple(classes), path)
+
+
+def _pictures(folder: Path, classes: list[str]) -> tuple[Tensor, Tensor]:
+    """Every picture of a folder of classes, grey and scaled to 28x28."""
+    images, labels = [], []
+    for label, name in enumerate(classes):
+        files = [file for file in sorted((folder / name).glob("*")) if file.suffix.lower() in ENDINGS]
+        if not files:
+            raise ValueError(f"{folder / name} holds no picture, though each class needs some: fill it or remove it")
+        for file in files:
+            try:
+                with Image.open(file) as picture:
+                    grey = picture.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+            except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+                raise ValueError(f"{file} cannot be read as a picture") from error
+            images.append(torch.from_numpy(np.array(grey)))
+            labels.append(label)
+    if not images:
+        return torch.empty(0, 1, SIDE, SIDE, dtype=torch.uint8), torch.empty(0, dtype=torch.long)
+    return torch.stack(images)[:, None], torch.tensor(labels)
+
+
+def _checked(found: list[tuple[Tensor, Tensor]], classes: tuple[str, ...], path: Path) -> Own:
+    """The data set, with a test set of its own or one split off.
+
+    Raises:
+        ValueError: It has fewer than two classes, a label that is none of them, or a class with too few images.
+    """
+    num_classes = len(classes)
+    if num_classes < 2:
+        raise ValueError(
+            f"{path} holds {num_classes} class{'es' * (num_classes != 1)}: a classifier needs at least two"
+        )
+    for _, labels in found:
+        outside = labels[(labels < 0) | (labels >= num_classes)]
+        if len(outside):
+            raise ValueError(f"{path}: labels must be 0..{num_classes - 1} for {num_classes} classes, got {outside[0]}")
+    counts = found[0][1].bincount(minlength=num_classes)
+    fewest = 1 if len(found) == 2 else FEWEST
+    if counts.min() < fewest:
+        name = classes[int(counts.argmin())]
+        raise ValueError(f"{path}: class {name} has {counts.min()} images, and needs at least {fewest}")
+    if len(found) == 2:
+        if not len(found[1][0]):
+            raise ValueError(f"{path} has no test images")
+        return Own(found[0], found[1], classes)
+    from sklearn.model_selection import train_test_split  # takes a second to import
+
+    images, labels = found[0]
+    train, test = train_test_split(np.arange(len(labels)), test_size=1 / FEWEST, stratify=labels, random_state=0)
+    train, test = np.sort(train), np.sort(test)
+    return Own((images[train], labels[train]), (images[test], labels[test]), classes)

@@ -1,0 +1,28 @@
+"""A multilayer perceptron: linear layers alone."""
+
+from collections import OrderedDict
+
+from torch import nn
+
+from cnn_mnist.option_types import Count
+
+
+class MLP(nn.Sequential):
+    """Images float32 (B, 1, 28, 28) in [0, 1] to logits (B, num_classes).
+
+    Args:
+        hidden: Neurons of each hidden layer.
+        depth: Number of hidden layers.
+        num_classes: Number of classes.
+
+    Source: Rumelhart, Hinton and Williams 1986; ReLU since Nair and Hinton 2010.
+    """
+
+    def __init__(self, hidden: Count = 500, depth: Count = 2, num_classes: Count = 10) -> None:
+        sizes = [28 * 28, *[hidden] * depth]
+        layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
+        for k in range(depth):
+            layers[f"fc{k + 1}"] = nn.Linear(sizes[k], hidden)
+            layers[f"relu{k + 1}"] = nn.ReLU()
+        layers[f"fc{depth + 1}"] = nn.Linear(sizes[-1], num_classes)
+        super().__init__(layers)

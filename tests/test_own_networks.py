@@ -1,0 +1,236 @@
+"""A network of one's own, from a folder of one's own, goes through everything that the report's network does."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import cnn_mnist
+from cnn_mnist.analysis import layers, occlusion
+from cnn_mnist.analysis.architecture import architecture, total
+from tests import own_networks
+from tests.conftest import SMALL, Command, Done
+
+NETWORKS = ("Perceptron", "TanhLeNet", "Residual", "Transformer", "Depthwise")
+SHIPPED = ("mlp", "lenet5", "resnet")
+CONFIG = ("--config-dir", "my_conf")
+SHORT = ("data=digits", "trainer=cpu", "trainer.max_epochs=2")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder: a file of networks, and a configuration for each."""
+    folder = tmp_path_factory.mktemp("home")
+    shutil.copy(own_networks.__file__, folder / "mine.py")
+    (folder / "my_conf" / "network").mkdir(parents=True)
+    for name, thing in vars(own_networks).items():
+        if getattr(thing, "__module__", "") == own_networks.__name__:
+            (folder / "my_conf" / "network" / f"{name.lower()}.yaml").write_text(f"_target_: mine.{name}\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(run: Done) -> str:
+    """The report's network, to compare with."""
+    return f"against={run.folder.resolve()}"
+
+
+def trained(train: Command, home: Path, *options: str) -> Done:
+    done = train(*options, "data=digits", "trainer=cpu", "trainer.max_epochs=1", cwd=home)
+    assert done.status == 0, done.err
+    assert done.err == ""
+    return done
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_it_goes_through_everything(name: str, train: Command, analyze: Command, home: Path, report: str) -> None:
+    own = (*CONFIG, f"network={name.lower()}")
+    done = trained(train, home, *own)
+    network = vars(own_networks)[name]()
+    assert done.results["num_parameters"] == sum(p.numel() for p in network.parameters())
+    assert done.results["network"] == f"mine.{name}"
+
+    beside = [report] if name in ("Perceptron", "Transformer") else []
+    all_of_it = analyze(*own, *SMALL, "images=10", *beside, f"ckpt_path={done.folder}", cwd=home)
+    assert all_of_it.status == 0, all_of_it.err
+    assert "Traceback" not in all_of_it.err
+    assert all_of_it.results["failed"] == {}
+    assert set(all_of_it.results) >= {
+        "filters",
+        "activations",
+        "occlusion",
+        "saliency",
+        "class_image",
+        "targeted",
+        "pgd",
+    }
+    says_why = "Grad-CAM is left out: it needs a convolution"
+    assert (says_why in all_of_it.out) == (name == "Perceptron")
+
+    for words in (("attack=universal", "attack.num_test_images=20"), ("attack=deepfool", "attack.num_images=20")):
+        attacked = analyze(*own, *words, f"ckpt_path={done.folder}", cwd=home)
+        assert attacked.status == 0, attacked.err
+
+    exported = analyze(*own, "export=onnx", "export.num_images=50", f"ckpt_path={done.folder}", cwd=home)
+    assert exported.status == 0, exported.err
+    assert exported.results["onnx"]["num_same_class"] == 50
+
+
+def test_shipped_networks_train_and_are_looked_at(train: Command, analyze: Command, tmp_path: Path) -> None:
+    swept = train(
+        "-m",
+        "network=mlp,lenet5,resnet",
+        "data=digits",
+        "trainer=cpu",
+        "callbacks=none",
+        "trainer.max_epochs=2",
+        cwd=tmp_path,
+    )
+    assert swept.status == 0, swept.err
+    found = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("multirun/*/*/results.json")}
+    sizes = {one["network"].rpartition(".")[2]: one["num_parameters"] for one in found.values()}
+    assert sizes == {"MLP": 648_010, "LeNet5": 61_706, "ResNet": 77_754}
+    assert [one["network"] for one in found.values() if one["batchnorm"]] == ["cnn_mnist.networks.resnet.ResNet"]
+    assert all(one["test/acc"] > 0.3 for one in found.values())
+    done = analyze("analysis=activations", "activations.num_images=50", cwd=tmp_path)
+    assert done.status == 0, done.err
+
+
+def test_a_file_alone_names_no_code(train: Command, analyze: Command, home: Path, tmp_path: Path) -> None:
+    done = trained(train, home, *CONFIG, "network=perceptron", "callbacks=none")
+    planted = tmp_path / "mine.py"  # the same name, but another program
+    planted.write_text("open('run', 'w').close()\n")
+    refused = analyze(f"ckpt_path={done.folder.resolve()}", "analysis=filters", cwd=tmp_path)
+    assert refused.status == 1
+    assert len(refused.err.splitlines()) == 1
+    assert "is of the network mine.Perceptron, which is not part of this package" in refused.err
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match="what only a file names is not run"):
+        cnn_mnist.load_network(done.folder)
+
+
+@pytest.mark.parametrize(
+    "target", ["cnn_mnist.networks.build.build", "cnn_mnist.networks.resnet.BasicBlock", "os.system"]
+)
+def test_only_networks_of_the_package_are_built_from_a_file(target: str, run: Done, tmp_path: Path) -> None:
+    content = torch.load(run.folder / "checkpoints" / "last.ckpt", weights_only=True)
+    content["hyper_parameters"]["network"] = {"_target_": target, "command": "touch run"}
+    torch.save(content, tmp_path / "planted.ckpt")
+    with pytest.raises(ValueError, match="what only a file names is not run"):
+        cnn_mnist.load_network(tmp_path / "planted.ckpt")
+
+
+def test_a_run_of_ones_own_network_is_resumed_as_printed(train: Command, home: Path) -> None:
+    done = trained(train, home, *CONFIG, "network=perceptron", "+network.hidden=32", "callbacks=none")
+    more = (f"ckpt_path={done.folder}", "trainer.max_epochs=2")
+    again = train(*CONFIG, "network=perceptron", "+network.hidden=32", *more, cwd=home)
+    assert again.status == 0, again.err
+    assert again.results["epochs"] == 2
+    refused = train(f"ckpt_path={done.folder}", "trainer.max_epochs=3", cwd=home)
+    assert refused.status == 1
+    assert "asks for mine.Perceptron, which is not run from a file" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("network=toowide", "network TooWide returns 12 logits, but the data set has 10 classes"),
+        ("network=pair", "network Pair: the model must return a tensor of logits (B, C), got a tuple"),
+        ("network=probabilities", "network Probabilities: the model returns probabilities"),
+        ("network=coloured", "network Coloured cannot evaluate images of the shape (B, 1, 28, 28)"),
+        ("network=not_a_network", "network mine.not_a_network must make an nn.Module, got a str"),
+        ("network=perceptron network._target_=mine.Nothing", "module 'mine' has no attribute 'Nothing'"),
+        ("network=perceptron network._target_=nowhere.Net", "No module named 'nowhere'"),
+        ("network=perceptron +network.width=3", "got an unexpected keyword argument 'width'"),
+        ("network=perceptron model.batchnorm=true", "batchnorm=true, but the network mine.Perceptron has no batch"),
+        ("network=mlp network.hidden=0", "network.hidden must be a whole number of at least 1, got 0"),
+        ("network=mpl", "network=mpl does not exist: did you mean mlp?"),
+    ],
+)
+def test_a_mistake_is_one_line(words: str, says: str, train: Command, home: Path) -> None:
+    done = train(*CONFIG, *words.split(), "data=digits", "trainer=cpu", cwd=home)
+    assert done.status == 1, done.out
+    assert len(done.err.splitlines()) == 1, done.err
+    assert says in done.err
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_parameter_is_in_the_table(name: str) -> None:
+    network = vars(own_networks)[name]()
+    rows = architecture(network)
+    assert total(rows).num_parameters == sum(p.numel() for p in network.parameters())
+    assert rows[-1].name in ("Softmax", "Others")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_a_layer_gives_out_is_what_pytorch_says(name: str) -> None:
+    """The oracle: the network run layer by layer, by hand."""
+    torch.manual_seed(0)
+    network = vars(own_networks)[name]().eval()
+    images = torch.rand(3, 1, 28, 28)
+    with torch.no_grad():
+        by_hand = BY_HAND[name](network, images)
+        found = layers.outputs(network, images, by_hand)
+        for layer, (before, after) in by_hand.items():
+            torch.testing.assert_close(found[layer].before, before)
+            torch.testing.assert_close(found[layer].after, after)
+        torch.testing.assert_close(network(images), layers.trace(network, images).result)
+
+
+def _perceptron(net: nn.Module, x: torch.Tensor) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    a = net.first(x.flatten(1))
+    b = net.second(a.relu())
+    return {"first": (a, a.relu()), "second": (b, b.relu())}
+
+
+def _lenet(net: nn.Module, x: torch.Tensor) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    a = net.conv1(x)
+    b = net.conv2(nn.functional.avg_pool2d(a.tanh(), 2))
+    return {"conv1": (a, a.tanh()), "conv2": (b, b.tanh())}
+
+
+def _residual(net: nn.Module, x: torch.Tensor) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    stem = net.stem(x)
+    block = net.blocks[0]
+    first = block[1](block[0](stem.relu()))
+    second = block[4](block[3](first.relu()))  # the sum with what went past the block is not this layer's
+    return {"stem": (stem, stem.relu()), "blocks.0.0": (first, first.relu()), "blocks.0.3": (second, second)}
+
+
+def _transformer(net: nn.Module, x: torch.Tensor) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    patches = net.patches(x)
+    return {"patches": (patches, patches)}
+
+
+def _depthwise(net: nn.Module, x: torch.Tensor) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    a = net[0](x)
+    b = net[3](net[2](net[1](a)))
+    return {"0": (a, net[1](a)), "2": (b, net[4](b))}
+
+
+BY_HAND = {
+    "Perceptron": _perceptron,
+    "TanhLeNet": _lenet,
+    "Residual": _residual,
+    "Transformer": _transformer,
+    "Depthwise": _depthwise,
+}
+
+
+@pytest.mark.parametrize("name", ["Perceptron", "Depthwise"])
+def test_occlusion_of_any_network_is_what_captum_finds(name: str) -> None:
+    from captum.attr import Occlusion
+
+    torch.manual_seed(0)
+    network = vars(own_networks)[name]().eval()
+    images, labels = torch.rand(2, 1, 28, 28), torch.tensor([3, 4])
+    ours = occlusion.mean_drop(occlusion.occlusion_map(network, images, labels, window=7, stride=3))
+    theirs = Occlusion(lambda x: network(x).softmax(1)).attribute(
+        images, target=labels, sliding_window_shapes=(1, 7, 7), strides=3, baselines=0.5
+    )
+    np.testing.assert_allclose(ours.numpy(), theirs[:, 0].detach().numpy(), atol=1e-6)
