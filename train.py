@@ -1,4 +1,4 @@
-"""Train a network on MNIST: compose -> build -> fit -> test -> results. `python train.py --help` shows how."""
+"""Train a network: compose -> build -> fit -> test -> results. `python train.py --help` shows how."""
 
 from cnn_mnist.cli import signals
 
@@ -29,7 +29,7 @@ def main(cfg: DictConfig) -> float | None:
     from cnn_mnist.training.callbacks import plotting_failures, throughput
 
     console.quiet()
-    with run_folder.open_run(cfg, folder, overrides, entry.check_recorded, entry.own_targets(cfg)) as run:
+    with run_folder.open_run(cfg, folder, overrides, entry.check_recorded, entry.own_networks(cfg)) as run:
         if run.is_finished:
             print(f"{run.folder} has finished its training already\nresults: {run.results}")
             return run.objective

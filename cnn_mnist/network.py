@@ -150,6 +150,10 @@ def _statistics(norm: nn.BatchNorm2d, images: Tensor, weight: Tensor, bias: Tens
     return mean, var
 
 
-def not_finite(state: dict[str, Tensor]) -> str | None:
-    """The first of a network's tensors that holds an infinity or what is not a number; None where there is none."""
-    return next((name for name, tensor in state.items() if not tensor.isfinite().all()), None)
+def not_finite(module: nn.Module) -> str | None:
+    """The first parameter or running statistic that is infinite or not a number; None where there is none.
+
+    Other buffers may be meant to be, such as the mask of an attention layer.
+    """
+    running = [one for one in module.named_buffers() if one[0].endswith(("running_mean", "running_var"))]
+    return next((name for name, tensor in (*module.named_parameters(), *running) if not tensor.isfinite().all()), None)

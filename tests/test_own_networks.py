@@ -12,6 +12,10 @@ from torch import nn
 import cnn_mnist
 from cnn_mnist.analysis import layers, occlusion
 from cnn_mnist.analysis.architecture import architecture, total
+from cnn_mnist.analysis.saliency import saliency
+from cnn_mnist.figures import anatomy
+from cnn_mnist.network import not_finite
+from cnn_mnist.training.module import Classifier
 from tests import own_networks
 from tests.conftest import SMALL, Command, Done
 
@@ -56,7 +60,7 @@ def test_it_goes_through_everything(name: str, train: Command, analyze: Command,
     assert done.results["network"] == f"mine.{name}"
 
     beside = [report] if name in ("Perceptron", "Transformer") else []
-    all_of_it = analyze(*own, *SMALL, "images=10", *beside, f"ckpt_path={done.folder}", cwd=home)
+    all_of_it = analyze(*own, *SMALL, "images=3", *beside, f"ckpt_path={done.folder}", cwd=home)
     assert all_of_it.status == 0, all_of_it.err
     assert "Traceback" not in all_of_it.err
     assert all_of_it.results["failed"] == {}
@@ -108,9 +112,9 @@ def test_a_file_alone_names_no_code(train: Command, analyze: Command, home: Path
     refused = analyze(f"ckpt_path={done.folder.resolve()}", "analysis=filters", cwd=tmp_path)
     assert refused.status == 1
     assert len(refused.err.splitlines()) == 1
-    assert "is of the network mine.Perceptron, which is not part of this package" in refused.err
+    assert "is of the network mine.Perceptron. Classes from outside this package are imported only if" in refused.err
     assert not (tmp_path / "run").exists()
-    with pytest.raises(ValueError, match="what only a file names is not run"):
+    with pytest.raises(ValueError, match="imported only if the command names them"):
         cnn_mnist.load_network(done.folder)
 
 
@@ -121,11 +125,11 @@ def test_only_networks_of_the_package_are_built_from_a_file(target: str, run: Do
     content = torch.load(run.folder / "checkpoints" / "last.ckpt", weights_only=True)
     content["hyper_parameters"]["network"] = {"_target_": target, "command": "touch run"}
     torch.save(content, tmp_path / "planted.ckpt")
-    with pytest.raises(ValueError, match="what only a file names is not run"):
+    with pytest.raises(ValueError, match="imported only if the command names them"):
         cnn_mnist.load_network(tmp_path / "planted.ckpt")
 
 
-def test_a_run_of_ones_own_network_is_resumed_as_printed(train: Command, home: Path) -> None:
+def test_a_run_of_ones_own_network_is_resumed_where_it_is_named(train: Command, home: Path) -> None:
     done = trained(train, home, *CONFIG, "network=perceptron", "+network.hidden=32", "callbacks=none")
     more = (f"ckpt_path={done.folder}", "trainer.max_epochs=2")
     again = train(*CONFIG, "network=perceptron", "+network.hidden=32", *more, cwd=home)
@@ -147,7 +151,10 @@ def test_a_run_of_ones_own_network_is_resumed_as_printed(train: Command, home: P
         ("network=perceptron network._target_=mine.Nothing", "module 'mine' has no attribute 'Nothing'"),
         ("network=perceptron network._target_=nowhere.Net", "No module named 'nowhere'"),
         ("network=perceptron +network.width=3", "got an unexpected keyword argument 'width'"),
-        ("network=perceptron model.batchnorm=true", "batchnorm=true, but the network mine.Perceptron has no batch"),
+        (
+            "network=perceptron model.batchnorm=true",
+            "but the network mine.Perceptron has no batch normalisation to switch on",
+        ),
         ("network=mlp network.hidden=0", "network.hidden must be a whole number of at least 1, got 0"),
         ("network=mpl", "network=mpl does not exist: did you mean mlp?"),
     ],
@@ -220,6 +227,99 @@ BY_HAND = {
     "Transformer": _transformer,
     "Depthwise": _depthwise,
 }
+
+
+@pytest.mark.parametrize("target", ["pytorch_lightning.Trainer", "mine.not_a_network"])
+def test_what_the_command_names_as_something_else_is_no_network(
+    target: str, run: Done, analyze: Command, home: Path, tmp_path: Path
+) -> None:
+    content = torch.load(run.folder / "checkpoints" / "last.ckpt", weights_only=True)
+    content["hyper_parameters"]["network"] = {"_target_": target}
+    torch.save(content, tmp_path / "planted.ckpt")
+    words = () if "mine" not in target else ("--config-dir", str(home / "my_conf" / "network"))
+    done = analyze(*words, "analysis=filters", f"ckpt_path={tmp_path / 'planted.ckpt'}", cwd=tmp_path)
+    assert done.status == 1
+    assert len(done.err.splitlines()) == 1
+    assert f"is of the network {target}. Classes from outside this package are imported only if" in done.err
+
+
+def test_a_huge_network_is_not_built_for_weights_that_are_not_its_own(run: Done, tmp_path: Path) -> None:
+    content = torch.load(run.folder / "checkpoints" / "last.ckpt", weights_only=True)
+    content["hyper_parameters"]["batchnorm"] = False
+    for options in ({"hidden": 10**7}, {"depth": 10**9}):
+        content["hyper_parameters"]["network"] = {"_target_": "cnn_mnist.networks.mlp.MLP", **options}
+        torch.save(content, tmp_path / "planted.ckpt")
+        for trusted in ([], ["cnn_mnist.networks.mlp.MLP"]):
+            with pytest.raises(
+                ValueError, match=r"is a checkpoint of another kind of network|depth must be from 1 to 100"
+            ):
+                cnn_mnist.load_network(tmp_path / "planted.ckpt", trusted=trusted)
+
+
+class Odd(nn.Module):
+    """What networks of others may hold: a masked buffer, tokens, a scalar, a parametrised layer, a 1x1 map."""
+
+    def __init__(self, sizes: list[int] | None = None, num_classes: int = 10) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.full((4, 4), -torch.inf).triu(1))
+        self.scale = nn.Parameter(torch.tensor(1.0))
+        self.rows = nn.Linear(28, 16)
+        self.conv = nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 6, 5, stride=4))
+        self.last = nn.Conv2d(6, 8, 6)
+        self.head = nn.Linear(8 + 28 * 16, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = torch.relu(self.rows(x[:, 0])) * self.scale
+        maps = torch.relu(self.conv(x))
+        maps = torch.relu(self.last(nn.functional.avg_pool2d(input=maps, kernel_size=1)))
+        return self.head(torch.cat([maps.flatten(1), tokens.flatten(1)], 1))
+
+
+def test_odd_layers_are_looked_at_or_left_out() -> None:
+    network = Odd().eval()
+    assert not_finite(network) is None
+    rows = architecture(network)
+    assert [row.name for row in rows if row.kind == "conv"] == ["Conv1", "Conv2"]
+    assert total(rows).num_parameters == sum(p.numel() for p in network.parameters())
+    assert layers.to_look_at(network) == ["conv"]
+    images, labels = torch.rand(2, 1, 28, 28), torch.tensor([3, 4])
+    assert saliency(network, images, labels).grad_cam.shape == (2, 28, 28)
+    tokens = layers.outputs(network, images, ["rows"])["rows"].after.detach()
+    assert anatomy.activations(images, tokens, "rows").axes
+    assert anatomy.channels(images[0], tokens[0], "rows").axes
+    module = Classifier(weight_decay=0.1)
+    module.network = network
+    optimised = sum(len(group["params"]) for group in module.configure_optimizers().param_groups)
+    assert optimised == len(list(network.parameters()))
+
+
+def test_what_a_network_overwrites_is_kept_as_it_was() -> None:
+    conv = nn.Conv2d(1, 2, 3, padding=1)
+
+    class Overwriting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = conv
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = torch.relu(self.conv(x))
+            h += x
+            return h.flatten(1).relu_()
+
+    images = torch.rand(1, 1, 28, 28)
+    found = layers.outputs(Overwriting(), images, ["conv"])["conv"]
+    torch.testing.assert_close(found.before, conv(images))
+    torch.testing.assert_close(found.after, conv(images).relu())
+
+
+def test_the_network_that_an_argument_makes_is_on_record(train: Command, home: Path) -> None:
+    (home / "sizes.py").write_text(
+        "from torch import nn\n\n\nclass Net(nn.Sequential):\n    def __init__(self, sizes, lr, num_classes):\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(784, sizes[0]), nn.Linear(sizes[0], num_classes))\n"
+    )
+    (home / "my_conf" / "network" / "sizes.yaml").write_text("_target_: sizes.Net\nsizes: [24, 12]\nlr: 7\n")
+    done = trained(train, home, *CONFIG, "network=sizes", "callbacks=none")
+    assert done.results["num_parameters"] == 785 * 24 + 250
 
 
 @pytest.mark.parametrize("name", ["Perceptron", "Depthwise"])

@@ -6,12 +6,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+NUM_DRAWS, FEW_DRAWS = 200, 20
+MOST_VALUES = 4_000_000  # drawn at once
+
 
 class Similarity(NamedTuple):
     """How similar the filters of a layer are.
 
     `cosine` (N, N) in [-1, 1]; `closest`, the two filters with the largest cosine off the diagonal; `chance`, the
-    largest cosine among N random filters of the same size (median of 200 draws), as a baseline for `closest`.
+    largest cosine among N random filters of the same size (median of 200 draws, of 20 where they are large), as a
+    baseline for `closest`.
     """
 
     cosine: Tensor
@@ -51,8 +55,14 @@ def similarity(filters: Tensor) -> Similarity:
     cosine = _cosines(vectors)
     pair = _off_diagonal(cosine).argmax().item()
     generator = torch.Generator().manual_seed(0)
-    draws = torch.randn(200, *vectors.shape, dtype=torch.float64, generator=generator)
-    chance = _off_diagonal(_cosines(draws)).flatten(1).amax(1).median().item()
+    at_once = max(1, min(NUM_DRAWS, MOST_VALUES // vectors.numel()))
+    closest = [
+        _off_diagonal(_cosines(torch.randn(at_once, *vectors.shape, dtype=torch.float64, generator=generator)))
+        .flatten(1)
+        .amax(1)
+        for _ in range(NUM_DRAWS if at_once == NUM_DRAWS else FEW_DRAWS)[::at_once]
+    ]
+    chance = torch.cat(closest).median().item()
     return Similarity(cosine, divmod(int(pair), len(vectors)), chance)
 
 

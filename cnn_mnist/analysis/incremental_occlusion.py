@@ -78,7 +78,7 @@ def fits(model: nn.Module, images: Tensor) -> TypeGuard[CNN]:
     if "forward" in vars(model) or any(getattr(model, name) for name in HOOKS):
         return False
     with torch.device("meta"):  # draws no random numbers
-        usual = CNN(model.batchnorm, model.kernel_size)
+        usual = CNN(model.batchnorm, model.kernel_size, getattr(model.fc2, "out_features", 10))
     tensors = [images, *model.parameters()]
     return repr(model) == repr(usual) and all(map(is_plain, model.children())) and _are_floats(tensors)
 
@@ -88,7 +88,7 @@ def _are_floats(tensors: list[Tensor]) -> bool:
 
 
 def class_probabilities(network: CNN, images: Tensor, *, window: int, stride: int, fill: float) -> Tensor:
-    """Every class's probability (B, G, G, 10) with the patch at each position.
+    """Every class's probability (B, G, G, C) with the patch at each position.
 
     Args:
         network: In eval mode.
@@ -122,7 +122,7 @@ class Occluder:
         self.fc1 = fc1.view(HIDDEN, CHANNELS, POOL2, POOL2).permute(2, 3, 1, 0).reshape(POOL2, -1, HIDDEN)
 
     def class_probabilities(self, images: Tensor) -> Tensor:
-        """Every class's probability (B, G, G, 10)."""
+        """Every class's probability (B, G, G, C)."""
         clean = self.network.features(images).pool2
         hidden = self._clean_hidden(clean)
         changes = self._changes(images, clean.permute(2, 0, 3, 1).contiguous())

@@ -22,7 +22,7 @@ class Output(NamedTuple):
     """What a layer gives out: `before` its activation function, with its normalisation, and `after` it.
 
     Where none of torch's activation functions follows, the two are the same. A max-pool between the layer and its
-    activation function is left out, which makes no difference to what comes after both.
+    activation function is left out, which makes no difference after both if the function never falls, as ReLU.
     """
 
     before: Tensor
@@ -116,10 +116,15 @@ def key_of(name: str) -> str:
 def to_look_at(network: nn.Module, most: int = 4) -> list[str]:
     """The layers that show what a network has learnt: its convolutions, or hidden linear layers where it has none.
 
-    Convolutions of single pixels are left out. Of more than `most`, the first, the last, and some evenly between.
+    Convolutions by single pixels, and those whose maps are single pixels, are left out. Of more than `most`, the first,
+    the last, and some evenly between.
     """
     found = walk(network).calls
-    spatial = [c.name for c in found if isinstance(c.module, nn.Conv2d) and max(c.module.kernel_size) > 1]
+    spatial = [
+        call.name
+        for call in found
+        if isinstance(call.module, nn.Conv2d) and max(call.module.kernel_size) > 1 and max(call.output[1:]) > 1
+    ]
     linear = [c.name for c in found if c.kind == "fc"][:-1]
     names = list(dict.fromkeys(spatial or linear))
     if len(names) <= most:
@@ -150,21 +155,26 @@ class _Watch(TorchFunctionMode):
         if not isinstance(made, Tensor) or given is None:
             return
         kind = _kind(module)
-        kind_name = "FC" if kind == "fc" else type(module).__name__.removesuffix("1d").removesuffix("2d")
+        kind_name = type(module).__name__.removesuffix("1d").removesuffix("2d").removeprefix("Parametrized")
+        kind_name = "FC" if kind == "fc" else kind_name
         self.calls.append(Call(kind, kind_name, name, module, tuple(given.shape[1:]), tuple(made.shape[1:])))
         if kind in ("conv", "fc") and name not in self.outputs:
-            self._keep(name, Output(made, made))
+            self._keep(name, made)
             self.followed[id(made)] = (name, made)
 
-    def _keep(self, name: str, output: Output) -> None:
-        """Keep what a layer gives out, and the first gradient to come back: that of what was computed last."""
+    def _keep(self, name: str, made: Tensor, before: Tensor | None = None) -> None:
+        """Keep a copy of a layer's output, which the network may overwrite, and the first gradient to come back.
+
+        That is the gradient of what was computed last.
+        """
 
         def note(gradient: Tensor) -> None:  # what a hook returned would take the gradient's place
             self.gradients.setdefault(name, gradient)
 
-        self.outputs[name] = output
-        if output.after.requires_grad:
-            output.after.register_hook(note)
+        copied = made.clone()
+        self.outputs[name] = Output(copied if before is None else before, copied)
+        if made.requires_grad:
+            made.register_hook(note)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Any = None
@@ -175,20 +185,18 @@ class _Watch(TorchFunctionMode):
         is_in_place = is_in_place or bool(kwargs.get("inplace"))
         what = what.strip("_")
         source = self.followed.get(id(args[0])) if args and isinstance(args[0], Tensor) else None
-        if source is not None and is_in_place and self.outputs[source[0]].before is args[0]:
-            kept = args[0].clone()  # it is about to be overwritten
-            self.outputs[source[0]] = Output(kept, kept)
         made = func(*args, **kwargs)
         if what in POOLS and isinstance(made, Tensor):
-            self.calls.append(Call("pool", POOLS[what], "", None, tuple(args[0].shape[1:]), tuple(made.shape[1:])))
+            given = args[0] if args else kwargs["input"]
+            self.calls.append(Call("pool", POOLS[what], "", None, tuple(given.shape[1:]), tuple(made.shape[1:])))
         if source is None or not isinstance(made, Tensor):
             return made
         name, before = source[0], self.outputs[source[0]].before
         if what in NORMALISATIONS:
-            self._keep(name, Output(made, made))
+            self._keep(name, made)
         elif what in ACTIVATIONS:
             if made.shape == before.shape:
-                self._keep(name, Output(before, made))
+                self._keep(name, made, before)
             else:
                 self.outputs[name] = Output(before, func(before.clone(), *args[1:], **kwargs))
             self.followed = {place: one for place, one in self.followed.items() if one[0] != name}
@@ -201,7 +209,8 @@ class _Watch(TorchFunctionMode):
 
 def _own(module: nn.Module) -> Iterator[nn.Parameter]:
     """The parameters of a layer; of a module that only holds others, none."""
-    is_layer = not any(True for _ in module.children()) or isinstance(module, nn.MultiheadAttention)
+    is_layer = isinstance(module, (*CONVOLUTIONS, *LINEAR, nn.MultiheadAttention))  # parametrised ones have children
+    is_layer = is_layer or not any(True for _ in module.children())
     return module.parameters() if is_layer else iter(())
 
 

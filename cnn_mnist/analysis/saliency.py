@@ -50,11 +50,16 @@ def saliency(network: nn.Module, images: Tensor, labels: Tensor, *, steps: int =
 def _grad_cam(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor | None:
     """Grad-CAM (B, H, W) at the last convolution, after its activation function; None without a convolution."""
     found = layers.trace(network, images.requires_grad_())
-    convolutions = [call.name for call in found.calls if isinstance(call.module, nn.Conv2d)]
-    if not convolutions:
+    if not any(isinstance(call.module, nn.Conv2d) for call in found.calls):
         return None
-    after = found.outputs[convolutions[-1]].after
     torch.autograd.grad(found.result.gather(1, labels[:, None]).sum(), images)
-    gradient = found.gradients[convolutions[-1]]
+    convolutions = [call for call in found.calls if isinstance(call.module, nn.Conv2d) and call.name in found.gradients]
+    last = next(call.name for call in reversed(convolutions) if not _is_shortcut(call.module))
+    after, gradient = found.outputs[last].after, found.gradients[last]
     cam = (gradient.mean((2, 3), keepdim=True) * after).sum(1, keepdim=True).relu().detach()
     return F.interpolate(cam, images.shape[2:], mode="bilinear")[:, 0]
+
+
+def _is_shortcut(module: nn.Module | None) -> bool:
+    """Whether a convolution only leads past a residual block: single pixels with a stride, called last."""
+    return isinstance(module, nn.Conv2d) and max(module.kernel_size) == 1 and max(module.stride) > 1

@@ -4,7 +4,6 @@ Imports neither torch nor Lightning, so that `--help` and errors appear at once.
 """
 
 import os
-import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -87,11 +86,12 @@ def check_batches(cfg: DictConfig, num_train: int, *, is_normalised: bool) -> No
         )
 
 
-def own_targets(cfg: DictConfig) -> set[str]:
-    """What the command names to be imported: every `_target_` of its configuration and of its own --config-dir."""
+def own_networks(cfg: DictConfig) -> set[str]:
+    """The classes of networks that the command names: that of its configuration, and those of its own --config-dir."""
     folder = get_args_parser().parse_args().config_dir
-    texts = [path.read_text(encoding="utf-8") for path in Path(folder).rglob("*.yaml")] if folder else []
-    return set(re.findall(r"_target_: *(\S+)", "\n".join([OmegaConf.to_yaml(cfg), *texts])))
+    files = Path(folder, "network").glob("*.yaml") if folder else ()
+    nodes = [cfg.get("network"), *(OmegaConf.load(file) for file in files)]
+    return {str(node._target_) for node in nodes if isinstance(node, DictConfig) and "_target_" in node}
 
 
 def run_folder() -> Path:

@@ -41,7 +41,7 @@ def show_architecture(network: nn.Module) -> None:
         whole = getattr(everything, field)
         kinds = {"convolutional": "conv", "fully connected": "fc", "normalisation": "norm"}
         parts = {name: getattr(total(layers, kind), field) for name, kind in kinds.items()}
-        shares = ", ".join(f"{name} {part:,} ({part / whole:.2%})" for name, part in parts.items() if part)
+        shares = ", ".join(f"{name} {part:,} ({part / max(1, whole):.2%})" for name, part in parts.items() if part)
         console.print(f"  {whole:,} {noun}: {shares}", highlight=False, soft_wrap=True)
     console.print()
 

@@ -8,8 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
+
+from cnn_mnist.data import picture
 
 KINDS = ("npz", "image_folder")
 SIDE = 28  # pixels
@@ -43,6 +45,8 @@ def read(kind: str, path: Path) -> Own:
 
 
 def _npz(path: Path) -> Own:
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}: set data.root=FILE.npz")
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = dict(file)
@@ -57,7 +61,7 @@ def _npz(path: Path) -> Own:
         if len(images) != len(labels):
             raise ValueError(f"{path} has {len(images):,} images and {len(labels):,} labels")
     num_classes = len(found[0][1].unique())
-    names = tuple(map(str, arrays.get("classes", np.arange(num_classes)).tolist()))
+    names = tuple(map(str, arrays.get("classes", np.arange(num_classes)).astype(str).tolist()))
     return _checked(found, names, path)
 
 
@@ -85,8 +89,11 @@ def _image_folder(path: Path) -> Own:
         raise ValueError(f"{path} is not a folder of pictures: set data.root=FOLDER")
     has_parts = all((path / part).is_dir() for part in ("train", "test"))
     parts = [path / "train", path / "test"] if has_parts else [path]
-    classes = [entry.name for entry in sorted(parts[0].iterdir()) if entry.is_dir() and not entry.name.startswith(".")]
-    return _checked([_pictures(part, classes) for part in parts], tuple(classes), path)
+    found = [[one.name for one in sorted(part.iterdir()) if one.is_dir() and one.name[0] != "."] for part in parts]
+    if found[0] != found[-1]:
+        odd = sorted({*found[0]} ^ {*found[1]})[0]
+        raise ValueError(f"{path}: train and test must hold the same classes, but {odd} is in one of them alone")
+    return _checked([_pictures(part, found[0]) for part in parts], tuple(found[0]), path)
 
 
 def _pictures(folder: Path, classes: list[str]) -> tuple[Tensor, Tensor]:
@@ -97,12 +104,9 @@ def _pictures(folder: Path, classes: list[str]) -> tuple[Tensor, Tensor]:
         if not files:
             raise ValueError(f"{folder / name} holds no picture, though each class needs some: fill it or remove it")
         for file in files:
-            try:
-                with Image.open(file) as picture:
-                    grey = picture.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-            except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-                raise ValueError(f"{file} cannot be read as a picture") from error
-            images.append(torch.from_numpy(np.array(grey)))
+            grey, _ = picture.brightness(file)
+            whole = Image.fromarray(np.round(grey * 255).astype(np.uint8))
+            images.append(torch.from_numpy(np.array(whole.resize((SIDE, SIDE), Image.Resampling.LANCZOS))))
             labels.append(label)
     if not images:
         return torch.empty(0, 1, SIDE, SIDE, dtype=torch.uint8), torch.empty(0, dtype=torch.long)
@@ -113,7 +117,7 @@ def _checked(found: list[tuple[Tensor, Tensor]], classes: tuple[str, ...], path:
     """The data set, with a test set of its own or one split off.
 
     Raises:
-        ValueError: It has fewer than two classes, a label that is none of them, or a class with too few images.
+        ValueError: It has fewer than two classes, a label that is none of them, or too few images of a class.
     """
     num_classes = len(classes)
     if num_classes < 2:
@@ -124,14 +128,13 @@ def _checked(found: list[tuple[Tensor, Tensor]], classes: tuple[str, ...], path:
         outside = labels[(labels < 0) | (labels >= num_classes)]
         if len(outside):
             raise ValueError(f"{path}: labels must be 0..{num_classes - 1} for {num_classes} classes, got {outside[0]}")
-    counts = found[0][1].bincount(minlength=num_classes)
     fewest = 1 if len(found) == 2 else FEWEST
-    if counts.min() < fewest:
-        name = classes[int(counts.argmin())]
-        raise ValueError(f"{path}: class {name} has {counts.min()} images, and needs at least {fewest}")
+    for (_, labels), part in zip(found, ("training", "test"), strict=False):
+        counts = labels.bincount(minlength=num_classes)
+        if counts.min() < fewest:
+            name, noun = classes[int(counts.argmin())], "" if len(found) == 1 else f"{part} "
+            raise ValueError(f"{path}: class {name} has {counts.min()} {noun}images, and needs at least {fewest}")
     if len(found) == 2:
-        if not len(found[1][0]):
-            raise ValueError(f"{path} has no test images")
         return Own(found[0], found[1], classes)
     from sklearn.model_selection import train_test_split  # takes a second to import
 

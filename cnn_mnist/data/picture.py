@@ -38,7 +38,7 @@ def read(path: str | Path) -> Picture:
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"there is no picture at {path}: set image= to a PNG or JPEG file")
-    grey, notes = _grey(path)
+    grey, notes = brightness(path)
     paper = float(np.median(np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])))
     if paper - grey.min() > grey.max() - paper:  # what differs most from the border is darker than it
         grey, paper = 1 - grey, 1 - paper
@@ -55,7 +55,7 @@ def read(path: str | Path) -> Picture:
     return Picture(torch.from_numpy(image)[None, None], [*notes, place])
 
 
-def _grey(path: Path) -> tuple[NDArray[np.float32], list[str]]:
+def brightness(path: Path) -> tuple[NDArray[np.float32], list[str]]:
     """The picture's brightness (H, W) in [0, 1]."""
     notes = []
     with warnings.catch_warnings():

@@ -1,9 +1,9 @@
 """Where images come from: the published IDX files, and the digits of scikit-learn.
 
-A file is read only if its checksum is right, and never extracted. A download appears under its name whole and verified,
-or not at all. MNIST's files are recognised by their content, in whatever form people have them: packed, unpacked,
-packed again, or with a dot in the name. A damaged file is reported; if another form of it exists that one is read, and
-a packed one is downloaded again.
+A published file is read only if its checksum is right, and never extracted. A download appears under its name whole and
+verified, or not at all. MNIST's files are recognised by their content, in whatever form people have them: packed,
+unpacked, packed again, or with a dot in the name. A damaged file is reported; if another form of it exists that one is
+read, and a packed one is downloaded again.
 """
 
 import gzip

@@ -105,11 +105,11 @@ def activations(images: Tensor, maps: Tensor, layer: str) -> Figure:
 
     Args:
         images: (B, 1, 28, 28) in [0, 1].
-        maps: (B, C, H, W), or (B, C) of a linear layer; after the activation function.
+        maps: (B, C, H, W), or (B, ...) of a linear layer; after the activation function.
         layer: Its name.
     """
-    if maps.ndim == 2:
-        return _units(images, maps, layer)
+    if maps.ndim != 4:
+        return _units(images, maps.flatten(1), layer)
     all_channels, maps = maps.shape[1], maps[:, :MOST_KERNELS]
     num_channels = maps.shape[1]
     colours = _colours_of(maps)
@@ -168,11 +168,11 @@ def channels(image: Tensor, maps: Tensor, layer: str) -> Figure:
 
     Args:
         image: (1, 28, 28) in [0, 1].
-        maps: (C, H, W), or (C,) of a linear layer; after the activation function.
+        maps: (C, H, W), or of a linear layer (C,) or (tokens, C); after the activation function.
         layer: Its name.
     """
-    if maps.ndim == 1:
-        return _units(image[None], maps[None], layer)
+    if maps.ndim != 3:
+        return _units(image[None], maps.flatten()[None], layer)
     all_channels, maps = len(maps), maps[:MOST_UNITS]
     colours = _colours_of(maps)
     tiles = np.concatenate([colours.of(_as_tiles(maps)), INK.of(image)])

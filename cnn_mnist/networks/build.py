@@ -1,5 +1,6 @@
 """Builds a network from its description, the name of its class and plain arguments, and checks what it computes."""
 
+import copy
 import inspect
 import pkgutil
 from collections.abc import Mapping
@@ -15,6 +16,10 @@ TARGET = "_target_"  # key of the class's name
 REPORT = MappingProxyType({TARGET: "cnn_mnist.network.CNN"})  # the report's network
 OWN = ("cnn_mnist.network.", "cnn_mnist.networks.")  # modules whose networks a checkpoint alone may name
 NUM_PROBED = 2  # images on which a new network is tried
+
+
+class CannotBuild(ValueError):
+    """A network's class cannot be imported, or cannot be built with these arguments."""
 
 
 def is_shipped(target: str) -> bool:
@@ -38,31 +43,31 @@ def build(description: Mapping[str, Any], *, batchnorm: bool = False, num_classe
         num_classes: Likewise.
 
     Raises:
-        ValueError: The class cannot be imported or does not take these arguments, `batchnorm` is true and it has no
-            such argument, or it makes something else than an nn.Module.
+        CannotBuild: The class cannot be imported or does not take these arguments, `batchnorm` is true and it has no
+            such argument, or it makes something other than an nn.Module.
     """
     target = str(description[TARGET])
     try:
         make = pkgutil.resolve_name(target)
         accepted = inspect.signature(make).parameters
     except Exception as error:  # a file of the user's own runs when it is imported
-        raise ValueError(f"network {target} cannot be imported: {type(error).__name__}: {error}") from error
+        raise CannotBuild(f"network {target} cannot be imported: {type(error).__name__}: {error}") from error
     arguments = {key: value for key, value in description.items() if key != TARGET}
     if "batchnorm" in accepted:
         arguments.setdefault("batchnorm", batchnorm)
     elif batchnorm:
-        raise ValueError(
-            f"batchnorm=true, but the network {target} has no batch normalisation that could be switched on: leave it "
-            "out"
+        raise CannotBuild(
+            f"batchnorm=true, but the network {target} has no batch normalisation to switch on: set model.batchnorm="
+            "false"
         )
     if "num_classes" in accepted:
         arguments.setdefault("num_classes", num_classes)
     try:
         network = make(**arguments)
     except Exception as error:
-        raise ValueError(f"network {target} cannot be built: {error}") from error
+        raise CannotBuild(f"network {target} cannot be built: {error}") from error
     if not isinstance(network, nn.Module):
-        raise ValueError(f"network {target} must make an nn.Module, got a {type(network).__name__}")
+        raise CannotBuild(f"network {target} must make an nn.Module, got a {type(network).__name__}")
     return network
 
 
@@ -70,14 +75,16 @@ def sketch(description: Mapping[str, Any], *, batchnorm: bool, num_classes: int)
     """The same without weights, which takes no memory; draws no random numbers.
 
     Raises:
-        ValueError: As `build`.
+        CannotBuild: As `build`.
     """
     with torch.device("meta"):
         return build(description, batchnorm=batchnorm, num_classes=num_classes)
 
 
 def check(network: nn.Module, num_classes: int) -> None:
-    """Try a network on two images; its weights, its mode and torch's random numbers stay as they are.
+    """Try a network on two images and on one, and a copy in train mode.
+
+    Its weights, its mode and torch's random numbers stay as they are.
 
     Raises:
         ValueError: It cannot evaluate float32 images (B, 1, 28, 28), or does not return logits (B, num_classes).
@@ -88,6 +95,8 @@ def check(network: nn.Module, num_classes: int) -> None:
         try:
             logits: Tensor = Logits(network)(images)
             check_logits(logits)
+            Logits(network)(images[:1])
+            Logits(copy.deepcopy(network).train())(images)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
         except Exception as error:

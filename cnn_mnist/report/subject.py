@@ -122,6 +122,11 @@ class Subject:
         return int(self.recipe.get("num_classes", 10))
 
     @property
+    def names(self) -> list[str]:
+        """The names of the classes, or their numbers."""
+        return list(self.recipe.get("classes") or map(str, range(self.num_classes)))
+
+    @property
     def is_normalised(self) -> bool:
         """Whether the network has batch normalisation."""
         return is_normalised(self.network)
@@ -188,8 +193,9 @@ def _of_checkpoint(file: Path, device: torch.device, trusted: Collection[str]) -
     content = checkpoint.read(file)
     run = read_json(file.parent.parent / "results.json")
     nothing = torch.empty(0, dtype=torch.long)
+    network = checkpoint.network_of(content, file, trusted).to(device)
     return Subject(
-        network=checkpoint.network_of(content, file, trusted).to(device),
+        network=network,
         checkpoint=file,
         dataset="",
         images=torch.empty(0, 1, 28, 28),
@@ -200,6 +206,7 @@ def _of_checkpoint(file: Path, device: torch.device, trusted: Collection[str]) -
         recipe={
             **checkpoint.recipe_of(content["hyper_parameters"]),
             **content.get("datamodule_hyper_parameters", {}),
+            "batchnorm": is_normalised(network),
             "epochs": run.get("epochs", content["epoch"] + 1),  # of the training, whichever epoch a hold-out chose
         },
     )
@@ -255,6 +262,8 @@ def _other(path: str, first: Subject, trusted: Collection[str]) -> Subject:
     if other.num_classes != first.num_classes:
         numbers = f"{first.num_classes} and {other.num_classes}"
         raise ValueError(f"the two networks tell {numbers} classes apart, and cannot be compared: set against=")
+    if first.recipe.get("classes") != other.recipe.get("classes"):
+        raise ValueError("the two networks were trained on different classes, and cannot be compared: set against=")
     asked, theirs = first.recipe.get("dataset"), other.recipe.get("dataset")
     if None not in (asked, theirs) and asked != theirs:
         raise ValueError(f"one network was trained on {asked}, the other on {theirs}: set against= to one on {asked}")
@@ -264,7 +273,7 @@ def _other(path: str, first: Subject, trusted: Collection[str]) -> Subject:
 def _device(accelerator: str) -> torch.device:
     if accelerator == "cpu":
         return torch.device("cpu")
-    torch.backends.cudnn.allow_tf32 = False  # its ten bits of precision turn the signs of small gradients
+    torch.backends.cudnn.allow_tf32 = False  # its ten bits of precision flip the signs of small gradients
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 

@@ -45,22 +45,24 @@ def network_of(content: dict[str, Any], file: Path, trusted: Collection[str] = (
         raise ValueError(f"{file} is a checkpoint of another kind of network: {error}") from error
     if not build.is_shipped(target) and target not in trusted:
         raise ValueError(
-            f"{file} is of the network {target}, which is not part of this package, and what only a file names is not "
-            "run: name it as in training, with --config-dir and network= (from Python: trusted=)"
+            f"{file} is of the network {target}. Classes from outside this package are imported only if the command "
+            "names them: give --config-dir and network= as in training (from Python: trusted=)"
         )
     try:
         kind = {"batchnorm": hparams.get("batchnorm", False), "num_classes": hparams.get("num_classes", 10)}
         if not isinstance(kind["batchnorm"], bool):
             raise ValueError(f"batchnorm is {kind['batchnorm']}")
         weights = {key.removeprefix(PREFIX): value for key, value in content["state_dict"].items()}
-        if target not in trusted:
+        if build.is_shipped(target):
             _check_shapes(build.sketch(description, **kind), weights)
         network = build.build(description, **kind)
         network.load_state_dict(weights)
+    except build.CannotBuild as error:
+        raise ValueError(f"{file}: {error}") from error
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{file} is a checkpoint of another kind of network: {reason}") from error
-    if name := not_finite(content["state_dict"]):
+    if name := not_finite(network):
         raise ValueError(f"{file} holds weights that are NaN or infinite: {name}")
     return network.eval()
 
@@ -81,9 +83,13 @@ def description_of(hparams: dict[str, Any]) -> dict[str, Any]:
 
 
 def recipe_of(hparams: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a LightningModule by name, those of the network among them; `network` is the class's name."""
+    """The arguments of a LightningModule and of its network by name; `network` is the name of the network's class.
+
+    Where both have an argument of one name, the network's has `network.` before it.
+    """
     description = description_of(hparams)
     own = {key: value for key, value in description.items() if key != build.TARGET}
+    own = {f"network.{key}" if key in hparams.keys() - {"kernel_size"} else key: value for key, value in own.items()}
     return {**hparams, **own, "network": description[build.TARGET].rpartition(".")[2]}
 
 

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
 
+from cnn_mnist.data import own_images
 from cnn_mnist.data.datamodule import DataModule
 from cnn_mnist.front import CONF
 from cnn_mnist.networks import build
@@ -153,7 +154,7 @@ def open_run(cfg: DictConfig, folder: Path, overrides: list[str], check: Check, 
         folder: The run's folder, unless `ckpt_path` names another.
         overrides: The options given on the command line.
         check: Checks the configuration of a run that is resumed.
-        trusted: What a configuration may import beside what this project's names.
+        trusted: Classes of networks that may be imported beside those of this package.
 
     Raises:
         FileNotFoundError: `ckpt_path` names nothing.
@@ -218,6 +219,8 @@ def _recorded(
         raise ValueError(
             f"{folder} was trained by an older version of this project: it can be analysed, but not resumed"
         )
+    if not build.is_shipped(own.network._target_) and own.network._target_ not in trusted:
+        known -= {own.network._target_}  # named as something else
     if strange := sorted(asked - known):
         raise ValueError(
             f"{record} asks for {', '.join(strange)}, which is not run from a file: name it on the command line, too "
@@ -278,7 +281,8 @@ def _take(key: str, cfg: DictConfig, own: DictConfig) -> None:
     if asked == kept:
         return
     planned = key == "trainer.max_epochs" and own.model.schedule is not None
-    if key == "data.root" or (section == "trainer" and not planned):
+    is_elsewhere = key == "data.root" and own.data.get("dataset") not in own_images.KINDS  # the same files
+    if is_elsewhere or (section == "trainer" and not planned):
         OmegaConf.update(own, key, asked)
         return
     raise ValueError(f"this run has {key}={kept}, which cannot change to {asked} on resuming: leave it out")

@@ -46,7 +46,7 @@ def of_training(
         "batchnorm": is_normalised(model.network),
         "epochs": trainer.current_epoch,
         "max_epochs": trainer.max_epochs,
-        "stopped_early": trainer.should_stop and trainer.current_epoch < (trainer.max_epochs or 0),
+        "stopped_early": any(stopping.stopped_epoch for stopping in trainer.early_stopping_callbacks),
         "steps": trainer.global_step,
         "num_train": min(len(data.train), num_batches * data.batch_size),
         "num_val": cfg.data.val_size,
@@ -69,10 +69,16 @@ def fill_hparams(trainer: pl.Trainer, cfg: DictConfig, record: dict[str, Any]) -
 
     Lightning's own way would log every metric as another point of its curve.
     """
-    network = {"network": str(cfg.network._target_).rpartition(".")[2], **cfg.network}
+    network = {"network": str(cfg.network._target_).rpartition(".")[2]}
+    network |= {f"network.{key}": value for key, value in cfg.network.items()}
     scalars = [cfg.data, cfg.model, network, {"max_epochs": cfg.trainer.max_epochs}]
     skipped = ("_target_", "root", "fallback")  # without influence on the metrics
-    hparams = {k: v for part in scalars for k, v in part.items() if k not in skipped and v is not None}
+    hparams = {
+        str(key): value if isinstance(value, bool | int | float | str) else str(value)
+        for part in scalars
+        for key, value in part.items()
+        if str(key).rpartition(".")[2] not in skipped and value is not None
+    }
     metrics = {name: record[name] for name in ("test/acc", "test/loss") if name in record}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):

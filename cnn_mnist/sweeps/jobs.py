@@ -36,6 +36,7 @@ NO_DDP = (
     "run it alone, or leave it to hydra/launcher=joblib or slurm to run jobs side by side"
 )
 NOT_PART_OF_IT = ("data.root", "trainer.accelerator", "trainer.devices", "overrides")  # without effect on results
+OWN_IMAGES = ("npz", "image_folder")  # data sets of which data.root is not the place, but the data set itself
 
 
 class Job(NamedTuple):
@@ -83,6 +84,8 @@ def job_folder(overrides: Sequence[str], left_out: Sequence[str] = ()) -> str:
         overrides: The job's options.
         left_out: Keys that do not change what it computes.
     """
+    if any(word in (f"data={kind}", f"data.dataset={kind}") for kind in OWN_IMAGES for word in overrides):
+        left_out = [key for key in left_out if key != "data.root"]
     words = sorted(word for word in overrides if word.partition("=")[0] not in left_out)
     name = "_".join(word.replace("=", "-", 1) for word in words)
     clean = re.sub(r"[^\w.+-]+", "-", name, flags=re.ASCII).strip("-.") or "defaults"
@@ -175,7 +178,8 @@ def write_table(folder: Path, found: Sequence[Job]) -> None:
 def _fingerprint(cfg: DictConfig) -> str:
     """A hash of everything in a configuration that affects what it computes."""
     plain = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
-    for key in NOT_PART_OF_IT:
+    is_own = OmegaConf.select(plain, "data.dataset") in OWN_IMAGES
+    for key in NOT_PART_OF_IT[is_own:]:
         if OmegaConf.select(plain, key) is not None:
             OmegaConf.update(plain, key, None)
     return hashlib.sha256(OmegaConf.to_yaml(plain).encode()).hexdigest()

@@ -86,7 +86,7 @@ class Classifier(pl.LightningModule):
         groups: list[dict[str, Any]] = [{"params": list(self.parameters())}]
         if self.weight_decay:
             weights = [parameter for parameter in self.parameters() if parameter.ndim > 1]
-            others = [parameter for parameter in self.parameters() if parameter.ndim == 1]
+            others = [parameter for parameter in self.parameters() if parameter.ndim <= 1]
             groups = [{"params": weights, "weight_decay": self.weight_decay}, {"params": others}]
         optimizer = torch.optim.AdamW(groups, lr=self.lr, weight_decay=0.0, fused=True)
         if self.schedule is None:
@@ -170,7 +170,7 @@ class Classifier(pl.LightningModule):
         Raises:
             ValueError: The weights contain NaN or infinity.
         """
-        if name := not_finite(checkpoint["state_dict"]):
+        if name := not_finite(self):
             raise ValueError(self._diverged(f"{name} is not finite", self.global_step))
         known = self.trainer.callback_metrics.items()
         checkpoint["metrics"] = {

@@ -7,6 +7,7 @@ from captum.attr import LayerGradCam
 
 from cnn_mnist.analysis.saliency import saliency
 from cnn_mnist.data.batches import Batch
+from cnn_mnist.networks.resnet import ResNet
 from tests.conftest import trained
 from tests.own_networks import Depthwise, Perceptron
 
@@ -44,3 +45,12 @@ def test_grad_cam_of_any_network_is_captums(digits: Batch) -> None:
 
 def test_without_a_convolution_there_is_no_grad_cam(digits: Batch) -> None:
     assert saliency(Perceptron().eval(), digits.images[:2], digits.labels[:2]).grad_cam is None
+
+
+def test_grad_cam_is_not_taken_at_a_blocks_shortcut(digits: Batch) -> None:
+    torch.manual_seed(0)
+    network = ResNet().eval()
+    images, labels = digits.images[:3], digits.labels[:3]
+    theirs = LayerGradCam(network, network.block3.bn2).attribute(images, target=labels, relu_attributions=True)
+    expected = F.interpolate(theirs.detach(), size=(28, 28), mode="bilinear")[:, 0]
+    torch.testing.assert_close(saliency(network, images, labels).grad_cam, expected, atol=1e-7, rtol=1e-5)

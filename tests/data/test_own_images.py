@@ -1,6 +1,7 @@
 """Images of one's own: what is read, what is refused in a line, and the whole way from files to a report."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from cnn_mnist.data import own_images, sources
 from cnn_mnist.data.datamodule import DataModule
+from cnn_mnist.sweeps import jobs
 from tests.conftest import Command
 
 SEVEN = ("cat", "dog", "fish", "horse", "owl", "pig", "rat")
@@ -92,9 +94,13 @@ def test_pictures_become_grey_and_28_by_28(animals: Path) -> None:
 
 def test_a_folder_may_have_a_test_set_of_its_own(animals: Path, tmp_path: Path) -> None:
     for part in ("train", "test"):
-        (tmp_path / part).symlink_to(animals)
+        shutil.copytree(animals, tmp_path / part)
     own = own_images.read("image_folder", tmp_path)
     assert len(own.train[0]) == len(own.test[0]) == 84
+    own_images.read.cache_clear()
+    (tmp_path / "test" / "unicorn").mkdir()
+    with pytest.raises(ValueError, match="train and test must hold the same classes, but unicorn is in one of them"):
+        own_images.read("image_folder", tmp_path)
 
 
 def test_the_number_of_classes_reaches_data_module_and_hold_out(letters: Path) -> None:
@@ -136,7 +142,7 @@ TRAIN = {"train_images": IMAGES, "train_labels": LABELS}
         ({"images": IMAGES[:6], "labels": LABELS[:6]}, "class 0 has 2 images, and needs at least 5"),
         (
             {"train_images": IMAGES, "train_labels": LABELS, "test_images": IMAGES[:0], "test_labels": LABELS[:0]},
-            "has no test images",
+            "class 0 has 0 test images, and needs at least 1",
         ),
         ({"images": np.array([{}], object), "labels": LABELS}, "is not an .npz file of arrays: set data.root="),
     ],
@@ -152,6 +158,26 @@ def test_a_file_of_another_kind_is_refused(content: bytes, tmp_path: Path) -> No
     (tmp_path / "own.npz").write_bytes(content)
     with pytest.raises(ValueError, match="is not an .npz file of arrays: set data.root=FILE.npz"):
         own_images.read("npz", tmp_path / "own.npz")
+    with pytest.raises(ValueError, match="there is no file .*nowhere.npz: set data.root=FILE.npz"):
+        own_images.read("npz", tmp_path / "nowhere.npz")
+
+
+def test_a_sweep_over_data_sets_of_ones_own_is_of_different_jobs() -> None:
+    assert jobs.OWN_IMAGES == own_images.KINDS
+    names = {jobs.job_folder(["data=npz", f"data.root={name}"], ["data.root"]) for name in ("a.npz", "b.npz")}
+    assert len(names) == 2
+    assert jobs.job_folder(["data=mnist", "data.root=a"], ["data.root"]) == "data-mnist"
+
+
+def test_a_picture_with_a_transparent_ground_keeps_its_strokes(tmp_path: Path) -> None:
+    images, labels = patterns(2, 5)
+    for k, (image, label) in enumerate(zip(images, labels, strict=True)):
+        (tmp_path / str(label)).mkdir(exist_ok=True)
+        ink = np.zeros((28, 28, 4), np.uint8)  # black ink on nothing
+        ink[..., 3] = image
+        Image.fromarray(ink).save(tmp_path / str(label) / f"{k}.png")
+    own = own_images.read("image_folder", tmp_path)
+    assert own.train[0].float().std() > 30
 
 
 def test_what_is_wrong_with_folders_is_one_line(train: Command, animals: Path, tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_letters_from_files_to_a_report(train: Command, analyze: Command, root: 
     done = train(*words, cwd=tmp_path)
     assert done.status == 0, done.err
     assert done.err == ""
-    looked = analyze(*SMALL, "images=14", cwd=tmp_path)
+    looked = analyze(*SMALL, "images=3", cwd=tmp_path)
     assert looked.status == 0, looked.err
     assert len(looked.results["predictions"]["confusion_matrix"]) == 26
     assert looked.results["training"]["recipe_options"]["classes"][25] == "z"

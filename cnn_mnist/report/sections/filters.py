@@ -16,7 +16,7 @@ def filters(subject: Subject) -> Section:
     """Are the filters different from one another? Do they look like edge detectors, and do the later ones less?"""
     weights = {name: weight.detach().cpu() for name, weight in layers.filters(subject.network).items()}
     if not weights:
-        says = ["The network has no convolution, nor a first linear layer that sees the image: there are no filters."]
+        says = ["The network has no convolution larger than a pixel, nor a first linear layer that sees the image."]
         return Section({}, [Answer("Are the filters different from one another?", [], says)], {}, {})
     similar = {layer: look_at_filters.similarity(weight) for layer, weight in weights.items() if len(weight) > 1}
     edges = {

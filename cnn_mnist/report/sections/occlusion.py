@@ -55,6 +55,12 @@ def occlusion(
     figures["occlusion/resistance"] = draw_occlusion.resistance(found)
     tensors["test_images"] = _saved(whole, chosen, labels)
     findings |= _resistance_findings(found)
+    changes = found.confusion.clone().fill_diagonal_(0).sum(1)
+    is_digit = subject.num_classes == 10 and "classes" not in subject.recipe
+    label = 9 if is_digit else int(changes.argmax())  # nine: the report's own example
+    names = [subject.names[other] for other in findings["becomes"][str(label)]]
+    which = "nine" if is_digit else subject.names[label]
+    findings["most_changed"] = {"class": which, "becomes": names}
     return Section(findings, _resistance_answers(findings), tensors, figures)
 
 
@@ -83,9 +89,10 @@ def _resistance_answers(findings: dict[str, Any]) -> list[Answer]:
         "{drop_on_paper:.3f} where it covers empty paper alone"
     )
     drops += ": {drop_ratio:.1f} times as much." if math.isfinite(findings["drop_ratio"]) else "."
-    nine = "An occluded nine is most often misclassified as {becomes.9}."
-    if not findings["becomes"].get("9"):
-        nine = "An occluded nine is never misclassified."
+    which = findings["most_changed"]["class"]
+    becomes = f"An occluded {which} is most often misclassified as {{most_changed.becomes}}."
+    if not findings["most_changed"]["becomes"]:
+        becomes = f"An occluded {which} is never misclassified."
     resists = [
         "Of {num_images} digits that are classified correctly without a patch, {resistant_share:.1%} are classified "
         "correctly at every position of a patch of {window} x {window} pixels, grey {fill:g}."
@@ -97,7 +104,7 @@ def _resistance_answers(findings: dict[str, Any]) -> list[Answer]:
         )
     return [
         Answer("How much more does ink matter than background?", ["occlusion/probability"], [drops]),
-        Answer("What does an occluded digit become?", ["occlusion/predicted"], [nine]),
+        Answer("What does an occluded image become?", ["occlusion/predicted"], [becomes]),
         Answer("How many digits resist occlusion?", ["occlusion/resistance"], resists),
     ]
 

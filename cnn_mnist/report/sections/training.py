@@ -75,8 +75,8 @@ def _sizes(layers: list[Layer]) -> dict[str, Any]:
         part = total(layers, kind)
         sizes[kind] = {
             **part._asdict(),
-            "parameter_share": part.num_parameters / everything.num_parameters,
-            "neuron_share": part.num_neurons / everything.num_neurons,
+            "parameter_share": part.num_parameters / max(1, everything.num_parameters),
+            "neuron_share": part.num_neurons / max(1, everything.num_neurons),
         }
     return sizes
 
