@@ -76,7 +76,8 @@ def test_it_goes_through_everything(name: str, train: Command, analyze: Command,
     says_why = "Grad-CAM is left out: it needs a convolution"
     assert (says_why in all_of_it.out) == (name == "Perceptron")
 
-    for words in (("attack=universal", "attack.num_test_images=20"), ("attack=deepfool", "attack.num_images=20")):
+    universal = ("attack=universal", "attack.num_test_images=20", "attack.num_train_images=200", "attack.steps=10")
+    for words in (universal, ("attack=deepfool", "attack.num_images=20")):
         attacked = analyze(*own, *words, f"ckpt_path={done.folder}", cwd=home)
         assert attacked.status == 0, attacked.err
 
