@@ -59,10 +59,11 @@ def main(cfg: DictConfig) -> float | None:
         run.begin(model)
         signals.folder = run.folder
         trainer.fit(model, data, ckpt_path=run.checkpoint, weights_only=True)
-        timing = clock.timing()  # before the test, which restores the state of its checkpoint
+        timing = clock.timing()  # these two before the test, which restores the state of its checkpoint
+        stopped_early = any(stopping.stopped_epoch for stopping in trainer.early_stopping_callbacks)
         chosen = checkpoint_io.chosen(writers)
         trainer.test(model, data, ckpt_path=chosen, verbose=False, weights_only=True)
-        found = training_record.of_training(cfg, data, model, trainer, timing, chosen)
+        found = training_record.of_training(cfg, data, model, trainer, timing, chosen, stopped_early=stopped_early)
         training_record.fill_hparams(trainer, cfg, found)
         path = run.end(found)
         training_output.show_outcome(found, trainer)

@@ -25,6 +25,8 @@ def of_training(
     trainer: pl.Trainer,
     timing: Timing,
     chosen: Path | None,
+    *,
+    stopped_early: bool,
 ) -> dict[str, Any]:
     """The record of a finished training; fractions in 0..1, times in seconds.
 
@@ -46,7 +48,7 @@ def of_training(
         "batchnorm": is_normalised(model.network),
         "epochs": trainer.current_epoch,
         "max_epochs": trainer.max_epochs,
-        "stopped_early": any(stopping.stopped_epoch for stopping in trainer.early_stopping_callbacks),
+        "stopped_early": stopped_early,
         "steps": trainer.global_step,
         "num_train": min(len(data.train), num_batches * data.batch_size),
         "num_val": cfg.data.val_size,

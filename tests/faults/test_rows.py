@@ -204,7 +204,7 @@ ROWS = {
     ),
     "weights that are not finite": Row(
         "analyze.py ckpt_path=RUN",
-        "holds weights that are NaN or infinite: network.fc2.bias",
+        "holds weights that are NaN or infinite: fc2.bias",
         lambda folder: replace(
             state_dict=torch.load(last(folder), weights_only=True)["state_dict"]
             | {"network.fc2.bias": torch.full((10,), torch.nan)}

@@ -90,6 +90,7 @@ def _resistance_answers(findings: dict[str, Any]) -> list[Answer]:
     )
     drops += ": {drop_ratio:.1f} times as much." if math.isfinite(findings["drop_ratio"]) else "."
     which = findings["most_changed"]["class"]
+    noun = "digit" if which == "nine" else "image"
     becomes = f"An occluded {which} is most often misclassified as {{most_changed.becomes}}."
     if not findings["most_changed"]["becomes"]:
         becomes = f"An occluded {which} is never misclassified."
@@ -104,7 +105,7 @@ def _resistance_answers(findings: dict[str, Any]) -> list[Answer]:
         )
     return [
         Answer("How much more does ink matter than background?", ["occlusion/probability"], [drops]),
-        Answer("What does an occluded image become?", ["occlusion/predicted"], [becomes]),
+        Answer(f"What does an occluded {noun} become?", ["occlusion/predicted"], [becomes]),
         Answer("How many digits resist occlusion?", ["occlusion/resistance"], resists),
     ]
 
