@@ -284,6 +284,7 @@ def test_the_other_attacks_leave_the_same_record(attack: str, run: Done, analyze
         (["class_image.neuron=[3,4]", "analysis=class_image"], "class_image.neuron=[3, 4] needs a layer"),
         (["saliency.window=29"], "saliency.window must be a whole number from 1 to 28, got 29"),
         (["data.val_size=5"], "data.val_size has no effect on an analysis: leave it out"),
+        (["network=mlp", "network.hidden=9"], "network.hidden has no effect on an analysis: leave it out"),
         (
             ["attack=hopskipjump"],
             "attack=hopskipjump does not exist: choose from all, deepfool, fgsm, noise, non_targeted",

@@ -19,7 +19,8 @@ from cnn_mnist.runs import checkpoint, locate
 from cnn_mnist.runs.files import read_json, shown
 
 OTHER = "other"  # folder and key of the second network's findings
-HAVE_AN_EFFECT = ("data.dataset", "data.root", *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes")))
+HAVE_AN_EFFECT = {"data.dataset", "data.root", "network._target_"}
+HAVE_AN_EFFECT |= {"trainer.accelerator", "trainer.devices", "trainer.num_nodes"}
 NUM_REAL = 1000  # test digits that give the usual distance to the training images
 
 
@@ -215,7 +216,7 @@ def _of_checkpoint(file: Path, device: torch.device, trusted: Collection[str]) -
 def _refuse_what_has_no_effect(overrides: list[str]) -> None:
     for override in overrides:
         key = override.partition("=")[0].lstrip("+~")
-        if key.startswith(("data.", "trainer.")) and key not in HAVE_AN_EFFECT:
+        if key.startswith(("data.", "trainer.", "network.")) and key not in HAVE_AN_EFFECT:
             raise ValueError(f"{key} has no effect on an analysis: leave it out")
 
 
