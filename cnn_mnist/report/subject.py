@@ -159,7 +159,7 @@ def choose(
     """The network that `ckpt_path` names, or the newest, with the images that `images` or `image` name.
 
     With `against` there are two, each the other's `other`. Data set and folder are those of the run, unless the command
-    line names others, and are written into `cfg`. Without `needs_data` no data set is read. `trusted` is as in `checkpoint.load`.
+    line names others, and are written into `cfg`; without `needs_data` none is read. `trusted`: see `checkpoint.load`.
 
     Raises:
         FileNotFoundError: There is no such run, checkpoint or picture.
