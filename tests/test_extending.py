@@ -1,4 +1,4 @@
-"""docs/extending.md as pasted: a network, an analysis, an attack and a callback from a folder of one's own."""
+"""docs/extending.md as pasted: the user's own network, analysis, attack and callback."""
 
 import re
 import subprocess

@@ -74,7 +74,7 @@ def test_it_goes_through_everything(name: str, train: Command, analyze: Command,
         "targeted",
         "pgd",
     }
-    says_why = "Grad-CAM is left out: it needs a convolution"
+    says_why = "Grad-CAM is left out: it needs a convolution that the logit depends on"
     assert (says_why in all_of_it.out) == (name == "Perceptron")
 
     universal = ("attack=universal", "attack.num_test_images=20", "attack.num_train_images=200", "attack.steps=10")

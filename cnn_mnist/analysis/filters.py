@@ -66,6 +66,12 @@ def similarity(filters: Tensor) -> Similarity:
     return Similarity(cosine, divmod(int(pair), len(vectors)), chance)
 
 
+def can_detect_edges(filters: Tensor) -> bool:
+    """Whether filters (..., K, K) are square, of at least 3x3 pixels, and smaller than the 28x28 image."""
+    height, width = filters.shape[-2:]
+    return 3 <= height == width < 28
+
+
 def edge_likeness(filters: Tensor) -> EdgeLikeness:
     """How much of each filter is an oriented edge: its part in the plane of first-derivative filters.
 

@@ -1,4 +1,4 @@
-"""What layers a network has, and what each of them gives out, found by running it: works for any module."""
+"""The layers of any network and their outputs, found by running it."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ ACTIVATIONS |= {"tanh", "sigmoid", "hardtanh", "hardswish", "hardsigmoid", "logs
 
 
 class Output(NamedTuple):
-    """What a layer gives out: `before` its activation function, with its normalisation, and `after` it.
+    """A layer's output: `before` its activation function, with its normalisation, and `after` it.
 
     Where none of torch's activation functions follows, the two are the same. A max-pool between the layer and its
     activation function is left out, which makes no difference after both if the function never falls, as ReLU.
@@ -44,7 +44,7 @@ class Call(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """What a network did with its input: every call in turn, and what convolutions and linear layers gave out.
+    """A run of a network: every call in order, and the outputs of convolutions and linear layers.
 
     `gradients` is filled by autograd: of what `after` holds, if the network computed it as such, otherwise of `before`.
     """
@@ -58,7 +58,7 @@ class Trace(NamedTuple):
 def trace(network: nn.Module, images: Tensor) -> Trace:
     """Run a network and watch its layers.
 
-    A layer that is called several times gives out what it gave at the first call.
+    Of a layer that is called several times, the first output is kept.
 
     Args:
         network: Any module, in eval mode.
@@ -86,7 +86,7 @@ def example(network: nn.Module) -> Tensor:
 
 
 def walk(network: nn.Module) -> Trace:
-    """What happens to an empty image."""
+    """Trace an empty image through a network, in eval mode and without gradients."""
     with torch.no_grad(), untouched(network):
         return trace(network, example(network))
 
@@ -133,13 +133,13 @@ def to_look_at(network: nn.Module, most: int = 4) -> list[str]:
 
 
 def outputs(network: nn.Module, images: Tensor, names: Iterable[str]) -> dict[str, Output]:
-    """What the layers named give out for images, with gradients where they are enabled."""
+    """The outputs of the named layers for images, with gradients where they are enabled."""
     found = trace(network, images).outputs
     return {name: found[name] for name in names}
 
 
 class _Watch(TorchFunctionMode):
-    """Sees every function of torch that a network calls, and follows what convolutions and linear layers give out."""
+    """Intercepts every torch function that a network calls, and follows the outputs of its layers."""
 
     def __init__(self) -> None:
         super().__init__()

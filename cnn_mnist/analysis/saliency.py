@@ -54,7 +54,9 @@ def _grad_cam(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor | No
         return None
     torch.autograd.grad(found.result.gather(1, labels[:, None]).sum(), images)
     convolutions = [call for call in found.calls if isinstance(call.module, nn.Conv2d) and call.name in found.gradients]
-    last = next(call.name for call in reversed(convolutions) if not _is_shortcut(call.module))
+    if not convolutions:  # none that the logit depends on
+        return None
+    last = next((call for call in reversed(convolutions) if not _is_shortcut(call.module)), convolutions[-1]).name
     after, gradient = found.outputs[last].after, found.gradients[last]
     cam = (gradient.mean((2, 3), keepdim=True) * after).sum(1, keepdim=True).relu().detach()
     return F.interpolate(cam, images.shape[2:], mode="bilinear")[:, 0]

@@ -1,4 +1,4 @@
-"""The data module: MNIST and its relatives, scikit-learn's digits, or images of one's own."""
+"""The data module: MNIST and its relatives, scikit-learn's digits, or the user's own images."""
 
 import warnings
 from pathlib import Path
@@ -19,7 +19,7 @@ class FallbackWarning(UserWarning):
 
 
 class DataModule(pl.LightningDataModule):
-    """One of eight data sets, or images of one's own of any number of classes.
+    """One of eight data sets, or the user's own images, with any number of classes.
 
     Args:
         dataset: `mnist`, `fashion_mnist`, `kmnist`, `digits` (the 1,797 of scikit-learn, framed like MNIST), one of

@@ -1,4 +1,4 @@
-"""Images of one's own, of any number of classes: arrays in an .npz file, or a folder of pictures for each class."""
+"""The user's own images, with any number of classes: arrays in an .npz file, or a folder of pictures for each."""
 
 import zipfile
 from functools import cache

@@ -89,7 +89,8 @@ def _opened(dataset: str, root: Path, split: str, *, download: bool = False) -> 
 
     options = {"root": str(root), "train": split == "train", "download": download}
     if dataset == "usps":
-        root.mkdir(parents=True, exist_ok=True) if download else None
+        if download:
+            root.mkdir(parents=True, exist_ok=True)
         return datasets.USPS(**options)
     if dataset == "qmnist":
         return datasets.QMNIST(**options, compat=False)

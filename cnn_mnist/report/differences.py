@@ -1,4 +1,4 @@
-"""In which options two trainings differ, and how that is said."""
+"""The options in which two trainings differ, and a clause that lists them."""
 
 from collections.abc import Sequence
 from typing import Any

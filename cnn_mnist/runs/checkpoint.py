@@ -83,14 +83,15 @@ def description_of(hparams: dict[str, Any]) -> dict[str, Any]:
 
 
 def recipe_of(hparams: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a LightningModule and of its network by name; `network` is the name of the network's class.
+    """The arguments of a LightningModule and of its network; `network` is the class, in full if it is the user's own.
 
-    Where both have an argument of one name, the network's has `network.` before it.
+    A network's argument that the LightningModule has, too, is called `network.NAME`.
     """
     description = description_of(hparams)
     own = {key: value for key, value in description.items() if key != build.TARGET}
     own = {f"network.{key}" if key in hparams.keys() - {"kernel_size"} else key: value for key, value in own.items()}
-    return {**hparams, **own, "network": description[build.TARGET].rpartition(".")[2]}
+    target = description[build.TARGET]
+    return {**hparams, **own, "network": target.rpartition(".")[2] if build.is_shipped(target) else target}
 
 
 def read(file: Path) -> dict[str, Any]:

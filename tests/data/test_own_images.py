@@ -1,4 +1,4 @@
-"""Images of one's own: what is read, what is refused in a line, and the whole way from files to a report."""
+"""The user's own images: what is read, errors of one line, and the whole way from files to a report."""
 
 import re
 import shutil

@@ -172,3 +172,9 @@ def test_where_writing_fails_the_old_one_stays(what: str, tmp_path: Path, monkey
     assert path.read_bytes() == before
     io.save_checkpoint({"epoch": 2}, path)
     assert torch.load(path, weights_only=True) == {"epoch": 2}
+
+
+def test_a_network_of_the_users_is_not_mistaken_for_the_reports() -> None:
+    assert checkpoint.recipe_of({"batchnorm": True, "kernel_size": 3})["network"] == "CNN"
+    own = checkpoint.recipe_of({"network": {"_target_": "mine.CNN", "lr": 7}, "lr": 0.1})
+    assert (own["network"], own["lr"], own["network.lr"]) == ("mine.CNN", 0.1, 7)

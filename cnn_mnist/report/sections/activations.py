@@ -27,7 +27,9 @@ def activations(subject: Subject, *, num_images: Annotated[int, number(int, 2)])
     """
     names = layers.to_look_at(subject.network)
     if not names:
-        says = ["The network has neither a convolution nor a hidden linear layer: there are no activations to show."]
+        says = [
+            "The network has no convolution larger than a pixel and no hidden linear layer: no activations are shown."
+        ]
         return Section({}, [Answer("What does each channel respond to?", [], says)], {}, {})
     with torch.no_grad():
         outputs = layers.outputs(subject.network, subject.on_device()[0], names)
@@ -64,7 +66,7 @@ def activations(subject: Subject, *, num_images: Annotated[int, number(int, 2)])
 
 
 def _about_channels(names: list[str], close: list[str], overviews: list[str]) -> list[Answer]:
-    """What is said of convolutions."""
+    """Answers about convolutions."""
     keys = {layer: layers.key_of(layer) for layer in names}
     first, last = keys[names[0]], keys[names[-1]]
     answers = [
@@ -101,18 +103,18 @@ def _about_channels(names: list[str], close: list[str], overviews: list[str]) ->
 
 
 def _about_units(names: list[str], overviews: list[str]) -> list[Answer]:
-    """What is said of linear layers, whose units have no place on the image."""
+    """Answers about linear layers, whose units have no position on the image."""
     says = [
         f"{layer}: {{{key}_num_dead}} of {{{key}_num_units}} units are zero for every image; {{{key}_zero_share:.0%}} "
         "of the values are zero."
         for layer, key in ((layer, layers.key_of(layer)) for layer in names)
     ]
-    says.append("The network has no convolution: its units have no place on the image, and cannot be copies of it.")
+    says.append("These are linear layers: their units have no position on the image, and cannot be copies of it.")
     return [Answer("Which units are dead, and how many are active at once?", overviews, says)]
 
 
 def _channel_findings(found: Activations) -> dict[str, Any]:
-    """Findings about the channels of both layers."""
+    """Findings about each layer that is shown."""
     findings: dict[str, Any] = {"num_images": found.num_images, "copy_from": COPY}
     for name, statistics in found.layers.items():
         layer = layers.key_of(name)

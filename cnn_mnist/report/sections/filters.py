@@ -22,7 +22,7 @@ def filters(subject: Subject) -> Section:
     edges = {
         layer: look_at_filters.edge_likeness(weight)
         for layer, weight in weights.items()
-        if 3 <= weight.shape[2] == weight.shape[3] < 28  # one that sees the whole image is no detector of an edge
+        if look_at_filters.can_detect_edges(weight)
     }
     kernels = {str(weight.shape[-1]) for weight in weights.values()}
     findings: dict[str, Any] = {"alike_from": ALIKE, "layers": list(weights)}

@@ -48,7 +48,7 @@ def saliency(subject: Subject, *, window: Pixels, stride: Pixels, fill: Fraction
         "{rank_correlation_occlusion_integrated_gradients:.2f} with integrated gradients"
     )
     if found.grad_cam is None:
-        says += ". Grad-CAM is left out: it needs a convolution, and this network has none."
+        says += ". Grad-CAM is left out: it needs a convolution that the logit depends on."
     else:
         findings["rank_correlation_occlusion_grad_cam"] = agreement(drop, found.grad_cam.cpu())
         says += " and of {rank_correlation_occlusion_grad_cam:.2f} with Grad-CAM (where neither is constant)."

@@ -3,7 +3,7 @@
 import pytorch_lightning as pl
 
 from cnn_mnist.analysis import layers
-from cnn_mnist.analysis.filters import edge_likeness
+from cnn_mnist.analysis.filters import can_detect_edges, edge_likeness
 from cnn_mnist.figures.anatomy import filters as draw
 from cnn_mnist.option_types import Count
 from cnn_mnist.training.callbacks.picture_callback import PictureCallback, is_due, show
@@ -20,6 +20,5 @@ class Filters(PictureCallback):
         if is_due(trainer, self.every_n_epochs):
             for layer, weight in layers.filters(pl_module.network).items():  # type: ignore[arg-type]
                 weight = weight.detach().float().cpu()
-                has_edges = weight.shape[1] == 1 and 3 <= weight.shape[2] == weight.shape[3] < 28
-                edges = edge_likeness(weight) if has_edges else None
+                edges = edge_likeness(weight) if weight.shape[1] == 1 and can_detect_edges(weight) else None
                 show(trainer, f"filters/{layers.key_of(layer)}", draw(weight, layer, edges))
