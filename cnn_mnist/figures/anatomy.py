@@ -145,13 +145,15 @@ def _as_tiles(maps: Tensor) -> Tensor:
 
 
 def _units(images: Tensor, values: Tensor, layer: str) -> Figure:
-    """The units of a linear layer, each a square: a block per image; values (B, C)."""
+    """The units of a linear layer, row by row in a block for each image; values (B, C)."""
     num_units, values = values.shape[1], values[:, : 28 * 28]
     side = math.ceil(math.sqrt(values.shape[1]))
     padded = torch.nn.functional.pad(values, (0, side * side - values.shape[1])).view(-1, side, side)
     colours = _colours_of(values)
+    units = colours.of(_as_tiles(padded))
+    units[:, _as_tiles(torch.arange(side * side).view(side, side) >= values.shape[1]).numpy()] = 1  # white: no unit
     grid = mosaic(
-        np.stack([INK.of(images[:, 0]), colours.of(_as_tiles(padded))], 1).reshape(-1, 28, 28, 3),
+        np.stack([INK.of(images[:, 0]), units], 1).reshape(-1, 28, 28, 3),
         10,
         gap=6,
         top=8,
