@@ -25,7 +25,7 @@ def main(cfg: DictConfig) -> float | None:
 
     from cnn_mnist.cli import console, training_output
     from cnn_mnist.networks import build
-    from cnn_mnist.runs import checkpoint_io, run_folder, training_record
+    from cnn_mnist.runs import checkpoint, checkpoint_io, run_folder, training_record
     from cnn_mnist.training.callbacks import plotting_failures, throughput
 
     console.quiet()
@@ -59,11 +59,10 @@ def main(cfg: DictConfig) -> float | None:
         run.begin(model)
         signals.folder = run.folder
         trainer.fit(model, data, ckpt_path=run.checkpoint, weights_only=True)
-        timing = clock.timing()  # these two before the test, which restores the state of its checkpoint
-        stopped_early = any(stopping.stopped_epoch for stopping in trainer.early_stopping_callbacks)
-        chosen = checkpoint_io.chosen(writers)
-        trainer.test(model, data, ckpt_path=chosen, verbose=False, weights_only=True)
-        found = training_record.of_training(cfg, data, model, trainer, timing, chosen, stopped_early=stopped_early)
+        if chosen := checkpoint_io.chosen(writers):  # its weights, which ema has averaged, are what analyze.py reads
+            model.load_state_dict(checkpoint.read(chosen)["state_dict"])
+        trainer.test(model, data, verbose=False)
+        found = training_record.of_training(cfg, data, model, trainer, clock.timing(), chosen)
         training_record.fill_hparams(trainer, cfg, found)
         path = run.end(found)
         training_output.show_outcome(found, trainer)

@@ -9,8 +9,8 @@ Imports nothing heavy: `cli.schema` reads the annotations from the source.
 
 import json
 import math
-from collections.abc import Callable
-from typing import Annotated, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, NamedTuple
 
 
 class Rule(NamedTuple):
@@ -79,6 +79,10 @@ def _is_selection(value: object) -> bool:
     return number(int, 1, 100).holds(value)
 
 
+def _is_node(value: object) -> bool:
+    return isinstance(value, dict) and "_target_" in value
+
+
 Count = Annotated[int, number(int, 1)]
 Fraction = Annotated[float, number(float, 0, 1)]
 Positive = Annotated[float, number(float, 0, above=True)]
@@ -90,6 +94,17 @@ Pixels = Annotated[int, number(int, 1, 28)]  # a length on a 28x28 image
 Place = Annotated[list[int], Rule("a place such as [7,7]", _is_place)]
 Selection = Annotated[
     int | list[int], Rule("a count from 1 to 100 or as many indices such as [3,14,15]", _is_selection)
+]
+Optimizer = Annotated[
+    Mapping[str, Any] | None,
+    Rule("the name of a file in model/optimizer, such as sgd, or a node with a _target_", _is_node),
+]
+Schedule = Annotated[
+    Mapping[str, Any] | str | None,
+    Rule(
+        "null, the name of a file in model/schedule, such as one_cycle, or a node with a _target_",
+        lambda value: value in (None, "one_cycle") or _is_node(value),
+    ),
 ]
 Name = Annotated[str, Rule("a name", lambda value: isinstance(value, str) and value != "")]
 Path = Annotated[str, Rule("a path", lambda value: isinstance(value, str) and value != "")]

@@ -10,6 +10,7 @@ LAB_RECIPE: dict[str, Any] = {  # how the lab report trained
     "dataset": "mnist",
     "network": "CNN",
     "epochs": 6,
+    "optimizer": "Adam",
     "lr": 1e-3,
     "schedule": None,
     "batch_size": 100,

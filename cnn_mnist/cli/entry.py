@@ -6,7 +6,7 @@ Imports neither torch nor Lightning, so that `--help` and errors appear at once.
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -156,8 +156,9 @@ def run(main: Main, script: str, in_sweep: InSweep) -> None:
         parser.error = refuse  # type: ignore[method-assign]
         parser.parse_args()
         sys.path.append(os.getcwd())  # files of the user's own, named by a _target_
-        words = _at_home(sys.argv[1:])
-        sys.argv[1:] = _with_swept_groups(words, _parsed(words, errors.groups_of(config_dir)))
+        groups = errors.groups_of(config_dir)
+        words = [_in_its_group(word, groups) for word in _at_home(sys.argv[1:])]
+        sys.argv[1:] = _with_swept_groups(words, _parsed(words, groups))
         try:
             hydra.main(version_base="1.3", config_path=config_dir, config_name=config_name)(job)()
         finally:
@@ -233,7 +234,15 @@ def _at_home(words: list[str]) -> list[str]:
     return [expanded(word) for word in words]
 
 
-def _parsed(words: list[str], groups: set[str]) -> dict[str, Override]:
+def _in_its_group(word: str, groups: Mapping[str, Collection[str]]) -> str:
+    """`model.optimizer=sgd` in Hydra's own form for a group inside another, `model/optimizer=sgd`."""
+    key, _, value = word.partition("=")
+    group = key.replace(".", "/")
+    is_choice = group != key and set(value.split(",")) <= set(groups.get(group, ()))
+    return f"{group}={value}" if is_choice else word
+
+
+def _parsed(words: list[str], groups: Collection[str]) -> dict[str, Override]:
     """The overrides among the words of a command line.
 
     Raises:
@@ -261,7 +270,7 @@ def _with_swept_groups(words: list[str], given: dict[str, Override]) -> list[str
 
     Hydra first composes a configuration without the swept options, in which the options of those choices do not exist.
     """
-    swept = tuple(f"{one.key_or_group}." for one in given.values() if one.is_sweep_override())
+    swept = tuple(f"{one.key_or_group.replace('/', '.')}." for one in given.values() if one.is_sweep_override())
     return [
         f"{one.key_or_group}=choice({word.partition('=')[2]})"
         if (one := given.get(word))

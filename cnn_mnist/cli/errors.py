@@ -3,7 +3,6 @@
 Imports neither torch nor Lightning, so that errors appear at once.
 """
 
-import os
 import re
 import shlex
 import sys
@@ -30,7 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cnn_mnist.cli.schema import nearest
 from cnn_mnist.runs import files
 
-OPEN = ("network", "trainer", "logger", "callbacks")  # sections that `+` may add to
+OPEN = ("network", "model.optimizer", "model.schedule", "trainer", "logger", "callbacks")  # `+` may add to these
 UNEXPECTED = re.compile(
     r"Error in call to target '(\S+)': TypeError.* unexpected keyword argument '(\w+)'.* full_key: (\S+)"
 )
@@ -87,11 +86,16 @@ def _for_the_shell(word: str) -> str:
     return shlex.quote(word) if set(word) & set('"$`\\!') else f'"{word}"'
 
 
-def groups_of(config_dir: str) -> set[str]:
-    """The names of the groups, those in the user's own --config-dir included."""
+def groups_of(config_dir: str) -> dict[str, set[str]]:
+    """The options of each group, such as `data` and `model/optimizer`, with those in the user's own --config-dir."""
     own = get_args_parser().parse_args().config_dir
-    folders = [config_dir, *([own] if own else [])]
-    return {entry.name for folder in folders for entry in os.scandir(folder) if entry.is_dir()}
+    options: dict[str, set[str]] = {}
+    for folder in map(Path, [config_dir, *([own] if own else [])]):
+        for place in (path for path in sorted(folder.rglob("*")) if path.is_dir()):
+            options.setdefault(place.relative_to(folder).as_posix(), set()).update(
+                file.stem for file in place.glob("*.yaml")
+            )
+    return options
 
 
 def unknown_keys(config_dir: str, config_name: str) -> Iterator[str]:
@@ -109,7 +113,7 @@ def unknown_keys(config_dir: str, config_name: str) -> Iterator[str]:
     with initialize_config_dir(config_dir, version_base="1.3"):
         searched = [f"hydra.searchpath=['file://{Path(own).resolve()}']"] if own else []
         cfg = compose(config_name, [*searched, *(line for line in chosen if line)])
-    known = groups | set(keys_of(cfg))
+    known = {*groups, *keys_of(cfg)}
     for override in given:
         key = override.key_or_group
         section = key.rpartition(".")[0]

@@ -21,7 +21,17 @@ sweep: Path | None = None  # of the sweep, if it is one
 search: Path | None = None  # of the search, if it is one
 command: list[str] = []  # as the user began it, if not as `python SCRIPT`
 _status = 0
-NAMES_CODE = ("callbacks", "logger", "experiment=", "model=", "network", "data=")  # options that may name own code
+NAMES_CODE = (
+    "callbacks",
+    "logger",
+    "experiment=",
+    "model=",
+    "model.optimizer",
+    "model.schedule",
+    "model/",
+    "network",
+    "data=",
+)  # options that may name own code
 TAKES_A_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
 
 

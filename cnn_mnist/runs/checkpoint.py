@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cnn_mnist.network import not_finite
 from cnn_mnist.networks import build
 from cnn_mnist.runs import locate
+from cnn_mnist.training import optimizers
 
 PREFIX = "network."  # of the network's tensors among those of the LightningModule
 
@@ -85,13 +86,15 @@ def description_of(hparams: dict[str, Any]) -> dict[str, Any]:
 def recipe_of(hparams: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a LightningModule and of its network; `network` is the class, in full if it is the user's own.
 
-    A network's argument that the LightningModule has, too, is called `network.NAME`.
+    A network's argument that the LightningModule has, too, is called `network.NAME`; those of the optimiser and of a
+    schedule are `optimizer.NAME` and `schedule.NAME`.
     """
     description = description_of(hparams)
     own = {key: value for key, value in description.items() if key != build.TARGET}
     own = {f"network.{key}" if key in hparams.keys() - {"kernel_size"} else key: value for key, value in own.items()}
     target = description[build.TARGET]
-    return {**hparams, **own, "network": target.rpartition(".")[2] if build.is_shipped(target) else target}
+    name = target.rpartition(".")[2] if build.is_shipped(target) else target
+    return {**hparams, **own, "network": name, **optimizers.recorded(hparams)}
 
 
 def read(file: Path) -> dict[str, Any]:

@@ -273,9 +273,12 @@ def _take(key: str, cfg: DictConfig, own: DictConfig) -> None:
         return
     section = key.partition(".")[0]
     if section in ("callbacks", "logger"):
-        own[section] = cfg[section]
+        before, own[section] = own.get(section) or {}, cfg[section]
+        for name, node in own[section].items():
+            if "run_name" in node and "run_name" in before.get(name, {}):
+                node.run_name = before[name].run_name
         return
-    key = {"experiment": "recipe", "data": "data.dataset"}.get(key, key)
+    key = {"experiment": "recipe", "data": "data.dataset"}.get(key, key).replace("/", ".")
     key = f"{key}._target_" if key in ("model", "network") else key
     asked, kept = OmegaConf.select(cfg, key), OmegaConf.select(own, key)
     if asked == kept:

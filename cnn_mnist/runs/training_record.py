@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.tensorboard.summary import hparams as summaries
@@ -16,6 +16,7 @@ from cnn_mnist.runs import checkpoint
 from cnn_mnist.runs.record import surroundings
 from cnn_mnist.training.callbacks.throughput import Timing
 from cnn_mnist.training.module import Classifier
+from cnn_mnist.training.optimizers import recorded
 
 
 def of_training(
@@ -25,8 +26,6 @@ def of_training(
     trainer: pl.Trainer,
     timing: Timing,
     chosen: Path | None,
-    *,
-    stopped_early: bool,
 ) -> dict[str, Any]:
     """The record of a finished training; fractions in 0..1, times in seconds.
 
@@ -48,7 +47,7 @@ def of_training(
         "batchnorm": is_normalised(model.network),
         "epochs": trainer.current_epoch,
         "max_epochs": trainer.max_epochs,
-        "stopped_early": stopped_early,
+        "stopped_early": any(stopping.stopped_epoch for stopping in trainer.early_stopping_callbacks),
         "steps": trainer.global_step,
         "num_train": min(len(data.train), num_batches * data.batch_size),
         "num_val": cfg.data.val_size,
@@ -73,7 +72,8 @@ def fill_hparams(trainer: pl.Trainer, cfg: DictConfig, record: dict[str, Any]) -
     """
     network = {"network": str(cfg.network._target_).rpartition(".")[2]}
     network |= {f"network.{key}": value for key, value in cfg.network.items()}
-    scalars = [cfg.data, cfg.model, network, {"max_epochs": cfg.trainer.max_epochs}]
+    steps = recorded(OmegaConf.to_container(cfg.model, resolve=True))  # type: ignore[arg-type]
+    scalars = [cfg.data, cfg.model, steps, network, {"max_epochs": cfg.trainer.max_epochs}]
     skipped = ("_target_", "root", "fallback")  # without influence on the metrics
     hparams = {
         str(key): value if isinstance(value, bool | int | float | str) else str(value)

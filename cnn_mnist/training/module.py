@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -10,43 +10,50 @@ import torch
 import torch.nn.functional as F
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.optim import Optimizer
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from cnn_mnist.data.batches import Batch, Shuffled
 from cnn_mnist.network import not_finite
 from cnn_mnist.networks import build
-from cnn_mnist.option_types import Count, Fraction, NonNegative, Positive
+from cnn_mnist.option_types import Count, Fraction, NonNegative, Positive, Schedule
+from cnn_mnist.option_types import Optimizer as OptimizerNode
+from cnn_mnist.training import optimizers
 from cnn_mnist.training.adversarial_training import adversarial_examples, warmed_up
 from cnn_mnist.training.allocator import keep_freed_memory
 from cnn_mnist.training.augmentation import distorted
 
 
 class Classifier(pl.LightningModule):
-    """Trains the network with cross-entropy and Adam, and evaluates it on the data module's `val`.
+    """Trains the network with cross-entropy, and evaluates it on the data module's `val`.
 
     The logged loss is the plain cross-entropy, without label smoothing. The loggers get the mean of `train/loss` over
     every `trainer.log_every_n_steps` batches; callbacks, terminal and checkpoints get the mean over the epoch.
 
     Args:
         batchnorm: Batch normalisation in each hidden layer of the report's network, or of another that offers it.
-        lr: Adam's learning rate; with a schedule, its peak.
-        schedule: None, or `one_cycle` (Smith and Topin 2018) over all steps of the training.
+        lr: Learning rate; with a one-cycle schedule, its peak.
+        schedule: None, `one_cycle` or a node, see `optimizers.make_schedule`.
         distortion: Size of the random affine distortion of training images, see `augmentation`; 0: none.
         label_smoothing: Share of each label spread over all classes (Szegedy et al. 2016).
-        weight_decay: Decoupled weight decay (Loshchilov and Hutter 2019) of filters and matrices.
+        weight_decay: Weight decay of filters and matrices, decoupled with AdamW (Loshchilov and Hutter 2019).
         epsilon: Adversarial training: largest change of a pixel of the adversarial examples; 0: ordinary training.
         attack_steps: Steps of PGD for an adversarial example.
         warmup_epochs: Epochs over which epsilon grows from 0.
         network: The class of the network and its arguments, see `networks.build`; None: the report's network.
         num_classes: Number of classes of the data.
+        optimizer: A node, see `optimizers.make_optimizer`; None: AdamW, which without weight decay is Adam.
+
+    Raises:
+        ValueError: The optimiser cannot be made.
     """
 
     def __init__(
         self,
         batchnorm: bool = False,
         lr: Positive = 1e-3,
-        schedule: Literal[None, "one_cycle"] = None,
+        schedule: Schedule = None,
         distortion: Fraction = 0.0,
         label_smoothing: Fraction = 0.0,
         weight_decay: NonNegative = 0.0,
@@ -55,9 +62,11 @@ class Classifier(pl.LightningModule):
         warmup_epochs: NonNegative = 3.0,
         network: Mapping[str, Any] | None = None,
         num_classes: int = 10,
+        optimizer: OptimizerNode = None,
     ) -> None:
         super().__init__()
         network = dict(network or build.REPORT)
+        optimizer = dict(optimizer or optimizers.ADAMW)
         self.save_hyperparameters()
         self.distortion = distortion
         self.label_smoothing = label_smoothing
@@ -67,7 +76,9 @@ class Classifier(pl.LightningModule):
         self.warmup_epochs = warmup_epochs
         self.lr = lr
         self.schedule = schedule
+        self.optimizer = optimizer
         self.network = build.build(network, batchnorm=batchnorm, num_classes=num_classes)
+        self._optimizer()  # mistakes are reported before the training begins
         self.recent: list[tuple[Tensor, Tensor]] = []  # logits and labels since the loss was logged last
         self.losses: list[tuple[float, int]] = []  # of this epoch: mean loss, and number of batches
         self.before: dict[str, Tensor] = {}  # the callbacks' metrics when the epoch began
@@ -82,19 +93,16 @@ class Classifier(pl.LightningModule):
         return logits
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam in its fused form (without weight decay AdamW is Adam), and the schedule, stepped after every batch."""
-        groups: list[dict[str, Any]] = [{"params": list(self.parameters())}]
-        if self.weight_decay:
-            weights = [parameter for parameter in self.parameters() if parameter.ndim > 1]
-            others = [parameter for parameter in self.parameters() if parameter.ndim <= 1]
-            groups = [{"params": weights, "weight_decay": self.weight_decay}, {"params": others}]
-        optimizer = torch.optim.AdamW(groups, lr=self.lr, weight_decay=0.0, fused=True)
+        """The optimiser, and the schedule."""
+        optimizer = self._optimizer()
         if self.schedule is None:
             return optimizer
-        assert self.schedule == "one_cycle", self.schedule
         num_steps = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=self.lr, total_steps=num_steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        schedule = optimizers.make_schedule(self.schedule, optimizer, lr=self.lr, num_steps=num_steps)
+        return {"optimizer": optimizer, "lr_scheduler": schedule}  # type: ignore[return-value]
+
+    def _optimizer(self) -> Optimizer:
+        return optimizers.make_optimizer(self.optimizer, self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
 
     def on_fit_start(self) -> None:
         """Keep freed memory for the next step."""

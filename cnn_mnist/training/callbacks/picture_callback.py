@@ -13,10 +13,12 @@ class PictureCallback(Callback):
 
 
 def show(trainer: pl.Trainer, tag: str, figure: Figure) -> None:
-    """Add a figure to the run's TensorBoard images, at the current step; does nothing without TensorBoard."""
+    """Add a figure at the current step to TensorBoard, and to every other logger that has `log_image`."""
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image(tag, to_pixels(figure), trainer.global_step, dataformats="HWC")
+        elif hasattr(logger, "log_image"):  # as Lightning's WandbLogger
+            logger.log_image(tag, [to_pixels(figure)], step=trainer.global_step)
 
 
 def is_due(trainer: pl.Trainer, every_n_epochs: int) -> bool:

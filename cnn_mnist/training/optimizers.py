@@ -1,0 +1,88 @@
+"""The optimiser and its schedule, made from nodes: `_target_`, the name of a class or function, and its arguments."""
+
+import inspect
+import pkgutil
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+ADAMW = MappingProxyType({"_target_": "torch.optim.AdamW", "fused": True, "weight_decay": 0.0})
+ONE_CYCLE = "torch.optim.lr_scheduler.OneCycleLR"
+FOR_LIGHTNING = ("interval", "monitor", "frequency")  # keys of a schedule that its class does not get
+
+
+def make_optimizer(
+    node: Mapping[str, Any], parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float
+) -> Optimizer:
+    """An optimiser of any kind; the weight decay is that of filters and matrices.
+
+    Raises:
+        ValueError: It cannot be made, or the node has a learning rate of its own.
+    """
+    if "lr" in node:
+        raise ValueError(f"model.optimizer.lr={node['lr']} has no effect: set model.lr")
+    groups: list[dict[str, Any]] = [{"params": list(parameters)}]
+    if weight_decay:
+        weights = [parameter for parameter in groups[0]["params"] if parameter.ndim > 1]
+        others = [parameter for parameter in groups[0]["params"] if parameter.ndim <= 1]
+        groups = [{"params": weights, "weight_decay": weight_decay}, {"params": others}]
+    optimizer = _made(node, groups, lr=lr)
+    if not isinstance(optimizer, Optimizer):
+        raise ValueError(f"{node['_target_']} must make a torch.optim.Optimizer, got a {type(optimizer).__name__}")
+    return optimizer
+
+
+def make_schedule(node: Mapping[str, Any] | str, optimizer: Optimizer, *, lr: float, num_steps: int) -> dict[str, Any]:
+    """A schedule of the learning rate, as Lightning takes it.
+
+    Args:
+        node: `one_cycle` (Smith and Topin 2018), or a node. Lightning's own keys in it are `interval`, what is counted,
+            `step` (the default) or `epoch`, and `monitor`, the metric that ReduceLROnPlateau follows.
+        optimizer: The optimiser.
+        lr: The peak of a one-cycle schedule.
+        num_steps: All steps of the training, for an argument of the name `total_steps` or `T_max`.
+
+    Raises:
+        ValueError: It cannot be made.
+    """
+    node = {"_target_": ONE_CYCLE, "max_lr": lr} if isinstance(node, str) else node
+    own = {key: value for key, value in node.items() if key in FOR_LIGHTNING}
+    return {"scheduler": _made(node, optimizer, total_steps=num_steps, T_max=num_steps), "interval": "step", **own}
+
+
+def recorded(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """Optimiser and schedule among the arguments of a LightningModule; without weight decay AdamW is Adam.
+
+    Returns:
+        `optimizer` and `schedule`, the names of the classes; their arguments as `optimizer.NAME` and `schedule.NAME`.
+    """
+    optimizer = _parts("optimizer", hparams.get("optimizer", ADAMW))
+    optimizer.pop("optimizer.fused", None)  # the same arithmetic
+    has_decay = hparams.get("weight_decay") or optimizer.get("optimizer.weight_decay", 0.01)
+    if optimizer["optimizer"] == "AdamW" and not has_decay:
+        optimizer["optimizer"] = "Adam"
+        del optimizer["optimizer.weight_decay"]
+    return optimizer | _parts("schedule", hparams.get("schedule"))
+
+
+def _parts(key: str, node: Any) -> dict[str, Any]:
+    """A node as `key`, the name of its class, and `key.NAME`, its arguments."""
+    if not isinstance(node, Mapping):
+        return {key: node}
+    own = {f"{key}.{name}": value for name, value in node.items() if name != "_target_"}
+    return {key: str(node["_target_"]).rpartition(".")[2]} | own
+
+
+def _made(node: Mapping[str, Any], subject: object, **offered: object) -> Any:
+    """What a node describes, with those of the offered arguments that it takes and does not set itself."""
+    target = str(node["_target_"])
+    own = {key: value for key, value in node.items() if key not in ("_target_", *FOR_LIGHTNING)}
+    try:
+        make = pkgutil.resolve_name(target)
+        takes = inspect.signature(make).parameters
+        return make(subject, **{name: value for name, value in offered.items() if name in takes} | own)
+    except Exception as error:  # a file of the user's own runs when it is imported
+        raise ValueError(f"{target} cannot be used: {error}") from error
