@@ -36,7 +36,13 @@ def main(cfg: DictConfig) -> None:
 
         sides = sweep.read(cfg)
     else:
-        sides = subject.choose(cfg, overrides, needs_data=needs_data, trusted=entry.own_networks(cfg))
+        sides = subject.choose(
+            cfg,
+            overrides,
+            needs_data=needs_data,
+            trusted=entry.own_classes(cfg, "network"),
+            trusted_data=entry.own_classes(cfg, "data"),
+        )
     findings = Findings(folder, cfg, sides)
     for task in console.parts(asked):
         with findings.attempt(task):

@@ -24,24 +24,25 @@ def main(cfg: DictConfig) -> float | None:
     from hydra.utils import instantiate
 
     from cnn_mnist.cli import console, training_output
+    from cnn_mnist.data import own_module
     from cnn_mnist.networks import build
     from cnn_mnist.runs import checkpoint, checkpoint_io, run_folder, training_record
     from cnn_mnist.training.callbacks import plotting_failures, throughput
 
     console.quiet()
-    with run_folder.open_run(cfg, folder, overrides, entry.check_recorded, entry.own_networks(cfg)) as run:
+    with run_folder.open_run(cfg, folder, overrides, entry.check_recorded, entry.own_classes(cfg, "network")) as run:
         if run.is_finished:
             print(f"{run.folder} has finished its training already\nresults: {run.results}")
             return run.objective
         cfg = run.cfg
         entry.check_device(cfg)
-        data = run.on(instantiate(cfg.data, _convert_="all").ready())
+        data = run.on(own_module.made(cfg.data).ready())
         pl.seed_everything(cfg.seed, verbose=False)
         model = instantiate(
             cfg.model, network=cfg.network, num_classes=data.num_classes, _recursive_=False, _convert_="all"
         )
         build.check(model.network, data.num_classes)
-        entry.check_batches(cfg, len(data.train), is_normalised=build.is_normalised(model.network))
+        entry.check_batches(cfg, data.batch_size, len(data.train), is_normalised=build.is_normalised(model.network))
         training_output.show_architecture(model.network)
 
         clock, pictures = throughput.Throughput(), plotting_failures.PlottingFailures(instantiate(cfg.callbacks))

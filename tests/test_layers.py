@@ -8,16 +8,17 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "cnn_mnist"
-BASE = {"option_types", "checks", "network", "published", "front"}
+BASE = {"option_types", "nodes", "checks", "network", "published", "front"}
 MAY_IMPORT = {  # beside modules of its own room
     "option_types": set(),
+    "nodes": set(),
     "network": set(),
-    "networks": {"option_types", "checks"},
+    "networks": {"option_types", "nodes", "checks"},
     "published": set(),
     "front": set(),
     "__main__": {"", "front", "cli"},
     "checks": set(),
-    "data": {"option_types"},
+    "data": {"option_types", "nodes"},
     "attacks": BASE,
     "analysis": BASE | {"attacks"},
     "figures": BASE | {"attacks", "analysis"},

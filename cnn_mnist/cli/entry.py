@@ -22,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from cnn_mnist import nodes
 from cnn_mnist.cli import errors, schema, signals, threads
 from cnn_mnist.runs import files, locate
 
@@ -70,28 +71,30 @@ def check_device(cfg: DictConfig) -> None:
         )
 
 
-def check_batches(cfg: DictConfig, num_train: int, *, is_normalised: bool) -> None:
+def check_batches(cfg: DictConfig, batch_size: int, num_train: int, *, is_normalised: bool) -> None:
     """Raise ValueError if an epoch ends in a batch too small for batch normalisation or for all processes."""
-    last = num_train % cfg.data.batch_size or cfg.data.batch_size
+    last = num_train % batch_size or batch_size
     num_processes = cfg.trainer.devices * cfg.trainer.num_nodes
     if num_processes > 1 and last < num_processes * (1 + is_normalised):
         raise ValueError(
-            f"{num_train:,} training images in batches of {cfg.data.batch_size} end in a batch of {last}, too few for "
+            f"{num_train:,} training images in batches of {batch_size} end in a batch of {last}, too few for "
             f"{num_processes} processes: set data.batch_size or trainer.devices"
         )
     if is_normalised and last == 1:
         raise ValueError(
-            f"{num_train:,} training images in batches of {cfg.data.batch_size} end in a batch of one image, which "
+            f"{num_train:,} training images in batches of {batch_size} end in a batch of one image, which "
             "batch normalisation cannot normalise: set data.batch_size or data.val_size"
         )
 
 
-def own_networks(cfg: DictConfig) -> set[str]:
-    """The classes of networks that the command names: that of its configuration, and those of its own --config-dir."""
+def own_classes(cfg: DictConfig, group: str) -> set[str]:
+    """The classes that the command names in a group: those of its configuration, and of its own --config-dir."""
     folder = get_args_parser().parse_args().config_dir
-    files = Path(folder, "network").glob("*.yaml") if folder else ()
-    nodes = [cfg.get("network"), *(OmegaConf.load(file) for file in files)]
-    return {str(node._target_) for node in nodes if isinstance(node, DictConfig) and "_target_" in node}
+    files = Path(folder, group).glob("*.yaml") if folder else ()
+    parts = [cfg.get(group), *(OmegaConf.load(file) for file in files)]
+    return {
+        name for part in parts if isinstance(part, DictConfig) for name in nodes.targets(OmegaConf.to_container(part))
+    }
 
 
 def run_folder() -> Path:

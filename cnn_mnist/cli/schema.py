@@ -214,12 +214,12 @@ def _is_library(spec: ModuleSpec) -> bool:
 def _check_monitor(cfg: DictConfig) -> None:
     """Raise ValueError where nothing measures a metric that is monitored."""
     for name, node in cfg.callbacks.items():
-        if str(node.get("monitor", "")).startswith("val/") and not cfg.data.val_size:
+        if str(node.get("monitor", "")).startswith("val/") and cfg.data.get("val_size") == 0:
             raise ValueError(
                 f"callbacks.{name} watches {node.monitor}, but there is no hold-out: set data.val_size=..."
             )
     is_measured = any(str(node._target_).endswith(".RobustAccuracy") for node in cfg.callbacks.values())
-    if cfg.data.val_size and cfg.monitor in ("val/robust_acc", "val/fgsm_acc") and not is_measured:
+    if cfg.data.get("val_size") and cfg.monitor in ("val/robust_acc", "val/fgsm_acc") and not is_measured:
         raise ValueError(f"monitor={cfg.monitor}, but nothing measures it: set callbacks=robust or monitor=val/acc")
 
 

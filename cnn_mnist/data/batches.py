@@ -24,10 +24,16 @@ class Batch(NamedTuple):
 
 
 class Images(Dataset[Batch]):
-    """Images uint8 (N, 1, 28, 28) with labels int64 (N,) in 0..num_classes-1, handed out many at once."""
+    """Images (N, 1, 28, 28) with labels int64 (N,) in 0..num_classes-1, handed out many at once.
+
+    Args:
+        images: uint8, or float32 in [0, 1].
+        labels: The classes.
+        num_classes: How many there are.
+    """
 
     def __init__(self, images: Tensor, labels: Tensor, num_classes: int = 10) -> None:
-        assert images.dtype == torch.uint8
+        assert images.dtype in (torch.uint8, torch.float32)
         assert len(images) == len(labels)
         self.images = images
         self.labels = labels
@@ -37,7 +43,8 @@ class Images(Dataset[Batch]):
         return len(self.images)
 
     def __getitem__(self, index: Tensor | slice) -> Batch:
-        return Batch(self.images[index].float().div_(255), self.labels[index])
+        images = self.images[index]
+        return Batch(images.float().div_(255) if images.dtype == torch.uint8 else images.clone(), self.labels[index])
 
     def of_each_class(self, num_images: int) -> Tensor:
         """Indices int64 of the first image of every class, then the second of every class, and so on."""

@@ -65,7 +65,7 @@ class DataModule(pl.LightningDataModule):
         seed: Seed = 0,
     ) -> None:
         super().__init__()
-        self.dataset = dataset
+        self.dataset: str = dataset
         self.root = Path(root).expanduser()
         self.batch_size = batch_size
         self.val_size = val_size
@@ -132,6 +132,10 @@ class DataModule(pl.LightningDataModule):
             )
             self.val = self.train.subset(torch.from_numpy(np.sort(held_out)))
             self.train = self.train.subset(torch.from_numpy(np.sort(kept)))
+        self._keep_on_record()
+
+    def _keep_on_record(self) -> None:
+        """Store in checkpoints what an analysis needs to know."""
         kept_on_record = ("dataset", "batch_size", "val_size", "seed")
         has_names = self.classes != tuple(map(str, range(len(self.classes))))
         own = {"classes": list(self.classes)} if has_names else {}

@@ -10,16 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnn_mnist import nodes
 from cnn_mnist.checks import Logits, check_logits, untouched
+from cnn_mnist.nodes import TARGET
 
-TARGET = "_target_"  # key of the class's name
 REPORT = MappingProxyType({TARGET: "cnn_mnist.network.CNN"})  # the report's network
 OWN = ("cnn_mnist.network.", "cnn_mnist.networks.")  # modules whose networks a checkpoint alone may name
 NUM_PROBED = 2  # images on which a new network is tried
-
-
-class CannotBuild(ValueError):
-    """A network's class cannot be imported, or cannot be built with these arguments."""
 
 
 def is_shipped(target: str) -> bool:
@@ -43,31 +40,18 @@ def build(description: Mapping[str, Any], *, batchnorm: bool = False, num_classe
         num_classes: Likewise.
 
     Raises:
-        CannotBuild: The class cannot be imported or does not take these arguments, `batchnorm` is true and it has no
+        CannotMake: The class cannot be imported or does not take these arguments, `batchnorm` is true and it has no
             such argument, or it makes something other than an nn.Module.
     """
-    target = str(description[TARGET])
-    try:
-        make = pkgutil.resolve_name(target)
-        accepted = inspect.signature(make).parameters
-    except Exception as error:  # a file of the user's own runs when it is imported
-        raise CannotBuild(f"network {target} cannot be imported: {type(error).__name__}: {error}") from error
-    arguments = {key: value for key, value in description.items() if key != TARGET}
-    if "batchnorm" in accepted:
-        arguments.setdefault("batchnorm", batchnorm)
-    elif batchnorm:
-        raise CannotBuild(
+    target = description[TARGET]
+    if batchnorm and "batchnorm" not in nodes.imported("network", description)[1]:
+        raise nodes.CannotMake(
             f"batchnorm=true, but the network {target} has no batch normalisation to switch on: set model.batchnorm="
             "false"
         )
-    if "num_classes" in accepted:
-        arguments.setdefault("num_classes", num_classes)
-    try:
-        network = make(**arguments)
-    except Exception as error:
-        raise CannotBuild(f"network {target} cannot be built: {error}") from error
+    network = nodes.make("network", description, batchnorm=batchnorm, num_classes=num_classes)
     if not isinstance(network, nn.Module):
-        raise CannotBuild(f"network {target} must make an nn.Module, got a {type(network).__name__}")
+        raise nodes.CannotMake(f"network {target} must make an nn.Module, got a {type(network).__name__}")
     return network
 
 
@@ -75,7 +59,7 @@ def sketch(description: Mapping[str, Any], *, batchnorm: bool, num_classes: int)
     """The same without weights, which takes no memory; draws no random numbers.
 
     Raises:
-        CannotBuild: As `build`.
+        CannotMake: As `build`.
     """
     with torch.device("meta"):
         return build(description, batchnorm=batchnorm, num_classes=num_classes)

@@ -2,18 +2,19 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from cnn_mnist.analysis.nearest import nearest
-from cnn_mnist.data import picture, sources
+from cnn_mnist.data import picture
 from cnn_mnist.data.batches import EVAL_BATCH_SIZE, Images
 from cnn_mnist.networks.build import is_normalised
+from cnn_mnist.report import dataset
 from cnn_mnist.report.differences import differences
 from cnn_mnist.runs import checkpoint, locate
 from cnn_mnist.runs.files import read_json, shown
@@ -154,19 +155,25 @@ def name_of(side: Subject, other: Subject) -> str:
 
 
 def choose(
-    cfg: DictConfig, overrides: list[str], *, needs_data: bool = True, trusted: Collection[str] = ()
+    cfg: DictConfig,
+    overrides: list[str],
+    *,
+    needs_data: bool = True,
+    trusted: Collection[str] = (),
+    trusted_data: Collection[str] = (),
 ) -> list[Subject]:
     """The network that `ckpt_path` names, or the newest, with the images that `images` or `image` name.
 
     With `against` there are two, each the other's `other`. Data set and folder are those of the run, unless the command
-    line names others, and are written into `cfg`; without `needs_data` none is read. `trusted`: see `checkpoint.load`.
+    line names others, and are written into `cfg`; without `needs_data` none is read. `trusted` and `trusted_data` are
+    the classes of networks and data outside this package that the command names.
 
     Raises:
         FileNotFoundError: There is no such run, checkpoint or picture.
         ValueError: The checkpoint or the picture is of another kind, an index is out of range, two networks cannot be
             compared, or an option has no effect on an analysis.
     """
-    _refuse_what_has_no_effect(overrides)
+    _refuse_what_has_no_effect(overrides, {f"data.{key}" for key in cfg.data if "dataset" not in cfg.data})
     is_newest = cfg.ckpt_path in (None, locate.LAST)
     file = locate.newest() if is_newest else locate.find(cfg.ckpt_path, prefer_best=True)
     print(f"{'newest run: ' if is_newest else ''}{file}")
@@ -176,8 +183,10 @@ def choose(
     first = _of_checkpoint(file, device, trusted)
     second = None if cfg.against is None else _other(cfg.against, first, trusted)
     if own is None:
-        _settle_data(cfg, overrides, file, first.recipe.get("dataset"))
-        _look_at_data(cfg, first, needs_images=needs_data)
+        first.dataset = dataset.settle(cfg, overrides, file, first.recipe.get("dataset"))
+        if needs_data:
+            dataset.check_named(cfg.data, file, trusted_data)
+            _look_at_data(cfg, first)
     else:
         _look_at_picture(first, own, cfg.image)
     if second is None:
@@ -212,10 +221,10 @@ def _of_checkpoint(file: Path, device: torch.device, trusted: Collection[str]) -
     )
 
 
-def _refuse_what_has_no_effect(overrides: list[str]) -> None:
+def _refuse_what_has_no_effect(overrides: list[str], own: Collection[object]) -> None:
     for override in overrides:
         key = override.partition("=")[0].lstrip("+~")
-        if key.startswith(("data.", "trainer.", "network.")) and key not in HAVE_AN_EFFECT:
+        if key.startswith(("data.", "trainer.", "network.")) and key not in {*HAVE_AN_EFFECT, *own}:
             raise ValueError(f"{key} has no effect on an analysis: leave it out")
 
 
@@ -230,24 +239,11 @@ def _look_at_picture(subject: Subject, own: picture.Picture, name: str) -> None:
     subject.labels, subject.indices = torch.tensor([first]), torch.tensor([-1])
 
 
-def _look_at_data(cfg: DictConfig, subject: Subject, *, needs_images: bool) -> None:
-    """Read the data set and choose the images, if they are needed."""
-    subject.dataset = cfg.data.dataset
-    if not needs_images:
-        return
-
-    @cache
-    def read(split: str) -> Images:
-        return Images(*sources.load(cfg.data.dataset, root, split), subject.num_classes)
-
-    root = Path(cfg.data.root).expanduser()
-    names = sources.classes(cfg.data.dataset, root)
-    if len(names) != subject.num_classes:
-        raise ValueError(
-            f"{cfg.data.dataset} has {len(names)} classes, but the network tells {subject.num_classes} apart: set data="
-        )
+def _look_at_data(cfg: DictConfig, subject: Subject) -> None:
+    """Read the data set and choose the images."""
+    read = dataset.open_set(cfg.data, subject.num_classes)
     subject.test, subject.read_train = read("test"), partial(read, "train")
-    subject.indices = _indices(cfg.images, subject.test)
+    subject.indices = dataset.chosen(cfg.images, subject.test)
     subject.images, subject.labels = subject.test[subject.indices]
 
 
@@ -275,26 +271,3 @@ def _device(accelerator: str) -> torch.device:
         return torch.device("cpu")
     torch.backends.cudnn.allow_tf32 = False  # its ten bits of precision flip the signs of small gradients
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-
-
-def _settle_data(cfg: DictConfig, overrides: list[str], file: Path, dataset: str | None) -> None:
-    """Put the run's own data set and folder into `cfg` where the command line names no others."""
-    given = {override.partition("=")[0] for override in overrides}
-    record = file.parent.parent / "config.yaml"
-    own = OmegaConf.load(record) if record.is_file() else OmegaConf.create()
-    root = OmegaConf.select(own, "data.root")
-    if dataset is not None and not given & {"data", "data.dataset"}:
-        cfg.data.dataset = dataset
-    if root is not None and "data.root" not in given:
-        cfg.data.root = root
-
-
-def _indices(images: int | ListConfig, test: Images) -> Tensor:
-    if isinstance(images, int):
-        if images > len(test):
-            raise ValueError(f"there are {len(test):,} test images, not {images:,}: set images=...")
-        return test.of_each_class(images)
-    indices = torch.tensor(list(images))
-    if indices.max() >= len(test):
-        raise ValueError(f"test images have the indices 0..{len(test) - 1:,}, got {indices.max():,}: set images=...")
-    return indices

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cnn_mnist.network import not_finite
 from cnn_mnist.networks import build
+from cnn_mnist.nodes import TARGET, CannotMake
 from cnn_mnist.runs import locate
 from cnn_mnist.training import optimizers
 
@@ -41,7 +42,7 @@ def network_of(content: dict[str, Any], file: Path, trusted: Collection[str] = (
     try:
         hparams = content["hyper_parameters"]
         description = description_of(hparams)
-        target = description[build.TARGET]
+        target = description[TARGET]
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is a checkpoint of another kind of network: {error}") from error
     if not build.is_shipped(target) and target not in trusted:
@@ -58,7 +59,7 @@ def network_of(content: dict[str, Any], file: Path, trusted: Collection[str] = (
             _check_shapes(build.sketch(description, **kind), weights)
         network = build.build(description, **kind)
         network.load_state_dict(weights)
-    except build.CannotBuild as error:
+    except CannotMake as error:
         raise ValueError(f"{file}: {error}") from error
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
@@ -80,7 +81,7 @@ def _check_shapes(sketch: nn.Module, weights: dict[str, Tensor]) -> None:
 def description_of(hparams: dict[str, Any]) -> dict[str, Any]:
     """The class of the network and its arguments; of checkpoints before there was a choice, the report's network."""
     found = hparams.get("network", build.REPORT | {"kernel_size": hparams.get("kernel_size", 3)})
-    return {build.TARGET: str(found[build.TARGET]), **found}
+    return {TARGET: str(found[TARGET]), **found}
 
 
 def recipe_of(hparams: dict[str, Any]) -> dict[str, Any]:
@@ -90,9 +91,9 @@ def recipe_of(hparams: dict[str, Any]) -> dict[str, Any]:
     schedule are `optimizer.NAME` and `schedule.NAME`.
     """
     description = description_of(hparams)
-    own = {key: value for key, value in description.items() if key != build.TARGET}
+    own = {key: value for key, value in description.items() if key != TARGET}
     own = {f"network.{key}" if key in hparams.keys() - {"kernel_size"} else key: value for key, value in own.items()}
-    target = description[build.TARGET]
+    target = description[TARGET]
     name = target.rpartition(".")[2] if build.is_shipped(target) else target
     return {**hparams, **own, "network": name, **optimizers.recorded(hparams)}
 

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
 
+from cnn_mnist import nodes
 from cnn_mnist.data import own_images
 from cnn_mnist.data.datamodule import DataModule
 from cnn_mnist.front import CONF
@@ -73,7 +74,7 @@ class Run:
     @property
     def objective(self) -> float | None:
         """The monitored metric on record; None without a hold-out."""
-        return files.read_json(self.results).get(self.cfg.monitor) if self.cfg.data.val_size else None
+        return files.read_json(self.results).get(self.cfg.monitor)
 
     @property
     def results(self) -> Path:
@@ -94,8 +95,9 @@ class Run:
 
     def on(self, data: DataModule) -> DataModule:
         """Put the data set that was found, maybe the fallback, into configuration and folder name; returns `data`."""
-        asked, self.cfg.data.dataset = self.cfg.data.dataset, data.dataset
-        place = self.folder.parent
+        asked, place = self.cfg.data.get("dataset", data.dataset), self.folder.parent
+        if "dataset" in self.cfg.data:
+            self.cfg.data.dataset = data.dataset
         if asked != data.dataset and place.name == f"{asked}-{self.cfg.recipe}":  # a sweep's has another name
             self.folder = place.with_name(f"{data.dataset}-{self.cfg.recipe}") / self.folder.name
         return data
@@ -210,11 +212,12 @@ def _recorded(
     defaults = {"monitor": "val/acc", "overrides": [], "trainer": {"precision": "32-true", "log_every_n_steps": 50}}
     own = OmegaConf.merge(defaults, own)  # of a run older than these options
     assert isinstance(own, DictConfig)
-    own.data.fallback = None  # never half of one data set and half of another
+    if "fallback" in own.data:
+        own.data.fallback = None  # never half of one data set and half of another
     for override in overrides:
         _take(override.split("=")[0].lstrip("+~"), cfg, own)
-    known |= {*trusted, *_targets(OmegaConf.to_container(cfg, resolve=True))}  # of the command line
-    asked = set(_targets(OmegaConf.to_container(own, resolve=True)))
+    known |= {*trusted, *nodes.targets(OmegaConf.to_container(cfg, resolve=True))}  # of the command line
+    asked = set(nodes.targets(OmegaConf.to_container(own, resolve=True)))
     if any(name.startswith("cnn_mnist.") for name in asked - known):
         raise ValueError(
             f"{folder} was trained by an older version of this project: it can be analysed, but not resumed"
@@ -228,16 +231,6 @@ def _recorded(
         )
     check(own)
     return own
-
-
-def _targets(node: object) -> list[str]:
-    """Every `_target_` in and below a node."""
-    if isinstance(node, list):
-        return [name for value in node for name in _targets(value)]
-    if not isinstance(node, dict):
-        return []
-    own = [str(node["_target_"])] if "_target_" in node else []
-    return own + _targets(list(node.values()))
 
 
 def _resume_from(file: Path, run: Run) -> None:
@@ -278,6 +271,8 @@ def _take(key: str, cfg: DictConfig, own: DictConfig) -> None:
             if "run_name" in node and "run_name" in before.get(name, {}):
                 node.run_name = before[name].run_name
         return
+    if key == "data" and "dataset" not in cfg.data:
+        key = "data._target_"
     key = {"experiment": "recipe", "data": "data.dataset"}.get(key, key).replace("/", ".")
     key = f"{key}._target_" if key in ("model", "network") else key
     asked, kept = OmegaConf.select(cfg, key), OmegaConf.select(own, key)

@@ -13,9 +13,9 @@ from contextlib import redirect_stdout
 from typing import Any
 
 import numpy as np
+from lightning_fabric.loggers.logger import rank_zero_experiment
 from numpy.typing import NDArray
 from pytorch_lightning.loggers import Logger, MLFlowLogger, WandbLogger
-from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 
 Pixels = list[NDArray[np.uint8]]  # pictures (H, W, 3)

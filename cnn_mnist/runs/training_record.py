@@ -50,7 +50,7 @@ def of_training(
         "stopped_early": any(stopping.stopped_epoch for stopping in trainer.early_stopping_callbacks),
         "steps": trainer.global_step,
         "num_train": min(len(data.train), num_batches * data.batch_size),
-        "num_val": cfg.data.val_size,
+        "num_val": data.val_size,
         "num_test": model.num_evaluated if "test/acc" in measured else 0,
         "num_parameters": sums.num_parameters,
         "num_neurons": sums.num_neurons,

@@ -1,7 +1,5 @@
 """The optimiser and its schedule, made from nodes: `_target_`, the name of a class or function, and its arguments."""
 
-import inspect
-import pkgutil
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -9,7 +7,10 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-ADAMW = MappingProxyType({"_target_": "torch.optim.AdamW", "fused": True, "weight_decay": 0.0})
+from cnn_mnist import nodes
+from cnn_mnist.nodes import TARGET
+
+ADAMW = MappingProxyType({TARGET: "torch.optim.AdamW", "fused": True, "weight_decay": 0.0})
 ONE_CYCLE = "torch.optim.lr_scheduler.OneCycleLR"
 FOR_LIGHTNING = ("interval", "monitor", "frequency")  # keys of a schedule that its class does not get
 
@@ -29,9 +30,9 @@ def make_optimizer(
         weights = [parameter for parameter in groups[0]["params"] if parameter.ndim > 1]
         others = [parameter for parameter in groups[0]["params"] if parameter.ndim <= 1]
         groups = [{"params": weights, "weight_decay": weight_decay}, {"params": others}]
-    optimizer = _made(node, groups, lr=lr)
+    optimizer = nodes.make("optimizer", node, groups, lr=lr)
     if not isinstance(optimizer, Optimizer):
-        raise ValueError(f"{node['_target_']} must make a torch.optim.Optimizer, got a {type(optimizer).__name__}")
+        raise ValueError(f"{node[TARGET]} must make a torch.optim.Optimizer, got a {type(optimizer).__name__}")
     return optimizer
 
 
@@ -48,9 +49,11 @@ def make_schedule(node: Mapping[str, Any] | str, optimizer: Optimizer, *, lr: fl
     Raises:
         ValueError: It cannot be made.
     """
-    node = {"_target_": ONE_CYCLE, "max_lr": lr} if isinstance(node, str) else node
-    own = {key: value for key, value in node.items() if key in FOR_LIGHTNING}
-    return {"scheduler": _made(node, optimizer, total_steps=num_steps, T_max=num_steps), "interval": "step", **own}
+    node = {TARGET: ONE_CYCLE, "max_lr": lr} if isinstance(node, str) else node
+    own = {key: value for key, value in node.items() if key not in FOR_LIGHTNING}
+    others = {key: value for key, value in node.items() if key in FOR_LIGHTNING}
+    schedule = nodes.make("schedule", own, optimizer, total_steps=num_steps, T_max=num_steps)
+    return {"scheduler": schedule, "interval": "step", **others}
 
 
 def recorded(hparams: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,17 +75,5 @@ def _parts(key: str, node: Any) -> dict[str, Any]:
     """A node as `key`, the name of its class, and `key.NAME`, its arguments."""
     if not isinstance(node, Mapping):
         return {key: node}
-    own = {f"{key}.{name}": value for name, value in node.items() if name != "_target_"}
-    return {key: str(node["_target_"]).rpartition(".")[2]} | own
-
-
-def _made(node: Mapping[str, Any], subject: object, **offered: object) -> Any:
-    """What a node describes, with those of the offered arguments that it takes and does not set itself."""
-    target = str(node["_target_"])
-    own = {key: value for key, value in node.items() if key not in ("_target_", *FOR_LIGHTNING)}
-    try:
-        make = pkgutil.resolve_name(target)
-        takes = inspect.signature(make).parameters
-        return make(subject, **{name: value for name, value in offered.items() if name in takes} | own)
-    except Exception as error:  # a file of the user's own runs when it is imported
-        raise ValueError(f"{target} cannot be used: {error}") from error
+    own = {f"{key}.{name}": value for name, value in node.items() if name != TARGET}
+    return {key: str(node[TARGET]).rpartition(".")[2]} | own
