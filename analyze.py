@@ -22,6 +22,7 @@ def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate  # takes seconds: not imported for --help, nor before options are checked
 
     from cnn_mnist.cli import console
+    from cnn_mnist.figures.class_names import class_names
     from cnn_mnist.report import plan, subject
     from cnn_mnist.report.writer import About, Findings
     from cnn_mnist.training.allocator import keep_freed_memory
@@ -31,21 +32,23 @@ def main(cfg: DictConfig) -> None:
     asked = plan.tasks(cfg, overrides)
     needs_data = any(task.needs.data for task in asked)
     sides: Sequence[About]
+    names: Sequence[str] = ()
     if cfg.sweep:
         from cnn_mnist.report.sections import sweep
 
         sides = sweep.read(cfg)
     else:
-        sides = subject.choose(
+        sides = subjects = subject.choose(
             cfg,
             overrides,
             needs_data=needs_data,
             trusted=entry.own_classes(cfg, "network"),
             trusted_data=entry.own_classes(cfg, "data"),
         )
+        names = subjects[0].names
     findings = Findings(folder, cfg, sides)
     for task in console.parts(asked):
-        with findings.attempt(task):
+        with findings.attempt(task), class_names(names):
             for side in sides[:1] if task.is_done_once else sides:
                 findings.add(task, side, instantiate(task.node, _convert_="all")(side))
     path = findings.close()

@@ -13,6 +13,7 @@ from cnn_mnist.attacks.result import AttackResult
 from cnn_mnist.attacks.robustness import RobustAccuracy
 from cnn_mnist.attacks.transfer import Transfer
 from cnn_mnist.figures.canvas import DARK, INK, RIGHT, WRONG, Colours, Mosaic, cost_curves, mosaic
+from cnn_mnist.figures.class_names import name
 
 
 def fooling_images(result: AttackResult) -> Figure:
@@ -20,7 +21,7 @@ def fooling_images(result: AttackResult) -> Figure:
     grid = mosaic(INK.of(result.images[:, 0]), min(10, len(result.images)), above=15, top=9)
     answers = _rows(result.target, result.confidence, result.success)
     for place, (target, p, ok) in zip(grid.captions, answers, strict=True):
-        _write(grid, place, f"as {target}\np {p:.3f}", ok)
+        _write(grid, place, f"as {name(target)}\np {p:.3f}", ok)
     grid.title("Noise climbed until the network is sure of a class")
     return grid.figure
 
@@ -28,7 +29,7 @@ def fooling_images(result: AttackResult) -> Figure:
 def grid_of_targets(
     images: Tensor, labels: Tensor, result: AttackResult, source: Tensor, *, num_classes: int = 10
 ) -> Figure:
-    """Images that look like one digit and are classified as another: a row per image, a column per class.
+    """Images that look like one class and are classified as another: a row per image, a column per class.
 
     Args:
         images: The images attacked, (R, 1, 28, 28).
@@ -43,9 +44,9 @@ def grid_of_targets(
     drawn = INK.of(result.images[:, 0])
     for k, (row, target, p, ok) in enumerate(_rows(source, result.target, result.confidence, result.success)):
         place = row * num_classes + target
-        tiles[place], captions[place], failed[place] = drawn[k], f"as {target}, p {p:.2f}", not ok
+        tiles[place], captions[place], failed[place] = drawn[k], f"as {name(target)}, p {p:.2f}", not ok
     for row, label in enumerate(labels.tolist()):
-        captions[row * num_classes + label] = f"the {label} itself"
+        captions[row * num_classes + label] = f"the {name(label)} itself"
     grid = mosaic(tiles, num_classes, gap=8, above=8, top=9)
     for k, (place, text) in enumerate(zip(grid.captions, captions, strict=True)):
         own = k % num_classes == int(labels[k // num_classes])
@@ -60,7 +61,7 @@ def grid_of_targets(
         )
     mse = result.perturbation.square().mean((1, 2, 3))[result.success]
     median = f"median MSE of the successes {mse.median():.4f}" if len(mse) else "no success"
-    grid.title(f"A row looks like one digit, a column is classified as one; {median}")
+    grid.title(f"A row looks like one class, a column is classified as one; {median}")
     return grid.figure
 
 
@@ -68,7 +69,7 @@ def mean_costs(result: AttackResult) -> Figure:
     """The report's cost against iteration, averaged over the attacks towards each target."""
     aims = result.target.unique()
     means = torch.stack([result.trace[:, result.target == aim].nanmean(1) for aim in aims], 1)
-    return cost_curves(means, [f"as {aim}" for aim in aims.tolist()], "logit - beta * MSE, mean over the images")
+    return cost_curves(means, [f"as {name(aim)}" for aim in aims.tolist()], "logit - beta * MSE, mean over the images")
 
 
 def sums(images: Tensor, labels: Tensor, result: AttackResult, title: str) -> Figure:
@@ -79,12 +80,13 @@ def sums(images: Tensor, labels: Tensor, result: AttackResult, title: str) -> Fi
     grid = mosaic(np.concatenate(tiles), len(images), gap=10, above=10, top=9, right=36)
     n = len(images)
     for place, label in zip(grid.captions[:n], labels.tolist(), strict=True):
-        _write(grid, place, f"{label}", None)
+        _write(grid, place, name(label), None)
     for place in grid.captions[n : 2 * n]:
         _write(grid, place, "+", None)
     seen = _rows(result.predicted, result.target, result.confidence, result.success)
     for place, (predicted, target, p, ok) in zip(grid.captions[2 * n :], seen, strict=True):
-        text = f"= {predicted}, p {p:.3f}" if target in (-1, predicted) else f"= {predicted}, not {target}"
+        other = f"p {p:.3f}" if target in (-1, predicted) else f"not {name(target)}"
+        text = f"= {name(predicted)}, {other}"
         _write(grid, place, text, ok)
     grid.title(title)
     grid.bar(colours)
@@ -97,7 +99,7 @@ def noises(values: Tensor, names: list[str]) -> Figure:
     colours = Colours("RdBu_r", -limit, limit, "added grey value")
     grid = mosaic(colours.of(values[:, 0]), len(names), gap=10, top=9, right=36)
     grid.caption(names)
-    grid.title("One noise for all digits")
+    grid.title("One noise for all images")
     grid.bar(colours)
     return grid.figure
 
@@ -119,7 +121,7 @@ def transfer_grid(images: Tensor, labels: Tensor, noises: Tensor, target: Tensor
         label, seen, aim = int(labels[column]), int(predicted[row, column]), int(target[row])
         grid.axes.text(
             *place,
-            f"{label}: seen as {seen}",
+            f"{name(label)}: seen as {name(seen)}",
             ha="center",
             va="bottom",
             fontsize=7,
@@ -128,8 +130,8 @@ def transfer_grid(images: Tensor, labels: Tensor, noises: Tensor, target: Tensor
         )
     for row, aim in enumerate(target.tolist()):
         x, y = grid.corners[(row + 1) * len(images) - 1]
-        grid.axes.text(x + 34, y + 14, f"noise made\nfor the {aim}", ha="left", va="center", fontsize=8)
-    grid.title("Noise added to other digits than its own, too; orange: seen as the noise's class, blue: as a third one")
+        grid.axes.text(x + 34, y + 14, f"noise made\nfor the {name(aim)}", ha="left", va="center", fontsize=8)
+    grid.title("Noise added to other images than its own, too; orange: seen as the noise's class, blue: as a third one")
     return grid.figure
 
 
@@ -147,7 +149,7 @@ def transfer_rates(found: Transfer, target: Tensor, learnt: str) -> Figure:
         )
     ):
         axes.bar(place + (k - 1.5) * 0.2, values.cpu().numpy(), 0.2, label=label, color=colour)
-    axes.set_xticks(place, [str(t) for t in target.tolist()])
+    axes.set_xticks(place, [name(t) for t in target.tolist()])
     axes.set_xlabel("class that the noise was made for")
     axes.set_ylabel(f"share of {len(found.clean):,} images")
     axes.set_ylim(0, 1.35 * max(0.1, found.fooling_rate.max().item(), found.random_fooling_rate.max().item()))
@@ -177,7 +179,7 @@ def robustness(found: RobustAccuracy, *, attack: str, norm: str, num_images: int
     shades = colormaps["viridis"](np.linspace(0, 0.92, found.by_class.shape[1]))
     for label, curve in enumerate(found.by_class.T.numpy()):
         marker = "os^vD<>phX"[label % 10]
-        right.plot(epsilon, curve, color=shades[label], marker=marker, markersize=4, label=f"{label}")
+        right.plot(epsilon, curve, color=shades[label], marker=marker, markersize=4, label=name(label))
     right.set_ylim(-0.03, 1.03)
     right.set_xlabel(f"epsilon: {unit}")
     right.set_title("of each class", fontsize=10)

@@ -12,6 +12,7 @@ from cnn_mnist.analysis.activations import Activations, ChannelStatistics
 from cnn_mnist.analysis.class_image import ClassImages
 from cnn_mnist.analysis.filters import EdgeLikeness, Similarity
 from cnn_mnist.analysis.saliency import Saliency
+from cnn_mnist.figures import class_names
 from cnn_mnist.figures.canvas import DARK, INK, Colours, enlarged, mosaic
 
 DIVERGING, SEQUENTIAL = "RdBu_r", "viridis"
@@ -207,12 +208,12 @@ def activation_statistics(found: Activations) -> Figure:
 
 
 def _channel_bars(axes: Axes, channels: ChannelStatistics) -> None:
-    """A bar per channel: correlation with the digit, dark where with the sharp one, light where with a blurred one."""
+    """A bar per channel: correlation with the image, dark where with the sharp one, light where with a blurred one."""
     correlation, blur = channels.correlation.cpu().numpy(), channels.blur.cpu().numpy()
     number = np.arange(len(correlation))
     for is_sharp, colour, label in (
-        (True, DARK, "the digit (blur up to 0.5 px)"),
-        (False, LIGHT, "the digit, blurred"),
+        (True, DARK, "the image (blur up to 0.5 px)"),
+        (False, LIGHT, "the image, blurred"),
     ):
         chosen = (blur <= 0.5) == is_sharp
         axes.bar(number[chosen], correlation[chosen], color=colour, label=f"correlation with {label}")
@@ -250,7 +251,7 @@ def saliency(images: Tensor, drop: Tensor, found: Saliency, labels: Tensor) -> F
     for k, label in enumerate(labels.tolist()):
         is_zero = [bool((values[k].nan_to_num() == 0).all()) for _, values in columns]
         captions += [
-            f"class {label}",
+            f"class {class_names.name(label)}",
             *(f"{name}{': none' * zero}" for (name, _), zero in zip(columns, is_zero, strict=True)),
         ]
     grid.caption(captions, size=6)

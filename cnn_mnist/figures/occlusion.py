@@ -11,16 +11,15 @@ from torch import Tensor
 
 from cnn_mnist.analysis.occlusion import OcclusionMap, Resistance
 from cnn_mnist.figures.canvas import DARK, INK, Colours, Mosaic, enlarged, mosaic
+from cnn_mnist.figures.class_names import colour, name
 
 PROBABILITY = Colours("viridis", 0, 1, "probability")
-# Ten hues that colour-blind readers tell apart (Tol's muted set and black); the digit is written in as well.
-CLASSES = ["#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#222222"]
 FINE = 2  # half pixels: the centre of an even window lies between two pixels
 STILL_RIGHT = "#e8e8e8"
 
 
 def probability_maps(images: Tensor, labels: Tensor, maps: OcclusionMap, *, of: str = "true") -> Figure:
-    """Heat maps over the grey digit with fixed limits 0..1; the patch beside the first, to scale.
+    """Heat maps over the grey image with fixed limits 0..1; the patch beside the first, to scale.
 
     Args:
         images: (B, 1, 28, 28) in [0, 1].
@@ -29,8 +28,10 @@ def probability_maps(images: Tensor, labels: Tensor, maps: OcclusionMap, *, of: 
         of: What the labels are: the true classes, or those predicted without a patch.
     """
     heat = PROBABILITY.of(maps.probability)
-    captions = [f"class {label}, p {p:.2f}" for label, p in zip(labels.tolist(), maps.clean.tolist(), strict=True)]
-    grid = _over_digits(images, heat, maps, captions)
+    captions = [
+        f"class {name(label)}, p {p:.2f}" for label, p in zip(labels.tolist(), maps.clean.tolist(), strict=True)
+    ]
+    grid = _over_images(images, heat, maps, captions)
     grid.title(f"Probability of the {of} class with a patch centred here ({_patch(maps)}); above: without it")
     grid.bar(PROBABILITY)
     return grid.figure
@@ -38,16 +39,17 @@ def probability_maps(images: Tensor, labels: Tensor, maps: OcclusionMap, *, of: 
 
 def predicted_maps(images: Tensor, labels: Tensor, maps: OcclusionMap, *, of: str = "true") -> Figure:
     """The class predicted with the patch at each position: grey where it is still the true one."""
-    palette = np.array([to_rgb(colour) for colour in CLASSES], np.float32)
-    colours = palette[maps.predicted.cpu().numpy() % len(CLASSES)]
+    predictions = maps.predicted.cpu().numpy()
+    palette = np.array([colour(label) for label in range(predictions.max() + 1)], np.float32)
+    colours = palette[predictions]
     is_right = (maps.predicted == labels[:, None, None]).cpu().numpy()
     colours[is_right] = to_rgb(STILL_RIGHT)
     captions = [
-        str(label) if not right.all() else f"{label}: never changes"
+        name(label) if not right.all() else f"{name(label)}: never changes"
         for label, right in zip(labels.tolist(), is_right, strict=True)
     ]
-    grid = _over_digits(images, colours, maps, captions)
-    for (left, top), predicted, right in zip(grid.corners, maps.predicted.cpu().numpy(), is_right, strict=True):
+    grid = _over_images(images, colours, maps, captions)
+    for (left, top), predicted, right in zip(grid.corners, predictions, is_right, strict=True):
         for number in np.unique(predicted[~right]):
             _name_regions(grid, (predicted == number) & ~right, int(number), left, top, maps)
     grid.title(f"Class predicted with a patch centred here, grey where it is the {of} one ({_patch(maps)})")
@@ -55,7 +57,7 @@ def predicted_maps(images: Tensor, labels: Tensor, maps: OcclusionMap, *, of: st
 
 
 def resistance(found: Resistance) -> Figure:
-    """Predicted classes of occluded digits, and the share of resistant images."""
+    """Predicted classes of occluded images, and the share of resistant images."""
     figure = Figure(figsize=(11, 4.6), layout="constrained", dpi=110)
     left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
     changed = found.confusion.double().fill_diagonal_(0)  # a copy: double() makes one
@@ -75,24 +77,25 @@ def resistance(found: Resistance) -> Figure:
                     color="white" if value < 0.6 else "black",
                 )
     wrong = (changed.sum(1) / total.clamp_min(1)).tolist()
-    left.set_yticks(range(len(share)), [f"{n} ({w:.1%} wrong)" for n, w in enumerate(wrong)], fontsize=8)
-    left.set_xticks(range(len(share)))
+    left.set_yticks(range(len(share)), [f"{name(n)} ({w:.1%} wrong)" for n, w in enumerate(wrong)], fontsize=8)
+    names = [name(n) for n in range(len(share))]
+    left.set_xticks(range(len(share)), names)
     left.set_xlabel("predicted class, of the positions with a wrong one")
-    left.set_title("Predicted class of an occluded digit", fontsize=10)
+    left.set_title("Predicted class of an occluded image", fontsize=10)
     figure.colorbar(picture, ax=left, shrink=0.8)
     shares = (found.num_resistant / found.num_images.clamp_min(1)).tolist()
     right.bar(range(len(shares)), shares, color=DARK)
     for n, value in enumerate(shares):
         right.text(n, value + 0.01, f"{value:.0%}", ha="center", va="bottom", fontsize=8)
     right.set_ylim(0, 1.08)
-    right.set_xticks(range(len(shares)))
-    right.set_xlabel("digit")
+    right.set_xticks(range(len(shares)), names)
+    right.set_xlabel("class")
     right.set_title(f"Share of {int(found.num_images.sum()):,} images that no patch position makes wrong", fontsize=10)
     return figure
 
 
-def _over_digits(images: Tensor, colours: NDArray[np.float32], maps: OcclusionMap, captions: list[str]) -> Mosaic:
-    """Maps (B, G, G, 3) as RGB over the digits, which shine through, with their outlines and the patch to scale."""
+def _over_images(images: Tensor, colours: NDArray[np.float32], maps: OcclusionMap, captions: list[str]) -> Mosaic:
+    """Maps (B, G, G, 3) as RGB over the images, which shine through, with their outlines and the patch to scale."""
     tiles = INK.of(enlarged(0.6 * images[:, 0].cpu(), FINE))
     cell = maps.stride * FINE
     first = (maps.window - maps.stride) * FINE // 2  # the centre of a cell is the centre of its patch
@@ -137,9 +140,9 @@ def _name_regions(
             corner + FINE * (place * maps.stride + maps.window / 2) - 0.5
             for corner, place in ((left, float(column)), (top, float(row)))
         )
-        luminance = float(np.dot(to_rgb(CLASSES[number % len(CLASSES)]), (0.299, 0.587, 0.114)))
+        luminance = float(np.dot(colour(number), (0.299, 0.587, 0.114)))
         grid.axes.text(
-            x, y, str(number), ha="center", va="center", fontsize=8, color="black" if luminance > 0.5 else "white"
+            x, y, name(number), ha="center", va="center", fontsize=8, color="black" if luminance > 0.5 else "white"
         )
 
 

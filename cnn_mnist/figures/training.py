@@ -4,12 +4,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from cnn_mnist.figures.canvas import DARK, INK, RIGHT, WRONG, mosaic, per_cent, whole_numbers
+from cnn_mnist.figures.class_names import name
 
 
 def sample_grid(images: Tensor, labels: Tensor, *, num_columns: int = 12) -> Figure:
     """Images (B, 1, H, W) in [0, 1] in a grid, each under its label, int64 (B,)."""
     grid = mosaic(INK.of(images[:, 0]), num_columns, inches=1 / 45)
-    grid.caption(list(map(str, labels.tolist())), size=9)
+    grid.caption([name(label) for label in labels.tolist()], size=9)
     return grid.figure
 
 
@@ -29,7 +30,7 @@ def predictions(images: Tensor, labels: Tensor, probability: Tensor, *, num_colu
     ):
         is_right = guess == label
         text = grid.axes.text(
-            *place, f"true {label}\npredicted {guess} ({_percent(p)})", ha="center", va="bottom", fontsize=8
+            *place, f"true {name(label)}\npredicted {name(guess)} ({_percent(p)})", ha="center", va="bottom", fontsize=8
         )
         text.set(color=RIGHT if is_right else WRONG, fontweight="normal" if is_right else "bold")
     return grid.figure
@@ -49,7 +50,9 @@ def differences(images: Tensor, labels: Tensor, first: Tensor, second: Tensor, *
     for place, label, one, other in zip(
         grid.captions, labels.tolist(), first.argmax(1).tolist(), second.argmax(1).tolist(), strict=True
     ):
-        text = grid.axes.text(*place, f"true {label}\n{one}, then {other}", ha="center", va="bottom", fontsize=8)
+        text = grid.axes.text(
+            *place, f"true {name(label)}\n{name(one)}, then {name(other)}", ha="center", va="bottom", fontsize=8
+        )
         text.set(color=RIGHT if other == label else WRONG)
     return grid.figure
 
@@ -75,12 +78,14 @@ def confusion_matrix(counts: Tensor, title: str) -> Figure:
                 str(count),
                 ha="center",
                 va="center",
-                fontsize=9,
+                fontsize=9 if num_classes <= 12 else 5,
                 color="white" if dark else RIGHT if i == j else "black" if count else "#bbbbbb",
                 fontweight="bold" if i == j else "normal",
             )
-    axis.set_xticks(range(num_classes))
-    axis.set_yticks(range(num_classes))
+    names = [name(label) for label in range(num_classes)]
+    turn = 45 if max(map(len, names)) > 2 else 0
+    axis.set_xticks(range(num_classes), names, rotation=turn, ha="right" if turn else "center")
+    axis.set_yticks(range(num_classes), names)
     axis.set_xlabel("predicted class")
     axis.set_ylabel("true class")
     total = int(counts.sum())
@@ -96,8 +101,8 @@ def curves(values: dict[str, list[float | int | None]]) -> Figure:
     for axes, (metric, words) in zip(
         figure.subplots(1, 2), {"loss": "cross-entropy", "acc": "accuracy"}.items(), strict=True
     ):
-        for name, curve in values.items():
-            data, _, rest = name.partition("/")
+        for metric_name, curve in values.items():
+            data, _, rest = metric_name.partition("/")
             if data not in looks or not rest.endswith(metric):
                 continue
             style, colour = looks[data]

@@ -14,12 +14,12 @@ from cnn_mnist.option_types import number
 from cnn_mnist.report.section import Answer, Section, needs
 from cnn_mnist.report.subject import Subject
 
-COPY = 0.8  # correlation with the digit from which a channel counts as a copy of it
+COPY = 0.8  # correlation with the image from which a channel counts as a copy of it
 
 
 @needs(picture=True, sample=True)
 def activations(subject: Subject, *, num_images: Annotated[int, number(int, 2)]) -> Section:
-    """Which channels are dead, which copy the digit, which invert it? How much more abstract are later layers?
+    """Which channels are dead, which copy the image, which invert it? How much more abstract are later layers?
 
     Args:
         subject: The network and its images.
@@ -71,10 +71,10 @@ def _about_channels(names: list[str], close: list[str], overviews: list[str]) ->
     first, last = keys[names[0]], keys[names[-1]]
     answers = [
         Answer(
-            "Which channels are dead, and which copy the digit, sharp or blurred?",
+            "Which channels are dead, and which copy the image, sharp or blurred?",
             close,
             [
-                f"{layer}: dead channels: {{{key}_dead}}; sharp copies of the digit: {{{key}_sharp_copies}}; "
+                f"{layer}: dead channels: {{{key}_dead}}; sharp copies of the image: {{{key}_sharp_copies}}; "
                 f"blurred copies: {{{key}_blurred_copies}}; inverted copies: {{{key}_inverts}} (from a correlation "
                 "of {copy_from:.1f} on)."
                 for layer, key in keys.items()
@@ -91,11 +91,11 @@ def _about_channels(names: list[str], close: list[str], overviews: list[str]) ->
         ),
     ]
     if len(names) == 1:
-        says = f"The size of the correlation with the digit is {{{first}_correlation:.2f}} on average."
+        says = f"The size of the correlation with the image is {{{first}_correlation:.2f}} on average."
         return [*answers, Answer("How much does it resemble the image?", overviews, [says])]
     later = "the second layer" if len(names) == 2 else "the last layer"
     says = (
-        f"The size of the correlation with the digit is {{{first}_correlation:.2f}} on average in {names[0]} and "
+        f"The size of the correlation with the image is {{{first}_correlation:.2f}} on average in {names[0]} and "
         f"{{{last}_correlation:.2f}} in {names[-1]}; {{{first}_zero_share:.0%}} of the values are zero in {names[0]} "
         f"and {{{last}_zero_share:.0%}} in {names[-1]}."
     )

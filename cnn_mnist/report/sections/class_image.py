@@ -9,6 +9,7 @@ from cnn_mnist.analysis import class_image as ascend
 from cnn_mnist.analysis import layers
 from cnn_mnist.cli import console
 from cnn_mnist.figures import anatomy as draw
+from cnn_mnist.figures import class_names
 from cnn_mnist.figures.canvas import cost_curves
 from cnn_mnist.option_types import Count, Name, NonNegative, Place, Positive, Seed, number
 from cnn_mnist.report.section import Answer, Section, needs
@@ -74,7 +75,7 @@ def class_image(
     confidence = probability[torch.arange(len(target)), target.cpu()] if layer is None else None
     noun = "class" if layer is None else f"{layer} channel"
     key = layer and layers.key_of(layer)
-    names = [f"{noun} {unit}" if layer is None else str(unit) for unit in target.tolist()]
+    names = [f"{noun} {class_names.name(unit)}" if layer is None else str(unit) for unit in target.tolist()]
     stem = "classes" if layer is None else f"{key}{'' if neuron is None else f'_neuron_{neuron[0]}_{neuron[1]}'}"
     figures = {
         f"class_image/{stem}": draw.class_images(found, names, f"The image that maximises each {noun}", confidence)

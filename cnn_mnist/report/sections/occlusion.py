@@ -21,7 +21,7 @@ from cnn_mnist.report.subject import Subject
 def occlusion(
     subject: Subject, *, window: Pixels, stride: Pixels, fill: Fraction, num_images: Annotated[int, number(int, 2)]
 ) -> Section:
-    """Which parts of a digit does the prediction depend on, which digits resist, and what do the others become?
+    """Which parts of an image does the prediction depend on, which images resist, and what do the others become?
 
     Args:
         subject: The network and its images.
@@ -48,7 +48,7 @@ def occlusion(
     if not (predicted == labels).any():
         findings["num_images"] = len(chosen)
         says = "None of {num_images} test images is classified correctly without a patch: there is nothing to resist."
-        return Section(findings, [Answer("How many digits resist occlusion?", list(figures), [says])], tensors, figures)
+        return Section(findings, [Answer("How many images resist occlusion?", list(figures), [says])], tensors, figures)
     there = images.to(subject.device), labels.to(subject.device)
     whole = _in_batches(subject.network, *there, window=window, stride=stride, fill=fill)
     found = look_at_resistance(whole, images, labels, predicted, num_classes=subject.num_classes)
@@ -90,23 +90,22 @@ def _resistance_answers(findings: dict[str, Any]) -> list[Answer]:
     )
     drops += ": {drop_ratio:.1f} times as much." if math.isfinite(findings["drop_ratio"]) else "."
     which = findings["most_changed"]["class"]
-    noun = "digit" if which == "nine" else "image"
     becomes = f"An occluded {which} is most often misclassified as {{most_changed.becomes}}."
     if not findings["most_changed"]["becomes"]:
         becomes = f"An occluded {which} is never misclassified."
     resists = [
-        "Of {num_images} digits that are classified correctly without a patch, {resistant_share:.1%} are classified "
+        "Of {num_images} images that are classified correctly without a patch, {resistant_share:.1%} are classified "
         "correctly at every position of a patch of {window} x {window} pixels, grey {fill:g}."
     ]
     if math.isfinite(findings["same_digit_difference"]):
         resists.append(
-            "It depends on the image: maps of one digit differ by {same_digit_difference:.3f} from image to image, "
-            "those of different digits by {other_digit_difference:.3f}."
+            "It depends on the image: maps of one class differ by {same_digit_difference:.3f} from image to image, "
+            "those of different classes by {other_digit_difference:.3f}."
         )
     return [
         Answer("How much more does ink matter than background?", ["occlusion/probability"], [drops]),
-        Answer(f"What does an occluded {noun} become?", ["occlusion/predicted"], [becomes]),
-        Answer("How many digits resist occlusion?", ["occlusion/resistance"], resists),
+        Answer("What does an occluded image become?", ["occlusion/predicted"], [becomes]),
+        Answer("How many images resist occlusion?", ["occlusion/resistance"], resists),
     ]
 
 

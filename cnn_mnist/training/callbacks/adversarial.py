@@ -49,6 +49,6 @@ class Adversarial(PictureCallback):
 
         source = labels.roll(-1)  # the next class's image for each target
         learnt = attacks.noise(network, images[source].to(device), target.to(device), steps=2 * self.steps).cpu()
-        title = "A digit, the noise learnt for it, and their sum"
+        title = "An image, the noise learnt for it, and their sum"
         show(trainer, "adversarial/noise", draw.sums(images[source], labels[source], learnt, title))
         show(trainer, "adversarial/noise/cost", cost_curves(learnt.trace, names, "logit of the target"))

@@ -7,11 +7,12 @@ from typing import Any
 
 from pytorch_lightning.callbacks import Callback
 
+from cnn_mnist.figures.class_names import class_names
 from cnn_mnist.training.callbacks.picture_callback import PictureCallback
 
 
 class PlottingFailures:
-    """Wraps callbacks so that a plotting failure does not end the training.
+    """Wraps callbacks so that a plotting failure does not end the training, and classes have their names.
 
     The first failure of each callback is reported at once, and all of them at the end. An error in a callback that is
     not a `PictureCallback` ends the run.
@@ -36,7 +37,8 @@ class PlottingFailures:
 
     def _attempt(self, name: str, hook: Callable[..., None], *args: Any, **kwargs: Any) -> None:
         try:
-            hook(*args, **kwargs)
+            with class_names(getattr(args[0].datamodule, "classes", ())):  # args[0]: the trainer
+                hook(*args, **kwargs)
         except Exception as error:
             if name not in self.failed:
                 self.failed[name] = f"{type(error).__name__}: {' '.join(str(error).split())}"

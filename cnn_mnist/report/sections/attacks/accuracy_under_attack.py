@@ -70,7 +70,7 @@ def evaluate(
     first = torch.stack([(labels == c).nonzero()[0, 0] for c in labels.unique()])[:NUM_SHOWN]
     figures = {
         f"{name}/images": draw.sums(
-            images[first], labels[first], result.rows(first), f"A digit, what {name} adds, and their sum"
+            images[first], labels[first], result.rows(first), f"An image, what {name} adds, and their sum"
         )
     }
     budget = (

@@ -35,7 +35,7 @@ def attackable(
     """The attacks (index of an image, and target) that make sense.
 
     Left out, and counted, are images of the target's own class and images that are classified as the target without an
-    attack; a digit in its own column of the report's grid is not counted.
+    attack; an image in its own column of the report's grid is not counted.
 
     Raises:
         ValueError: No attack is left.

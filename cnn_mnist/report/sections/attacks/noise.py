@@ -1,4 +1,4 @@
-"""Adding noise: a perturbation learnt for one digit, and a universal one (lab report, section 3.3.3)."""
+"""Adding noise: a perturbation learnt for one image, and a universal one (lab report, section 3.3.3)."""
 
 import time
 from typing import Any
@@ -12,6 +12,7 @@ from cnn_mnist.attacks.result import conclude
 from cnn_mnist.attacks.transfer import Transfer, transfer
 from cnn_mnist.cli import console
 from cnn_mnist.figures import adversarial as draw
+from cnn_mnist.figures import class_names
 from cnn_mnist.figures.canvas import cost_curves
 from cnn_mnist.option_types import Class, Count, Fraction, Positive, Seed
 from cnn_mnist.report.section import Answer, Section, needs, of_attack
@@ -40,7 +41,7 @@ def noise(
     num_test_images: Count,
     seed: Seed,
 ) -> Section:
-    """Which noise changes the class of one digit, and what does it do to other digits?
+    """Which noise changes the class of one image, and what does it do to other images?
 
     Args:
         subject: The network and its images.
@@ -69,9 +70,12 @@ def noise(
         epsilon=epsilon,
     ).cpu()
     seconds = time.perf_counter() - clock
-    names = [f"{label} as {c}" for label, c in zip(labels.tolist(), aim.tolist(), strict=True)]
+    names = [
+        f"{class_names.name(label)} as {class_names.name(c)}"
+        for label, c in zip(labels.tolist(), aim.tolist(), strict=True)
+    ]
     figures = {
-        "noise/images": draw.sums(images, labels, result, "A digit, the noise learnt for it, and their sum"),
+        "noise/images": draw.sums(images, labels, result, "An image, the noise learnt for it, and their sum"),
         "noise/cost": cost_curves(result.trace, names, "logit of the target"),
     }
     findings: dict[str, Any] = {
@@ -85,7 +89,7 @@ def noise(
         "{num_success} of {num_images} noises reach p >= {confidence:g}, after {min_steps} to {max_steps} steps.",
         course_in_words("the logit of the target"),
     ]
-    answers = [Answer("Which noise changes the class of a digit?", ["noise/images", "noise/cost"], says)]
+    answers = [Answer("Which noise changes the class of an image?", ["noise/images", "noise/cost"], says)]
     part = Section(findings, answers, {}, figures)
     if subject.test is not None:
         few = _transfer(subject, subject.network, result.perturbation, aim, shown, seed)
@@ -97,11 +101,11 @@ def noise(
             "num_reached": int(((few.predicted == aim[:, None]) & (few.clean != aim[:, None])).sum()),
         }
         says = [
-            "Each noise added to each of a few digits: {ten_examples.num_changed} of {ten_examples.num_images} answers "
-            "change, {ten_examples.num_reached} to the noise's own class; those on the digits they were made for are "
+            "Each noise added to each of a few images: {ten_examples.num_changed} of {ten_examples.num_images} answers "
+            "change, {ten_examples.num_reached} to the noise's own class; those on the images they were made for are "
             "among them."
         ]
-        answers.append(Answer("How far does one digit's noise carry to others?", ["noise/ten_examples"], says))
+        answers.append(Answer("How far does one image's noise carry to others?", ["noise/ten_examples"], says))
         _spread(part, "noise", subject, result.perturbation, aim, num_test_images, seed)
     return of_attack("noise", subject, images, labels, result, seconds, part)
 
@@ -118,7 +122,7 @@ def universal(
     num_test_images: Count,
     seed: Seed,
 ) -> Section:
-    """Is there one noise with which every digit is classified as the target?
+    """Is there one noise with which every image is classified as the target?
 
     Args:
         subject: The network and its images.
@@ -162,7 +166,7 @@ def universal(
     there = Ascent(*(tensor.to(subject.device) for tensor in summed_up))
     result = conclude(subject.network, images.to(subject.device), there, aim.to(subject.device)).cpu()
     result = result._replace(perturbation=noises[which])  # before clipping the sum
-    names = [f"as {c}" for c in aims.tolist()]
+    names = [f"as {class_names.name(c)}" for c in aims.tolist()]
     figures = {
         "universal/images": draw.grid_of_targets(shown, classes, result, row, num_classes=subject.num_classes),
         "universal/noise": draw.noises(noises, names),
@@ -170,11 +174,11 @@ def universal(
     }
     answers = [
         Answer(
-            "Is there one noise that makes every digit the same?",
+            "Is there one noise that makes every image the same?",
             list(figures),
             [
                 *not_counted(left_out),
-                "Of the {num_images} sums of a digit and a noise that are drawn, {success_rate:.1%} are classified as "
+                "Of the {num_images} sums of an image and a noise that are drawn, {success_rate:.1%} are classified as "
                 "the target of the noise.",
             ],
         )

@@ -73,10 +73,10 @@ def non_targeted(
         says = (
             "{likeness.num_digits} of {num_images} do. Measured by the distance to the nearest of "
             "{likeness.num_train} training images: it is {likeness.median:.1f} (L2, median) from these, "
-            "{likeness.usual:.1f} from real test digits, of which ninety-nine in a hundred are nearer than "
+            "{likeness.usual:.1f} from real test images, of which ninety-nine in a hundred are nearer than "
             "{likeness.limit:.1f}."
         )
-        answers.append(Answer("Do the generated images look like digits?", [], [says]))
+        answers.append(Answer("Do the generated images look like real ones?", [], [says]))
     start, no_class = result.images - result.perturbation, torch.full_like(aim, -1)
     part = Section(findings, answers, {}, figures)
     return of_attack("non_targeted", subject, start, no_class, result, seconds, part)

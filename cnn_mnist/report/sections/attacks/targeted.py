@@ -31,7 +31,7 @@ def targeted(
     step_size: Positive,
     confidence: Fraction,
 ) -> Section:
-    """How little must a digit change to be misclassified as each other class? The lab report's grid of ten by ten.
+    """How little must an image change to be misclassified as each other class? The lab report's grid of ten by ten.
 
     Args:
         subject: The network and its images.
@@ -69,11 +69,11 @@ def targeted(
             "The mean squared difference of the successes has a median of {median_mse:.4f}; for nine in ten it is at "
             "most {p90_mse:.4f}."
         )
-    answers = [Answer("How little must a digit change to be misclassified?", ["targeted/images"], says)]
+    answers = [Answer("How little must an image change to be misclassified?", ["targeted/images"], says)]
     if looks := _likeness(subject, result.images, labels[row]):
         findings["likeness"] = looks
         says = [
-            "{likeness.num_digits} of {num_images} are as near to a training image as real test digits are, and the "
+            "{likeness.num_digits} of {num_images} are as near to a training image as real test images are, and the "
             "nearest one is of the class that the image was made from for {likeness.num_own}."
         ]
         answers.append(Answer("Do they look like numbers of the class they were made from?", [], says))
