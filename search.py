@@ -32,12 +32,13 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=20, help="runs in all, those of an earlier call included (20)")
     parser.add_argument("--folder", help="where they lie (multirun/search-DATE); a search that is there is continued")
     parser.add_argument("--metric", help="of the hold-out, by which runs are compared (val/acc)")
+    parser.add_argument("--config-dir", help="a configuration folder of your own, as train.py takes it")
     parser.add_argument("--seed", type=int, default=0, help="of what is tried (0)")
     parser.error = entry.refuse  # type: ignore[method-assign]
     asked = parser.parse_intermixed_args()
 
     if importlib.util.find_spec("optuna") is None:
-        raise ValueError("a search needs optuna (pip install -e '.[search]')")
+        raise ValueError("a search needs optuna: pip install 'cnn-mnist[search]'")
     from cnn_mnist.sweeps.search import search
 
     def write_page(*about: Any) -> None:
@@ -51,6 +52,7 @@ def main() -> None:
         folder=asked.folder,
         seed=asked.seed,
         metric=asked.metric,
+        config_dir=asked.config_dir,
         write_page=write_page,
     )
 

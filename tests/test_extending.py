@@ -1,11 +1,13 @@
-"""docs/extending.md as pasted: the user's own network, analysis, attack and callback."""
+"""docs/extending.md as pasted: the user's own network, data, callback, logger, optimiser, analysis and attack."""
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.conftest import ROOT, Command, Done
@@ -19,7 +21,7 @@ def own(train: Command, tmp_path_factory: pytest.TempPathFactory) -> Done:
     folder = tmp_path_factory.mktemp("own")
     text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
     recipes = re.findall(r"`(\S+\.(?:py|yaml))`[^`]*```(?:python|yaml)\n(.*?)```", text, re.DOTALL)
-    assert len(recipes) == 8
+    assert len(recipes) == 13
     for name, content in recipes:
         body = [line for line in content.splitlines() if line and not line.startswith(("import ", "from "))]
         assert len(body) < 20, name
@@ -27,6 +29,7 @@ def own(train: Command, tmp_path_factory: pytest.TempPathFactory) -> Done:
         (folder / name).write_text(content)
     done = train(
         *CONF, "data=digits", "trainer=cpu", "trainer.max_epochs=2", "callbacks=weights", "callbacks.weights.bins=9",
+        "logger=[tensorboard,csv,json_lines]", "model.optimizer=nadam",
         cwd=folder,
     )  # fmt: skip
     assert done.status == 0, done.err
@@ -42,6 +45,31 @@ def test_a_network_is_trained_and_looked_at(own: Done, train: Command, analyze: 
     looked = analyze(*network[:3], "analysis=filters", f"ckpt_path={done.folder}", cwd=own.cwd)
     assert looked.status == 0, looked.err
     assert looked.results["filters"]["kernel_size"] == 9
+
+
+def test_data_are_trained_on_and_looked_at(own: Done, train: Command, analyze: Command) -> None:
+    words = (*CONF, "data=parity", "trainer=cpu", "trainer.max_epochs=1", "callbacks=none")
+    done = train(*words, cwd=own.cwd)
+    assert done.status == 0, done.err
+    assert (done.results["dataset"], done.results["num_train"]) == ("parity.Parity", 1500)
+    looked = analyze(*CONF, "analysis=predictions", f"ckpt_path={done.folder}", cwd=own.cwd)
+    assert looked.status == 0, looked.err
+    assert looked.results["predictions"]["accuracy"] == pytest.approx(done.results["test/acc"])
+    refused = analyze("analysis=predictions", f"ckpt_path={done.folder}", cwd=own.cwd)
+    assert "trained on data of your own, parity.Parity" in refused.err
+    assert len(refused.err.splitlines()) == 1
+
+
+def test_a_logger_gets_every_point(own: Done) -> None:
+    lines = [json.loads(line) for line in (own.folder / "metrics.jsonl").read_text().splitlines()]
+    curve = [line["test/acc"] for line in lines if "test/acc" in line]
+    assert len(curve) == 2
+    assert curve[-1] == own.results["test/acc"]
+
+
+def test_an_optimiser_is_used(own: Done) -> None:
+    state = torch.load(own.folder / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"][0]
+    assert state["param_groups"][0]["momentum_decay"] == 0.004
 
 
 def tags(folder: Path, kind: str) -> list[str]:

@@ -47,7 +47,7 @@ def _in_words(error: Exception, config_dir: str, config_name: str) -> str:
         group, _, option = error.missing_cfg_file.rpartition("/")
         hint = nearest(option, error.options)
         others = f" There are {', '.join(sorted(error.options))}" if hint.endswith("?") else ""
-        extra = " (pip install -e '.[launchers]' brings joblib and submitit)" if group == "hydra/launcher" else ""
+        extra = " (pip install 'cnn-mnist[launchers]' brings joblib and submitit)" if group == "hydra/launcher" else ""
         return f"{group}={option} does not exist{hint}{others}{extra}"
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override)

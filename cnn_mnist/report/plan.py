@@ -73,7 +73,7 @@ def tasks(cfg: DictConfig, overrides: list[str]) -> list[Task]:
         found += [Task("attacks", name, node, False) for name, node in attacks_of(cfg).items()]
     if "export" in cfg and cfg.export is not None:
         if "onnx" in cfg.export._target_ and not all(map(importlib.util.find_spec, ONNX_PACKAGES)):
-            raise ValueError("export=onnx requires onnx and onnxruntime: pip install -e '.[export]'")
+            raise ValueError("export=onnx requires onnx and onnxruntime: pip install 'cnn-mnist[export]'")
         name = cfg.export._target_.rpartition(".")[2].partition("_")[0]
         found.append(Task("export", name, cfg.export, False))
     is_alone = len(found) == 1

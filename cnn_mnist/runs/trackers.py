@@ -144,8 +144,9 @@ class Trackio(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Keep the options for the start of the run."""
+        """Add the options; Trackio stores them with the first metrics."""
         self._options = dict(params) if isinstance(params, dict) else vars(params)
+        self.experiment.config.update(self._options)
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:

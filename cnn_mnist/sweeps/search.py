@@ -41,6 +41,7 @@ def search(
     seed: int,
     write_page: WritePage,
     metric: str | None = None,
+    config_dir: str | None = None,
 ) -> None:
     """Run the trials that are missing from `num_trials`, and write the page.
 
@@ -51,6 +52,7 @@ def search(
         seed: Random seed of the trials.
         write_page: Writes the page of a study into its folder.
         metric: Metric of the hold-out that compares trials; None: that of the search in the folder, or val/acc.
+        config_dir: A configuration folder of the user's own.
 
     Raises:
         ValueError: An option is malformed or cannot be searched, the folder holds another search or is in use, there is
@@ -61,13 +63,14 @@ def search(
     if metric is not None and not metric.startswith("val/"):
         raise ValueError(f"--metric must be one of the hold-out, such as val/acc or val/loss, got {metric}")
     place = Path(folder or time.strftime("multirun/search-%Y-%m-%d_%H-%M-%S")).expanduser().resolve()
-    fixed, space = _parsed(options, metric)
+    own = ["--config-dir", config_dir] if config_dir else []
+    fixed, space = _parsed(options, metric, config_dir)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     signals.search = place
     is_new = not place.exists()
     try:
         with files.claimed(place):
-            _search(options, fixed, space, num_trials, place, seed, metric, write_page)
+            _search(options, fixed, space, num_trials, place, seed, metric, own, write_page)
     except NothingTried:
         if is_new:
             shutil.rmtree(place)
@@ -86,6 +89,7 @@ def _search(
     place: Path,
     seed: int,
     metric: str | None,
+    own: list[str],
     write_page: WritePage,
 ) -> None:
     study = optuna.create_study(
@@ -105,7 +109,7 @@ def _search(
     if options and (fixed != study.user_attrs["fixed"] or space != kept):
         raise ValueError(f"{place} holds a search of other options: leave the options out, or set --folder")
     _forget_the_killed(study)
-    failed = _run(study, kept, num_trials, place)
+    failed = _run(study, kept, num_trials, place, own)
     if not study.get_trials(states=(TrialState.COMPLETE,)):
         raise ValueError(f"no trial ended well: {failed[-1] if failed else 'none was asked for'}")
     write_page(place, study, seed)
@@ -124,7 +128,9 @@ def metric_of(study: optuna.Study) -> str:
     return metric
 
 
-def _parsed(options: Sequence[str], metric: str | None) -> tuple[list[str], dict[str, BaseDistribution]]:
+def _parsed(
+    options: Sequence[str], metric: str | None, config_dir: str | None
+) -> tuple[list[str], dict[str, BaseDistribution]]:
     """The fixed options, and those to be searched."""
     parser = OverridesParser.create()
     overrides = parser.parse_overrides(list(options))
@@ -133,6 +139,9 @@ def _parsed(options: Sequence[str], metric: str | None) -> tuple[list[str], dict
     keys = {override.key_or_group for override in overrides}
     if metric not in (None, *WITHOUT_CALLBACKS):
         keys.add("callbacks")  # one of them measures it
+    data = next((one.value() for one in overrides if one.key_or_group == "data"), None)
+    if config_dir and Path(config_dir, "data", f"{data}.yaml").is_file():
+        keys.add("data.val_size")  # whether there is a hold-out is its own affair
     overrides += [usual for usual in parser.parse_overrides(list(USUAL)) if usual.key_or_group not in keys]
     fixed = [_typed(override) for override in overrides if not override.is_sweep_override()]
     if "data.val_size=0" in fixed:
@@ -167,7 +176,9 @@ def _forget_the_killed(study: optuna.Study) -> None:
             study.enqueue_trial(trial.params)
 
 
-def _run(study: optuna.Study, space: dict[str, BaseDistribution], num_trials: int, place: Path) -> list[str]:
+def _run(
+    study: optuna.Study, space: dict[str, BaseDistribution], num_trials: int, place: Path, own: list[str]
+) -> list[str]:
     """Run the missing trials, each a command of its own; returns the errors."""
     failed: list[str] = []
     metric = metric_of(study)
@@ -180,7 +191,7 @@ def _run(study: optuna.Study, space: dict[str, BaseDistribution], num_trials: in
         options = [f"{key}={value}" for key, value in trial.params.items()]
         run = place / f"trial-{trial.number:03}"
         where = [f"hydra.run.dir={files.typed(str(run))}", f"monitor={metric}"]
-        command = [sys.executable, str(TRAIN), *study.user_attrs["fixed"], *options, *where]
+        command = [sys.executable, str(TRAIN), *own, *study.user_attrs["fixed"], *options, *where]
         start = time.perf_counter()
         done = _done(command)
         short = (f"{key}={one:.3g}" if isinstance(one, float) else f"{key}={one}" for key, one in trial.params.items())
@@ -193,6 +204,9 @@ def _run(study: optuna.Study, space: dict[str, BaseDistribution], num_trials: in
             print(f"{line}  failed: {failed[-1]}", flush=True)
             continue
         results = files.read_json(run / "results.json")
+        if metric not in results:
+            study.tell(trial, state=TrialState.FAIL)
+            raise ValueError(f"nothing measures {metric}: a search needs a hold-out, and its metric, in every trial")
         trial.set_user_attr("seconds", results["fit_seconds"])
         trial.set_user_attr("dataset", results["dataset"])
         study.tell(trial, results[metric])
