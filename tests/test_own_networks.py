@@ -336,3 +336,18 @@ def test_occlusion_of_any_network_is_what_captum_finds(name: str) -> None:
         images, target=labels, sliding_window_shapes=(1, 7, 7), strides=3, baselines=0.5
     )
     np.testing.assert_allclose(ours.numpy(), theirs[:, 0].detach().numpy(), atol=1e-6)
+
+
+@pytest.mark.slow
+def test_they_are_swept_and_searched(train: Command, analyze: Command, search: Command, home: Path) -> None:
+    words = ("data=digits", "trainer=cpu", "trainer.max_epochs=1")
+    swept = train("-m", *CONFIG, f"network={','.join(map(str.lower, NETWORKS))}", *words, "callbacks=none", cwd=home)
+    assert swept.status == 0, swept.err
+    compared = analyze(f"sweep={swept.folder}", cwd=home)
+    assert compared.status == 0, compared.err
+    assert len(compared.results["seeds"]["configurations"]) == len(NETWORKS)
+    found = search(
+        *CONFIG, "--trials", "2", "network=choice(perceptron,depthwise)", *words, "data.val_size=300", cwd=home
+    )
+    assert found.status == 0, found.err
+    assert "best" in found.out

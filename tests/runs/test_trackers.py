@@ -58,10 +58,10 @@ def wandb(folder: Path) -> Tracked:
             if record.HasField("config"):
                 has_options |= any(one.key == "lr" for one in record.config.update)
             if record.HasField("history"):
-                row = {"/".join(one.nested_key) or one.key: json.loads(one.value_json) for one in record.history.item}
+                row = {"/".join(one.nested_key): json.loads(one.value_json) for one in record.history.item}
                 if "test/acc" in row:
                     accuracy[row["trainer/global_step"]] = row["test/acc"]
-                pictures |= {key for key, value in row.items() if isinstance(value, dict)}
+                pictures |= {key.removesuffix("/filenames") for key in row if key.endswith("/filenames")}
     return Tracked(len({file.name for file in files}), accuracy, has_options, pictures)
 
 
