@@ -8,10 +8,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from scipy import ndimage
+from skimage import transform
 from torch import Tensor
+
+from cnn_mnist.data import ink
 
 MAX_PIXELS = 25_000_000
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO")  # none that runs a program, as EPS does
+CENTRE = 14.0
 BOX, SIZE = 20, 28  # MNIST fits a digit into 20x20 and centres its mass in 28x28
 
 
@@ -24,6 +29,30 @@ class Picture(NamedTuple):
 
     image: Tensor
     notes: list[str]
+
+
+def of_array(picture: NDArray[np.float32]) -> Picture:
+    """A picture (H, W, 3), RGB in [0, 1], made to look like MNIST's."""
+    found = ink.find(picture)
+    return Picture(torch.from_numpy(framed(found.ink))[None, None], found.doubts)
+
+
+def framed(drawn: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Ink (H, W) in [0, 1] scaled into 20x20, with its centre of mass in the centre of 28x28."""
+    scale = BOX / max(drawn.shape)
+    scale = 1.0 if 0.9 < scale < 1.2 else scale  # of MNIST's size already
+    size = [max(1, round(side * scale)) for side in drawn.shape]
+    digit = transform.resize(drawn, size, order=1, anti_aliasing=scale < 1).astype(np.float32) if scale != 1 else drawn
+    if scale != 1:
+        full = np.quantile(digit[digit > 0.2], 0.9) if (digit > 0.2).any() else digit.max()
+        digit = (digit / full).clip(0, 1)
+    image = np.zeros((SIZE, SIZE), np.float32)
+    middle = ndimage.center_of_mass(digit)
+    top, left = (
+        int(np.clip(round(CENTRE - at), 0, SIZE - side)) for at, side in zip(middle, digit.shape, strict=True)
+    )
+    image[top : top + digit.shape[0], left : left + digit.shape[1]] = digit
+    return image
 
 
 def read(path: str | Path) -> Picture:
@@ -43,7 +72,7 @@ def read(path: str | Path) -> Picture:
     if paper - grey.min() > grey.max() - paper:  # what differs most from the border is darker than it
         grey, paper = 1 - grey, 1 - paper
         notes.append("inverted: its ink is darker than its paper")
-    ink = (grey - paper).clip(0)
+    ink = (grey - paper).clip(0)  # noqa
     if ink.max() < 0.1:
         raise ValueError(f"{path} is blank: nothing in it differs from its border by a tenth of the grey scale")
     if ink.max() < 0.98:

@@ -1,0 +1,269 @@
+"""Finds the ink of a digit in a picture: what differs from the paper around it in brightness or colour.
+
+Paper need not be evenly lit, so it is estimated around each point; rules, frames, dark edges and specks are taken away.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.measure._regionprops import RegionProperties
+from skimage import color, filters, measure, morphology, transform
+
+RASTER = 40  # pixels of the longer side up to which a picture is taken as drawn, not photographed
+WORKING = 480  # pixels of the longer side, at most, in which ink is looked for
+STROKE = 0.4  # widest stroke as a share of the shorter side; what is wider belongs to the paper
+FAINTEST = 0.05  # difference of ink and paper, as a share of that of black and white
+GRAIN = 5.0  # standard deviations of the paper's grain above which a point can be ink
+SPECK = 0.03  # largest share of the digit's area that is dirt
+FATTEST = 0.17  # half a stroke's width, as a share of the digit's longer side
+THICKEST_RULE = 0.03  # as a share of the height
+ALONG = 0.75  # share of a side that a rule or a dark edge covers
+NEAR = 0.45  # gap between parts of one digit, as a share of its longer side
+ANOTHER = 0.3  # area of a far part, as a share of the digit's, from which it may be another digit
+
+Array = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+Box = tuple[int, int, int, int]  # top, left, bottom, right
+
+
+class Blank(ValueError):
+    """There is no ink."""
+
+
+class Found(NamedTuple):
+    """Ink (H, W) in 0..1 of the digit alone; its box in the picture; what may be wrong with it."""
+
+    ink: Array
+    box: Box
+    doubts: list[str]
+
+
+def find(picture: Array) -> Found:
+    """The ink of a digit in a picture (H, W, 3), RGB in [0, 1].
+
+    Raises:
+        Blank: Nothing differs from the paper.
+    """
+    found = _look(picture)
+    top, left, bottom, right = found.box
+    long, side = max(bottom - top, right - left), max(picture.shape[:2])
+    if side > WORKING and long < 0.4 * side:  # small on its page: look again, closer
+        margin = long // 2 + 8
+        above, before = max(0, top - margin), max(0, left - margin)
+        closer = picture[above : bottom + margin, before : right + margin]
+        again = _look(closer)
+        box = (again.box[0] + above, again.box[1] + before, again.box[2] + above, again.box[3] + before)
+        return Found(again.ink, box, found.doubts)
+    return found
+
+
+def _look(picture: Array) -> Found:
+    if max(picture.shape[:2]) <= RASTER:
+        return _plain(picture)
+    scale = min(1.0, WORKING / max(picture.shape[:2]))
+    small = picture
+    if scale < 1:
+        size = [max(1, round(length * scale)) for length in picture.shape[:2]]
+        small = transform.resize(picture, size, order=1, anti_aliasing=True).astype(np.float32)
+    tone = _tone(small)
+    looks = [look for sign in (1, -1) if (look := _as_ink(sign * tone)) is not None]
+    if not looks:
+        raise Blank
+    look = max(looks, key=lambda one: one.weight)
+    kept, contrast = look.kept, look.contrast
+    rows, columns = np.flatnonzero(kept.any(1)), np.flatnonzero(kept.any(0))
+    ink = np.where(ndimage.binary_dilation(kept), (contrast / look.level).clip(0, 1), 0)
+    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    box = tuple(round(place / scale) for place in (top, left, bottom, right))
+    return Found(ink[top:bottom, left:right].astype(np.float32), box, look.doubts)  # type: ignore[arg-type]
+
+
+class _Look(NamedTuple):
+    """What is found if ink is taken to be the darker, or the lighter: contrast, the digit's points, its level."""
+
+    contrast: Array
+    kept: Mask
+    level: float
+    weight: float
+    doubts: list[str]
+
+
+def _as_ink(tone: Array) -> _Look | None:
+    """The ink where it is lower in tone than the paper; None where there is none."""
+    contrast, grain = _contrast(tone)
+    peak = float(_top(contrast).mean())
+    if peak < max(FAINTEST, GRAIN * grain):
+        return None
+    mask = contrast > max(FAINTEST / 2, GRAIN * grain, 0.15 * peak)
+    mask = _without_rules(mask, contrast)
+    if not mask.any():
+        return None
+    main, parts, weight, doubts = _choose(mask, contrast)
+    level = float(np.quantile(contrast[main], 0.8))
+    apart = float(np.median(tone) - np.median(tone[main & (contrast > 0.5 * level)]))  # ink is not of the paper's tone
+    weight *= float(np.clip(apart / (0.6 * level), 0.05, 1))
+    doubts += [f"its ink differs little from its paper, by {level:.0%}"] if level < 2 * FAINTEST else []
+    strong = ndimage.binary_dilation(parts, iterations=2) & (contrast > 0.3 * level)
+    labels, _ = ndimage.label(strong, np.ones((3, 3)))
+    kept = np.isin(labels, np.unique(labels[parts & strong])) & (labels > 0)
+    return _Look(contrast, kept, level, weight, doubts) if kept.any() else None
+
+
+def _plain(picture: Array) -> Found:
+    """The ink of a picture of few pixels, which is drawn and not photographed: its paper is even."""
+    border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+    ink = np.abs(picture - np.median(border, 0)).mean(2)
+    if ink.max() < FAINTEST:
+        raise Blank
+    ink = ink / ink.max()
+    is_ink = ink >= 0.1  # below: the paper's grain
+    rows, columns = np.flatnonzero(is_ink.any(1)), np.flatnonzero(is_ink.any(0))
+    box = (int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+    return Found(ink[box[0] : box[2], box[1] : box[3]].astype(np.float32), box, [])
+
+
+def _tone(picture: Array) -> Array:
+    """Brightness or colour, whichever tells ink from paper: the direction in which neighbouring points differ most."""
+    lab = color.rgb2lab(picture).astype(np.float32) / 100
+    if min(picture.shape[:2]) > 60:
+        lab = ndimage.gaussian_filter(lab, (0.6, 0.6, 0))
+    side = int(0.2 * min(picture.shape[:2])) | 1
+    around = ndimage.uniform_filter(ndimage.uniform_filter(lab, (side, side, 1)), (side, side, 1))
+    differences = (lab - around).reshape(-1, 3)
+    axis = np.linalg.eigh(differences.T @ differences)[1][:, -1]
+    tone: Array = lab @ (axis * (1 if axis[0] >= 0 else -1)).astype(np.float32)
+    return tone
+
+
+def _contrast(tone: Array) -> tuple[Array, float]:
+    """How much lower in tone than the paper around it each point is, and the standard deviation of the paper's grain."""
+    side = int(STROKE * min(tone.shape)) | 1
+    calm = ndimage.gaussian_filter(tone, 2)  # grain would lift the envelope
+    paper = ndimage.grey_closing(calm, (side, side))
+    contrast = paper - tone
+    contrast -= np.median(contrast)
+    if (usual := float(np.median(paper))) > 0:  # in a shadow ink differs less from its paper
+        contrast *= np.clip(usual / paper.clip(1e-3), 1, 3)
+    below = contrast[contrast < 0]
+    grain = float(np.sqrt((below**2).mean())) if below.size else 0.0
+    return contrast.clip(0).astype(np.float32), grain
+
+
+def _top(values: Array) -> Array:
+    """The largest values: those of a thousandth of the points, and of thirty at least."""
+    num = min(values.size, max(30, values.size // 1000))
+    return np.partition(values.ravel(), -num)[-num:]
+
+
+def _without_rules(mask: Mask, contrast: Array) -> Mask:
+    """The mask without lines from edge to edge; where strokes cross them they are mended."""
+    for axis in (0, 1):
+        turned, values = (mask, contrast) if axis == 0 else (mask.T, contrast.T)
+        rules = _rules(turned)
+        if not rules.any():
+            continue
+        strength = float(np.median(values[rules]))
+        rest = turned & ~rules
+        if rest.sum() < 0.1 * rules.sum() and rest.sum() < 30:
+            continue
+        darker = turned & (values > 1.5 * strength)
+        thickness = int(np.ceil(rules.sum() / max(1, rules.any(0).sum()) / max(1, _count(rules))))
+        bridged = ~_opened(~(rest | darker), (2 * thickness + 5, 1))
+        rest = rest | darker | (bridged & rules)
+        mask = rest if axis == 0 else rest.T
+    return mask
+
+
+def _count(rules: Mask) -> int:
+    """How many rules there are."""
+    labels, count = ndimage.label(rules, np.ones((3, 3)))
+    return int(count)
+
+
+def _opened(mask: Mask, size: tuple[int, int]) -> Mask:
+    """The opening of a mask by a rectangle, in a time that does not depend on its size."""
+    opened: Mask = ndimage.grey_opening(mask.astype(np.uint8), size).astype(bool)
+    return opened
+
+
+def _rules(mask: Mask) -> Mask:
+    """Nearly horizontal lines from edge to edge."""
+    height, width = mask.shape
+    long = max(9, int(0.1 * width))
+    runs = _opened(ndimage.maximum_filter(mask, (3, 1)), (1, long)) & mask
+    runs &= ~_opened(runs, (max(3, int(THICKEST_RULE * height)) + 1, 1))
+    labels, _ = ndimage.label(ndimage.maximum_filter(runs, (3, int(0.2 * width) | 1)), np.ones((3, 3)))
+    labels = labels * runs
+    flat = [part for part in measure.regionprops(labels) if part.bbox[2] - part.bbox[0] <= 0.12 * height]
+    whole = [part for part in flat if part.bbox[3] - part.bbox[1] >= ALONG * width]
+    if not whole:
+        return np.zeros_like(mask)
+    at_a_side = [part for part in flat if part.bbox[1] == 0 or part.bbox[3] == width]  # a stroke hides the rest
+    return np.isin(labels, [part.label for part in (*whole, *at_a_side)]) & runs
+
+
+def _choose(mask: Mask, contrast: Array) -> tuple[Mask, Mask, float, list[str]]:
+    """The main part of the digit, all its parts, its weight among the candidates, and doubts."""
+    labels, _ = ndimage.label(mask, np.ones((3, 3)))
+    parts = measure.regionprops(labels, intensity_image=contrast)
+    height, width = mask.shape
+    candidates = [part for part in parts if not _is_edge(part, labels) and not _is_frame(part, parts)] or parts
+
+    def weight(part: RegionProperties) -> float:
+        y, x = part.centroid
+        off = np.hypot(y / height - 0.5, x / width - 0.5)
+        top, left, bottom, right = part.bbox
+        deepest = ndimage.distance_transform_edt(np.pad(part.image, 1)).max()
+        is_fat = deepest > FATTEST * max(bottom - top, right - left)
+        likely = (1 if _is_whole(part, mask) else 0.3) * (0.05 if is_fat else 1)
+        return float(part.area * part.intensity_mean * (1 - 0.5 * off) * likely)
+
+    main = max(candidates, key=weight)
+    size = max(main.bbox[2] - main.bbox[0], main.bbox[3] - main.bbox[1])
+    distance = ndimage.distance_transform_edt(labels != main.label)
+    chosen, doubts = [main.label], []
+    for part in candidates:
+        if part.label == main.label or part.area < SPECK * main.area:
+            continue
+        if _is_whole(main, mask) and not _is_whole(part, mask):  # a shadow's end, a corner
+            continue
+        gap = float(distance[labels == part.label].min())
+        beside = min(part.bbox[3], main.bbox[3]) - max(part.bbox[1], main.bbox[1])
+        is_as_tall = part.bbox[2] - part.bbox[0] >= 0.6 * (main.bbox[2] - main.bbox[0])
+        is_next = is_as_tall and beside < 0.2 * (part.bbox[3] - part.bbox[1]) and gap > 0.1 * size  # as in 42
+        if gap <= NEAR * size and not is_next and part.intensity_mean > 0.4 * main.intensity_mean and part.area >= 0.06 * main.area:
+            chosen.append(part.label)
+        elif part.area >= ANOTHER * main.area and part.intensity_mean > 0.5 * main.intensity_mean:
+            doubts = ["there is ink in several places: it may show several digits"]
+    return labels == main.label, np.isin(labels, chosen), weight(main), doubts
+
+
+def _is_whole(part: RegionProperties, mask: Mask) -> bool:
+    """Whether a part touches no edge of the picture."""
+    top, left, bottom, right = part.bbox
+    return bool(top > 0 and left > 0 and bottom < mask.shape[0] and right < mask.shape[1])
+
+
+def _is_edge(part: RegionProperties, labels: NDArray[np.int64]) -> bool:
+    """Whether a part lies along an edge of the picture, as a scanner's dark border does."""
+    sides = (labels[0], labels[-1], labels[:, 0], labels[:, -1])
+    covered = [float((side == part.label).mean()) for side in sides]
+    top, left, bottom, right = part.bbox
+    deep = min(bottom - top, right - left) / min(labels.shape)
+    return max(covered) >= ALONG or (sum(share > 0.03 for share in covered) >= 2 and part.solidity > 0.8 and deep < 0.4)
+
+
+def _is_frame(part: RegionProperties, parts: list[RegionProperties]) -> bool:
+    """Whether a part encloses another one that is no dirt."""
+    top, left, bottom, right = part.bbox
+    return part.extent < 0.4 and any(
+        other.area > 0.05 * part.area
+        and top < other.bbox[0]
+        and left < other.bbox[1]
+        and bottom > other.bbox[2]
+        and right > other.bbox[3]
+        for other in parts
+        if other.label != part.label
+    )
