@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from skimage import color, measure, transform
 from skimage.measure._regionprops import RegionProperties
-from skimage import color, filters, measure, morphology, transform
 
 RASTER = 40  # pixels of the longer side up to which a picture is taken as drawn, not photographed
 WORKING = 480  # pixels of the longer side, at most, in which ink is looked for
@@ -33,10 +33,18 @@ class Blank(ValueError):
 
 
 class Found(NamedTuple):
-    """Ink (H, W) in 0..1 of the digit alone; its box in the picture; what may be wrong with it."""
+    """What was found.
+
+    Attributes:
+        ink: The digit alone, (H, W), 0 on paper and 1 in full ink.
+        box: Where in the picture it is.
+        notes: What was done.
+        doubts: Why it may be wrong.
+    """
 
     ink: Array
     box: Box
+    notes: list[str]
     doubts: list[str]
 
 
@@ -55,7 +63,7 @@ def find(picture: Array) -> Found:
         closer = picture[above : bottom + margin, before : right + margin]
         again = _look(closer)
         box = (again.box[0] + above, again.box[1] + before, again.box[2] + above, again.box[3] + before)
-        return Found(again.ink, box, found.doubts)
+        return Found(again.ink, box, again.notes, found.doubts)
     return found
 
 
@@ -68,7 +76,7 @@ def _look(picture: Array) -> Found:
         size = [max(1, round(length * scale)) for length in picture.shape[:2]]
         small = transform.resize(picture, size, order=1, anti_aliasing=True).astype(np.float32)
     tone = _tone(small)
-    looks = [look for sign in (1, -1) if (look := _as_ink(sign * tone)) is not None]
+    looks = [look for is_dark in (True, False) if (look := _as_ink(tone if is_dark else -tone, is_dark)) is not None]
     if not looks:
         raise Blank
     look = max(looks, key=lambda one: one.weight)
@@ -77,7 +85,8 @@ def _look(picture: Array) -> Found:
     ink = np.where(ndimage.binary_dilation(kept), (contrast / look.level).clip(0, 1), 0)
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
     box = tuple(round(place / scale) for place in (top, left, bottom, right))
-    return Found(ink[top:bottom, left:right].astype(np.float32), box, look.doubts)  # type: ignore[arg-type]
+    notes = ["its ink is darker than its paper" if look.is_dark else "its ink is lighter than its paper"]
+    return Found(ink[top:bottom, left:right].astype(np.float32), box, notes, look.doubts)
 
 
 class _Look(NamedTuple):
@@ -88,9 +97,10 @@ class _Look(NamedTuple):
     level: float
     weight: float
     doubts: list[str]
+    is_dark: bool
 
 
-def _as_ink(tone: Array) -> _Look | None:
+def _as_ink(tone: Array, is_dark: bool) -> _Look | None:
     """The ink where it is lower in tone than the paper; None where there is none."""
     contrast, grain = _contrast(tone)
     peak = float(_top(contrast).mean())
@@ -108,7 +118,12 @@ def _as_ink(tone: Array) -> _Look | None:
     strong = ndimage.binary_dilation(parts, iterations=2) & (contrast > 0.3 * level)
     labels, _ = ndimage.label(strong, np.ones((3, 3)))
     kept = np.isin(labels, np.unique(labels[parts & strong])) & (labels > 0)
-    return _Look(contrast, kept, level, weight, doubts) if kept.any() else None
+    if not kept.any():
+        return None
+    sides = {"top": kept[0], "bottom": kept[-1], "left": kept[:, 0], "right": kept[:, -1]}
+    if cut := [name for name, side in sides.items() if side.any()]:
+        doubts += [f"its ink reaches the edge of the picture ({', '.join(cut)}): part of it may be cut off"]
+    return _Look(contrast, kept, level, weight, doubts, is_dark)
 
 
 def _plain(picture: Array) -> Found:
@@ -121,7 +136,7 @@ def _plain(picture: Array) -> Found:
     is_ink = ink >= 0.1  # below: the paper's grain
     rows, columns = np.flatnonzero(is_ink.any(1)), np.flatnonzero(is_ink.any(0))
     box = (int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
-    return Found(ink[box[0] : box[2], box[1] : box[3]].astype(np.float32), box, [])
+    return Found(ink[box[0] : box[2], box[1] : box[3]].astype(np.float32), box, [], [])
 
 
 def _tone(picture: Array) -> Array:
@@ -138,7 +153,7 @@ def _tone(picture: Array) -> Array:
 
 
 def _contrast(tone: Array) -> tuple[Array, float]:
-    """How much lower in tone than the paper around it each point is, and the standard deviation of the paper's grain."""
+    """How much lower in tone than the paper around it each point is, and the grain's standard deviation."""
     side = int(STROKE * min(tone.shape)) | 1
     calm = ndimage.gaussian_filter(tone, 2)  # grain would lift the envelope
     paper = ndimage.grey_closing(calm, (side, side))
@@ -178,8 +193,7 @@ def _without_rules(mask: Mask, contrast: Array) -> Mask:
 
 def _count(rules: Mask) -> int:
     """How many rules there are."""
-    labels, count = ndimage.label(rules, np.ones((3, 3)))
-    return int(count)
+    return int(ndimage.label(rules, np.ones((3, 3)))[1])
 
 
 def _opened(mask: Mask, size: tuple[int, int]) -> Mask:
@@ -233,7 +247,12 @@ def _choose(mask: Mask, contrast: Array) -> tuple[Mask, Mask, float, list[str]]:
         beside = min(part.bbox[3], main.bbox[3]) - max(part.bbox[1], main.bbox[1])
         is_as_tall = part.bbox[2] - part.bbox[0] >= 0.6 * (main.bbox[2] - main.bbox[0])
         is_next = is_as_tall and beside < 0.2 * (part.bbox[3] - part.bbox[1]) and gap > 0.1 * size  # as in 42
-        if gap <= NEAR * size and not is_next and part.intensity_mean > 0.4 * main.intensity_mean and part.area >= 0.06 * main.area:
+        if (
+            gap <= NEAR * size
+            and not is_next
+            and part.intensity_mean > 0.4 * main.intensity_mean
+            and part.area >= 0.06 * main.area
+        ):
             chosen.append(part.label)
         elif part.area >= ANOTHER * main.area and part.intensity_mean > 0.5 * main.intensity_mean:
             doubts = ["there is ink in several places: it may show several digits"]

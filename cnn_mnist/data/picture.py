@@ -16,8 +16,14 @@ from cnn_mnist.data import ink
 
 MAX_PIXELS = 25_000_000
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO")  # none that runs a program, as EPS does
-CENTRE = 14.0
 BOX, SIZE = 20, 28  # MNIST fits a digit into 20x20 and centres its mass in 28x28
+CENTRE = 14.0  # index of the centre of mass: over MNIST's training images its mean is 14.00, give or take half a pixel
+AS_IT_IS = (17, 21)  # pixels of the longer side of ink that is not scaled: it has MNIST's size already
+FULL = (255, 4095, 65535, 2**31 - 1)  # white of 8, 12, 16 and 32 bits
+
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601
+
+Grey = NDArray[np.float32]
 
 
 class Refused(ValueError):
@@ -25,38 +31,25 @@ class Refused(ValueError):
 
 
 class Picture(NamedTuple):
-    """`image` float32 (1, 1, 28, 28) in [0, 1], ink bright on a dark ground; `notes`: what was done to it."""
+    """A picture and how it was read.
+
+    Attributes:
+        image: What the network sees, float32 (1, 1, 28, 28) in [0, 1], ink bright on a dark ground.
+        notes: What was done to it.
+        doubts: Why it may have been read wrongly.
+        given: The picture as given, RGB (H, W, 3) in [0, 1].
+        box: Where in it the ink is: top, left, bottom, right.
+    """
 
     image: Tensor
     notes: list[str]
-
-
-def of_array(picture: NDArray[np.float32]) -> Picture:
-    """A picture (H, W, 3), RGB in [0, 1], made to look like MNIST's."""
-    found = ink.find(picture)
-    return Picture(torch.from_numpy(framed(found.ink))[None, None], found.doubts)
-
-
-def framed(drawn: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Ink (H, W) in [0, 1] scaled into 20x20, with its centre of mass in the centre of 28x28."""
-    scale = BOX / max(drawn.shape)
-    scale = 1.0 if 0.9 < scale < 1.2 else scale  # of MNIST's size already
-    size = [max(1, round(side * scale)) for side in drawn.shape]
-    digit = transform.resize(drawn, size, order=1, anti_aliasing=scale < 1).astype(np.float32) if scale != 1 else drawn
-    if scale != 1:
-        full = np.quantile(digit[digit > 0.2], 0.9) if (digit > 0.2).any() else digit.max()
-        digit = (digit / full).clip(0, 1)
-    image = np.zeros((SIZE, SIZE), np.float32)
-    middle = ndimage.center_of_mass(digit)
-    top, left = (
-        int(np.clip(round(CENTRE - at), 0, SIZE - side)) for at, side in zip(middle, digit.shape, strict=True)
-    )
-    image[top : top + digit.shape[0], left : left + digit.shape[1]] = digit
-    return image
+    doubts: list[str]
+    given: Grey
+    box: ink.Box
 
 
 def read(path: str | Path) -> Picture:
-    """Read a picture and make it look like MNIST's: grey, bright ink, fitted into 20x20, its mass centred.
+    """Read a picture and make it look like MNIST's: bright ink alone, fitted into 20x20, its mass centred in 28x28.
 
     Raises:
         FileNotFoundError: The file does not exist.
@@ -67,26 +60,21 @@ def read(path: str | Path) -> Picture:
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"there is no picture at {path}: set image= to a PNG or JPEG file")
-    grey, notes = brightness(path)
-    paper = float(np.median(np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])))
-    if paper - grey.min() > grey.max() - paper:  # what differs most from the border is darker than it
-        grey, paper = 1 - grey, 1 - paper
-        notes.append("inverted: its ink is darker than its paper")
-    ink = (grey - paper).clip(0)  # noqa
-    if ink.max() < 0.1:
-        raise ValueError(f"{path} is blank: nothing in it differs from its border by a tenth of the grey scale")
-    if ink.max() < 0.98:
-        notes.append(f"contrast raised: its ink differs from its paper by {ink.max():.0%} of the grey scale")
-    ink = (ink / ink.max()).astype(np.float32)
-    if paper > 0.02:
-        notes.append(f"its ground of {paper:.0%} grey taken as empty paper")
-    image, place = _framed(ink)
-    return Picture(torch.from_numpy(image)[None, None], [*notes, place])
+    given, notes = decoded(path)
+    try:
+        found = ink.find(given)
+    except ink.Blank as error:
+        raise ValueError(f"{path} is blank: nothing in it stands out from its paper") from error
+    image, place = framed(found.ink)
+    return Picture(torch.from_numpy(image)[None, None], [*notes, *found.notes, place], found.doubts, given, found.box)
 
 
-def brightness(path: Path) -> tuple[NDArray[np.float32], list[str]]:
-    """The picture's brightness (H, W) in [0, 1]."""
-    notes = []
+def decoded(path: Path) -> tuple[Grey, list[str]]:
+    """A picture file as RGB (H, W, 3) in [0, 1], turned as its camera says, and what was done to it.
+
+    Raises:
+        ValueError: It is no picture that can be read.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own warning of huge pictures: the limit below is stricter
         try:
@@ -98,20 +86,15 @@ def brightness(path: Path) -> tuple[NDArray[np.float32], list[str]]:
                 if num_frames > 1 and opened.format != "MPO":  # a photograph with its small copy
                     raise Refused(f"{path} is animated: save one of its {num_frames} frames as a picture")
                 picture = ImageOps.exif_transpose(opened)
-                if picture.has_transparency_data:
-                    picture = picture.convert("RGBA")
-                    opaque = np.asarray(picture)[..., :3][np.asarray(picture)[..., 3] > 127]
-                    ground = "black" if opaque.size and opaque.mean() > 127 else "white"
-                    picture = Image.alpha_composite(Image.new("RGBA", picture.size, ground), picture)
-                    notes.append(f"transparent parts laid on {ground} paper")
                 if picture.mode == "F":
                     raise Refused(f"{path} has brightness in floating point: save it with 8 or 16 bits")
-                if picture.mode.startswith("I"):  # 16 bits: Pillow's own conversion would cut them off
-                    grey = np.asarray(picture, np.float32) / 65535
-                else:
-                    if picture.mode not in ("L", "1"):
-                        notes.append("converted to grey")
-                    grey = np.asarray(picture.convert("L"), np.float32) / 255
+                if picture.mode.startswith("I"):  # more than 8 bits: Pillow's own conversion would cut them off
+                    grey = np.asarray(picture).astype(np.float64)
+                    white = next(full for full in FULL if grey.max() <= full)
+                    return np.repeat((grey / white).clip(0, 1).astype(np.float32)[..., None], 3, 2), []
+                if picture.has_transparency_data:
+                    return _on_paper(_scaled(picture.convert("RGBA")))
+                return _scaled(picture.convert("RGB")), []
         except Image.DecompressionBombError as error:
             raise ValueError(f"{path} has too many pixels: at most {MAX_PIXELS:,} are read") from error
         except Refused:
@@ -121,31 +104,52 @@ def brightness(path: Path) -> tuple[NDArray[np.float32], list[str]]:
             if isinstance(error, UnidentifiedImageError):
                 reason = f"it is no picture in a format that is read: {', '.join(FORMATS)}"
             raise ValueError(f"{path} cannot be read as a picture ({reason})") from error
-    return grey.clip(0, 1), notes
 
 
-def _framed(ink: NDArray[np.float32]) -> tuple[NDArray[np.float32], str]:
-    """Ink (H, W) cut out, scaled into 20x20 and set with its centre of mass in the centre of 28x28."""
-    is_ink = ink >= 0.1  # below: the paper's grain
-    rows, columns = np.flatnonzero(is_ink.any(1)), np.flatnonzero(is_ink.any(0))
-    cut = (ink * is_ink)[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    if ink.shape == (SIZE, SIZE) and max(cut.shape) <= BOX:
-        return ink, "28x28 already: neither scaled nor moved"
-    scale = BOX / max(cut.shape)
-    height, width = (max(1, round(side * scale)) for side in cut.shape)
-    digit = np.asarray(
-        Image.fromarray(cut).resize((width, height), Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC)
-    )
-    digit = (digit / digit.max()).clip(0, 1)
-    mass = digit.sum()
-    centre = (digit.sum(1) @ np.arange(height) / mass, digit.sum(0) @ np.arange(width) / mass)
-    top, left = (
-        int(np.clip(round((SIZE - 1) / 2 - middle), 0, SIZE - side))
-        for middle, side in zip(centre, (height, width), strict=True)
-    )
+def grey(path: Path) -> tuple[Grey, list[str]]:
+    """The brightness (H, W) in [0, 1] of a picture file, in steps of 8 bits, and what was done to it.
+
+    Raises:
+        ValueError: It is no picture that can be read.
+    """
+    colours, notes = decoded(path)
+    brightness: Grey = (colours @ LUMA * 255).round() / np.float32(255)
+    return brightness, notes
+
+
+def _scaled(picture: Image.Image) -> Grey:
+    return np.asarray(picture).astype(np.float32) / np.float32(255)
+
+
+def _on_paper(picture: Grey) -> tuple[Grey, list[str]]:
+    """A picture (H, W, 4) with transparent parts laid on paper: its own colour, or what its ink stands out from."""
+    colour, alpha = picture[..., :3], picture[..., 3:]
+    seen = colour[alpha[..., 0] > 0.5]
+    if not len(seen) or alpha.min() == 1:
+        return colour, []
+    if len(seen) > alpha.size / 2:  # the paper is opaque, and something around it is not
+        paper, name = np.median(seen, 0), "its own"
+    else:
+        is_bright = seen.mean() > 0.5
+        paper, name = np.full(3, 0.0 if is_bright else 1.0), "black" if is_bright else "white"
+    return (colour * alpha + paper.astype(np.float32) * (1 - alpha)).astype(np.float32), [
+        f"transparent parts laid on {name} paper"
+    ]
+
+
+def framed(drawn: Grey) -> tuple[Grey, str]:
+    """Ink (H, W) in [0, 1] scaled into 20x20, with its centre of mass in the centre of 28x28, and what was done."""
+    height, width = drawn.shape
+    digit = drawn
+    if not AS_IT_IS[0] <= max(drawn.shape) <= AS_IT_IS[1]:
+        scale = BOX / max(drawn.shape)
+        size = [max(1, round(side * scale)) for side in drawn.shape]
+        digit = transform.resize(drawn, size, order=1, anti_aliasing=scale < 1).astype(np.float32)
+        strokes = digit[digit > 0.2]
+        digit = (digit / (np.quantile(strokes, 0.9) if strokes.size else digit.max())).clip(0, 1)
     image = np.zeros((SIZE, SIZE), np.float32)
-    image[top : top + height, left : left + width] = digit
-    return (
-        image,
-        f"{cut.shape[1]} x {cut.shape[0]} pixels of ink scaled to {width} x {height} and centred by their mass",
-    )
+    middle = ndimage.center_of_mass(digit)
+    top, left = (int(np.clip(round(CENTRE - at), 0, SIZE - side)) for at, side in zip(middle, digit.shape, strict=True))
+    image[top : top + digit.shape[0], left : left + digit.shape[1]] = digit
+    how = "kept" if digit is drawn else f"scaled to {digit.shape[1]} x {digit.shape[0]}"
+    return image, f"{width} x {height} pixels of ink {how} and centred by their mass"

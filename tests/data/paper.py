@@ -1,11 +1,13 @@
 """Digits as people photograph, scan and draw them: a picture of a kind, at one of three strengths."""
 
+import io
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from scipy import ndimage
+from skimage.morphology import dilation, disk, skeletonize
 
 Array = NDArray[np.float64]
 Random = np.random.Generator
@@ -69,8 +71,6 @@ def grain(digit: Array, strength: int, random: Random) -> Array:
 
 def jpeg(digit: Array, strength: int, random: Random) -> Array:
     page = written(drawn(digit, random), pen=np.array([0.2, 0.25, 0.5]))
-    import io
-
     file = io.BytesIO()
     Image.fromarray((page.clip(0, 1) * 255).astype(np.uint8)).save(file, "JPEG", quality=(50, 20, 8)[strength])
     return np.asarray(Image.open(file), float) / 255
@@ -130,18 +130,18 @@ def specks(digit: Array, strength: int, random: Random) -> Array:
     ink = drawn(digit, random)
     y, x = np.mgrid[: ink.shape[0], : ink.shape[1]]
     for _ in range((8, 25, 60)[strength]):
-        cy, cx, radius = random.uniform(0, ink.shape[0]), random.uniform(0, ink.shape[1]), random.uniform(1, (2, 3, 4)[strength])
+        cy, cx, radius = (
+            random.uniform(0, ink.shape[0]),
+            random.uniform(0, ink.shape[1]),
+            random.uniform(1, (2, 3, 4)[strength]),
+        )
         ink = np.maximum(ink, (y - cy) ** 2 + (x - cx) ** 2 < radius**2)
     return written(ink)
 
 
 def thin(digit: Array, strength: int, random: Random) -> Array:
     ink = drawn(digit, random)
-    depth = ndimage.distance_transform_edt(ink > 0.5)
-    from skimage.morphology import dilation, disk, skeletonize
-
     width = (5, 3, 2)[strength]
-    del depth
     return written(ndimage.gaussian_filter(dilation(skeletonize(ink > 0.5), disk(width)).astype(float), 0.7))
 
 
@@ -203,8 +203,8 @@ def blackboard(digit: Array, strength: int, random: Random) -> Array:
 KINDS: dict[str, Callable[[Array, int, Random], Array]] = {
     kind.__name__: kind
     for kind in (
-        clean, uneven, shadow, vignette, grain, jpeg, ruled, squared, blue_rules, frame, dark_edge, corner, specks, thin,
-        thick, pencil, coloured, small, at_the_edge, moved, blackboard,
+        clean, uneven, shadow, vignette, grain, jpeg, ruled, squared, blue_rules, frame, dark_edge, corner, specks,
+        thin, thick, pencil, coloured, small, at_the_edge, moved, blackboard,
     )
 }  # fmt: skip
 
