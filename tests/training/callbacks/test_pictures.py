@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix
 
 from cnn_mnist.data.datamodule import DataModule
+from cnn_mnist.figures import class_names
 from cnn_mnist.figures.occlusion import STILL_RIGHT
 from cnn_mnist.training.callbacks import activations as activations_callback
 from cnn_mnist.training.callbacks import confusion_matrix as confusion_matrix_callback
