@@ -88,7 +88,8 @@ def check(cfg: DictConfig, command: Command) -> None:
         if not is_node and key not in own and key not in GROUPS[command]:
             raise ValueError(f"unknown key {key!s}{nearest(str(key), {*own, *GROUPS[command]})}")
     for section in SECTIONS[command]:
-        if not isinstance(cfg.get(section), DictConfig):
+        node = cfg.get(section)
+        if not isinstance(node, DictConfig) or (section in ("data", "network", "model") and "_target_" not in node):
             raise ValueError(
                 f"{section} cannot be left out or replaced as a whole: set {section}.KEY or {section}=NAME"
             )

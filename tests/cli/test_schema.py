@@ -163,7 +163,10 @@ def test_one_epoch_picks_the_peak_rate_of_each_network(batchnorm: str, lr: float
         ("model.lr=abc", "got abc"),
         ("model.lr=null", "got null"),
         ("model.batchnorm=1", "model.batchnorm must be true or false, got 1"),
-        ("model.schedule=cosine", "model.schedule must be null or one_cycle, got cosine"),
+        (
+            "model.schedule=cosine",
+            "model.schedule must be null, the name of a file in model/schedule, such as one_cycle, or a node",
+        ),
         ("network.kernel_size=4", "network.kernel_size must be 3 or 5 or 7 or 9 or 11, got 4"),
         ("data.batch_size=0", "data.batch_size must be a whole number from 1 to 1,000,000, got 0"),
         ("data.batch_size=1.5", "got 1.5"),
@@ -183,19 +186,19 @@ def test_values_out_of_range_are_named_with_what_is_allowed(override: str, words
 
 
 def test_a_last_batch_of_one_image_is_refused_with_batch_norm_alone() -> None:
-    entry.check_batches(composed("data.batch_size=7"), 50, is_normalised=False)
+    entry.check_batches(composed("data.batch_size=7"), 7, 50, is_normalised=False)
     with pytest.raises(ValueError, match="end in a batch of one image"):
-        entry.check_batches(composed("data.batch_size=7"), 50, is_normalised=True)
+        entry.check_batches(composed("data.batch_size=7"), 7, 50, is_normalised=True)
     with pytest.raises(ValueError, match="end in a batch of one image"):
-        entry.check_batches(composed("data.batch_size=1"), 50, is_normalised=True)
+        entry.check_batches(composed("data.batch_size=1"), 1, 50, is_normalised=True)
 
 
 def test_a_last_batch_that_not_all_processes_share_is_refused() -> None:
-    entry.check_batches(composed("trainer=ddp", "data.batch_size=8"), 50, is_normalised=False)
+    entry.check_batches(composed("trainer=ddp", "data.batch_size=8"), 8, 50, is_normalised=False)
     with pytest.raises(ValueError, match="a batch of 1, too few for 2 processes"):
-        entry.check_batches(composed("trainer=ddp", "data.batch_size=7"), 50, is_normalised=False)
+        entry.check_batches(composed("trainer=ddp", "data.batch_size=7"), 7, 50, is_normalised=False)
     with pytest.raises(ValueError, match="a batch of 2, too few for 2 processes"):
-        entry.check_batches(composed("trainer=ddp", "data.batch_size=8"), 50, is_normalised=True)
+        entry.check_batches(composed("trainer=ddp", "data.batch_size=8"), 8, 50, is_normalised=True)
 
 
 @pytest.mark.parametrize(

@@ -128,12 +128,12 @@ def test_the_reports_questions_are_answered(whole: Done) -> None:
     html = (whole.folder / "report.html").read_text()
     for question in (
         "Are the filters different from one another?",
-        "Which channels are dead, and which copy the digit, sharp or blurred?",
-        "What does an occluded digit become?",
-        "How many digits resist occlusion?",
+        "Which channels are dead, and which copy the image, sharp or blurred?",
+        "What does an occluded image become?",
+        "How many images resist occlusion?",
         "Does the cost rise?",
-        "Do the generated images look like digits?",
-        "How far does one digit&#39;s noise carry to others?",
+        "Do the generated images look like real ones?",
+        "How far does one image&#39;s noise carry to others?",
     ):
         assert question in html
     assert whole.results["part_seconds"].keys() >= {"training", "predictions", "occlusion", "pgd"}

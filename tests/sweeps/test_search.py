@@ -96,7 +96,7 @@ def test_callbacks_are_left_out_unless_one_of_them_measures_the_metric() -> None
     from cnn_mnist.sweeps.search import _parsed
 
     for metric, is_left_out in ((None, True), ("val/loss", True), ("val/robust_acc", False)):
-        fixed, _ = _parsed(["experiment=robust"], metric)
+        fixed, _ = _parsed(["experiment=robust"], metric, None)
         assert ("callbacks=none" in fixed) == is_left_out
 
 

@@ -83,8 +83,9 @@ def test_hyperparameters_are_plain_values() -> None:
     kept = {"batchnorm": True, "lr": 0.5, "schedule": "one_cycle", "num_classes": 7}
     kept |= {"distortion": 0.1, "label_smoothing": 0.2, "weight_decay": 0.3}
     defence = {"epsilon": 0.1, "attack_steps": 2, "warmup_epochs": 0.5}
-    network = {"network": {"_target_": "cnn_mnist.network.CNN", "kernel_size": 5}}
-    assert dict(Classifier(**kept, **defence, **network).hparams) == kept | defence | network
+    nodes = {"network": {"_target_": "cnn_mnist.network.CNN", "kernel_size": 5}}
+    nodes |= {"optimizer": {"_target_": "torch.optim.SGD", "momentum": 0.9}}
+    assert dict(Classifier(**kept, **defence, **nodes).hparams) == kept | defence | nodes
 
 
 def test_the_optimiser_is_fused_adam() -> None:

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix
 
 from cnn_mnist.data.datamodule import DataModule
-from cnn_mnist.figures.occlusion import CLASSES, STILL_RIGHT
+from cnn_mnist.figures import class_names
+from cnn_mnist.figures.occlusion import STILL_RIGHT
 from cnn_mnist.training.callbacks import activations as activations_callback
 from cnn_mnist.training.callbacks import confusion_matrix as confusion_matrix_callback
 from cnn_mnist.training.callbacks import filters as filters_callback
@@ -82,8 +83,8 @@ def test_the_pictures_are_the_networks(tmp_path: Path, monkeypatch: pytest.Monke
         for (x, y), label, answer in zip(corners(figure), labels, hidden.argmax(1), strict=True):
             # position (1, 2) of stride 5: its cell of 10 half pixels around the patch's middle at 9.5, 14.5 pixels
             colour = tile[y + 19, x + 29]
-            grey = 0.85 * np.array(to_rgb(STILL_RIGHT if answer == label else CLASSES[answer])) + 0.15
-            dark = 0.85 * np.array(to_rgb(STILL_RIGHT if answer == label else CLASSES[answer])) + 0.15 * 0.4
+            grey = 0.85 * np.array(to_rgb(STILL_RIGHT if answer == label else class_names.colour(answer))) + 0.15
+            dark = 0.85 * np.array(to_rgb(STILL_RIGHT if answer == label else class_names.colour(answer))) + 0.15 * 0.4
             assert (colour <= grey + 1e-3).all()
             assert (colour >= dark - 1e-3).all()
 
