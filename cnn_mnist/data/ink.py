@@ -15,9 +15,11 @@ RASTER = 40  # pixels of the longer side up to which a picture is taken as drawn
 WORKING = 480  # pixels of the longer side, at most, in which ink is looked for
 STROKE = 0.4  # widest stroke as a share of the shorter side; what is wider belongs to the paper
 FAINTEST = 0.05  # difference of ink and paper, as a share of that of black and white
+SMALLEST = 0.035  # longer side of a digit, as a share of the picture's
+LIKELY = 0.1  # of a digit that is not fat and does not touch an edge, 1
 GRAIN = 5.0  # standard deviations of the paper's grain above which a point can be ink
 SPECK = 0.03  # largest share of the digit's area that is dirt
-FATTEST = 0.17  # half a stroke's width, as a share of the digit's longer side
+FATTEST = 0.27  # half a stroke's width, as a share of the digit's longer side: no digit; from 0.17 on it is unlikely
 THICKEST_RULE = 0.03  # as a share of the height
 ALONG = 0.75  # share of a side that a rule or a dark edge covers
 NEAR = 0.45  # gap between parts of one digit, as a share of its longer side
@@ -110,10 +112,12 @@ def _as_ink(tone: Array, is_dark: bool) -> _Look | None:
     mask = _without_rules(mask, contrast)
     if not mask.any():
         return None
-    main, parts, weight, doubts = _choose(mask, contrast)
+    main, parts, weight, likely, doubts = _choose(mask, contrast)
     level = float(np.quantile(contrast[main], 0.8))
     apart = float(np.median(tone) - np.median(tone[main & (contrast > 0.5 * level)]))  # ink is not of the paper's tone
-    weight *= float(np.clip(apart / (0.6 * level), 0.05, 1))
+    distinct = float(np.clip(apart / (0.6 * level), 0.05, 1))
+    if not _is_plausible(main, likely * distinct, level):
+        return None
     doubts += [f"its ink differs little from its paper, by {level:.0%}"] if level < 2 * FAINTEST else []
     strong = ndimage.binary_dilation(parts, iterations=2) & (contrast > 0.3 * level)
     labels, _ = ndimage.label(strong, np.ones((3, 3)))
@@ -123,7 +127,21 @@ def _as_ink(tone: Array, is_dark: bool) -> _Look | None:
     sides = {"top": kept[0], "bottom": kept[-1], "left": kept[:, 0], "right": kept[:, -1]}
     if cut := [name for name, side in sides.items() if side.any()]:
         doubts += [f"its ink reaches the edge of the picture ({', '.join(cut)}): part of it may be cut off"]
-    return _Look(contrast, kept, level, weight, doubts, is_dark)
+    return _Look(contrast, kept, level, weight * distinct, doubts, is_dark)
+
+
+def _is_plausible(main: Mask, likely: float, level: float) -> bool:
+    """Whether a region may be a digit, and not a shadow's end, a dark corner, uneven light or a grain."""
+    rows, columns = main.any(1), main.any(0)
+    size, picture = max(rows.sum(), columns.sum()), max(main.shape)
+    spans = (rows[0] and rows[-1]) or (columns[0] and columns[-1])
+    at_an_edge = rows[0] or rows[-1] or columns[0] or columns[-1]
+    return bool(
+        size >= SMALLEST * picture
+        and (not at_an_edge or min(rows.sum(), columns.sum()) >= SMALLEST / 2 * picture)  # else the rest of a rule
+        and not (spans and level < 3 * FAINTEST)
+        and (likely >= LIKELY or (likely >= 0.05 and size > 0.04 * picture))
+    )
 
 
 def _plain(picture: Array) -> Found:
@@ -133,7 +151,7 @@ def _plain(picture: Array) -> Found:
     if ink.max() < FAINTEST:
         raise Blank
     ink = ink / ink.max()
-    is_ink = ink >= 0.1  # below: the paper's grain
+    is_ink = ink >= 0.02
     rows, columns = np.flatnonzero(is_ink.any(1)), np.flatnonzero(is_ink.any(0))
     box = (int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
     return Found(ink[box[0] : box[2], box[1] : box[3]].astype(np.float32), box, [], [])
@@ -181,7 +199,7 @@ def _without_rules(mask: Mask, contrast: Array) -> Mask:
             continue
         strength = float(np.median(values[rules]))
         rest = turned & ~rules
-        if rest.sum() < 0.1 * rules.sum() and rest.sum() < 30:
+        if rest.sum() < 30 and _count(rules) == 1:  # a one, from edge to edge
             continue
         darker = turned & (values > 1.5 * strength)
         thickness = int(np.ceil(rules.sum() / max(1, rules.any(0).sum()) / max(1, _count(rules))))
@@ -218,21 +236,25 @@ def _rules(mask: Mask) -> Mask:
     return np.isin(labels, [part.label for part in (*whole, *at_a_side)]) & runs
 
 
-def _choose(mask: Mask, contrast: Array) -> tuple[Mask, Mask, float, list[str]]:
+def _choose(mask: Mask, contrast: Array) -> tuple[Mask, Mask, float, float, list[str]]:
     """The main part of the digit, all its parts, its weight among the candidates, and doubts."""
     labels, _ = ndimage.label(mask, np.ones((3, 3)))
     parts = measure.regionprops(labels, intensity_image=contrast)
     height, width = mask.shape
     candidates = [part for part in parts if not _is_edge(part, labels) and not _is_frame(part, parts)] or parts
 
+    likely: dict[int, float] = {}
+
     def weight(part: RegionProperties) -> float:
         y, x = part.centroid
         off = np.hypot(y / height - 0.5, x / width - 0.5)
         top, left, bottom, right = part.bbox
         deepest = ndimage.distance_transform_edt(np.pad(part.image, 1)).max()
-        is_fat = deepest > FATTEST * max(bottom - top, right - left)
-        likely = (1 if _is_whole(part, mask) else 0.3) * (0.05 if is_fat else 1)
-        return float(part.area * part.intensity_mean * (1 - 0.5 * off) * likely)
+        fatness = deepest / max(bottom - top, right - left)
+        likely[part.label] = (1.0, 0.3, 0.15)[min(2, _num_edges(part, mask))] * float(
+            np.clip((FATTEST - fatness) / 0.1, 0.05, 1)
+        )
+        return float(part.area * part.intensity_mean * (1 - 0.5 * off) * likely[part.label])
 
     main = max(candidates, key=weight)
     size = max(main.bbox[2] - main.bbox[0], main.bbox[3] - main.bbox[1])
@@ -241,7 +263,7 @@ def _choose(mask: Mask, contrast: Array) -> tuple[Mask, Mask, float, list[str]]:
     for part in candidates:
         if part.label == main.label or part.area < SPECK * main.area:
             continue
-        if _is_whole(main, mask) and not _is_whole(part, mask):  # a shadow's end, a corner
+        if _num_edges(part, mask) and not _num_edges(main, mask):  # a shadow's end, a corner
             continue
         gap = float(distance[labels == part.label].min())
         beside = min(part.bbox[3], main.bbox[3]) - max(part.bbox[1], main.bbox[1])
@@ -256,13 +278,13 @@ def _choose(mask: Mask, contrast: Array) -> tuple[Mask, Mask, float, list[str]]:
             chosen.append(part.label)
         elif part.area >= ANOTHER * main.area and part.intensity_mean > 0.5 * main.intensity_mean:
             doubts = ["there is ink in several places: it may show several digits"]
-    return labels == main.label, np.isin(labels, chosen), weight(main), doubts
+    return labels == main.label, np.isin(labels, chosen), weight(main), likely[main.label], doubts
 
 
-def _is_whole(part: RegionProperties, mask: Mask) -> bool:
-    """Whether a part touches no edge of the picture."""
+def _num_edges(part: RegionProperties, mask: Mask) -> int:
+    """How many edges of the picture a part touches."""
     top, left, bottom, right = part.bbox
-    return bool(top > 0 and left > 0 and bottom < mask.shape[0] and right < mask.shape[1])
+    return sum((top == 0, left == 0, bottom == mask.shape[0], right == mask.shape[1]))
 
 
 def _is_edge(part: RegionProperties, labels: NDArray[np.int64]) -> bool:
