@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-__all__ = ["__version__", "load_images", "load_network"]
+__all__ = ["__version__", "load_images", "load_network", "load_picture"]
 
 
 def load_network(path: "str | Path", *, trusted: "Collection[str]" = ()) -> "nn.Module":
@@ -53,6 +53,18 @@ def load_images(name: str = "mnist", split: str = "test", root: "str | Path" = "
         raise ValueError(f"split must be train or test, got {split}")
     images, labels = sources.load(name, Path(root).expanduser(), split)
     return images.float().div_(255), labels
+
+
+def load_picture(path: "str | Path") -> "Tensor":
+    """A digit of one's own, photographed, scanned or drawn, as an image like MNIST's, float32 (1, 1, 28, 28) in [0, 1].
+
+    Raises:
+        FileNotFoundError: The file does not exist.
+        ValueError: It is not a picture, or animated, blank or huge.
+    """
+    from cnn_mnist.data import picture
+
+    return picture.read(path).image
 
 
 def __getattr__(name: str) -> Any:

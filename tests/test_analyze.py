@@ -112,11 +112,19 @@ def test_a_picture_of_ones_own_is_predicted_and_explained(run: Done, analyze: Co
     Image.fromarray(scan).save(tmp_path / "scan.png")
     done = analyze(f"image={tmp_path / 'scan.png'}", cwd=run.cwd)
     assert done.status == 0, done.err
-    assert "scan.png: inverted: its ink is darker" in done.out
+    assert "scan.png: its ink is darker than its paper" in done.out
     predicted = int(re.search(r"predicted (\d) \(p ", done.out)[1])
     assert done.results["labels"] == [predicted]
     assert done.results["dataset"] == "picture"
-    assert {entry.name for entry in (done.folder / "analysis").iterdir()} == {"activations", "occlusion", "saliency"}
+    assert done.results["picture"]["predicted"] == predicted
+    assert sum(done.results["picture"]["probability"]) == pytest.approx(1, abs=1e-5)
+    assert "What is it?" in (done.folder / "report.html").read_text()
+    assert {entry.name for entry in (done.folder / "analysis").iterdir()} == {
+        "picture",
+        "activations",
+        "occlusion",
+        "saliency",
+    }
     assert {entry.name for entry in (done.folder / "attacks").iterdir()} == {"targeted", "noise"}
 
 

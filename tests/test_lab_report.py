@@ -6,11 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+import cnn_mnist
 from cnn_mnist import attacks
 from cnn_mnist.data.datamodule import DataModule
 from cnn_mnist.runs import checkpoint
 from tests.conftest import ROOT, Command, Done
+from tests.data import paper
 from tests.test_analyze import tensors
 
 pytestmark = [pytest.mark.slow, pytest.mark.mnist]
@@ -41,6 +44,28 @@ def test_non_targeted_reaches_every_class_from_ten_seeds(run: Done) -> None:
         assert (result.trace.gather(0, result.steps[None])[0] > result.trace[0]).all()
 
 
+def test_digits_on_paper_are_read(run: Done, mnist_root: Path, tmp_path: Path) -> None:
+    """Two digits of each class, right as tensors, on paper of every kind, at the middle and the greatest strength."""
+    network = checkpoint.load(run.folder)
+    images, labels = cnn_mnist.load_images("mnist", "test", str(mnist_root))
+    with torch.no_grad():
+        is_right = network(images[:1000]).argmax(1) == labels[:1000]
+    chosen = torch.cat([((labels[:1000] == label) & is_right).nonzero()[:2, 0] for label in range(10)]).tolist()
+    if run.results["batchnorm"]:  # fewer: the pictures are the same
+        chosen = chosen[:4]
+    for kind in paper.KINDS:
+        for strength, share in ((1, 0.95), (2, 0.9)):
+            read = []
+            for seed, index in enumerate(chosen):
+                page = paper.picture(kind, images[index, 0].numpy().astype(float), strength, seed)
+                Image.fromarray(page).save(tmp_path / "page.png")
+                read.append(cnn_mnist.load_picture(tmp_path / "page.png"))
+            with torch.no_grad():
+                predicted = network(torch.cat(read)).argmax(1)
+            num_right = int((predicted == labels[chosen]).sum())
+            assert num_right >= share * len(chosen), (kind, strength)
+
+
 def test_the_reports_attacks(run: Done, analyze: Command) -> None:
     done = analyze("attack=all", "attack.noise.num_test_images=500", cwd=run.cwd)
     assert done.status == 0, done.err
@@ -69,7 +94,9 @@ def test_the_tuned_recipe_reaches_what_readme_says(train: Command, mnist_root: P
 def test_adversarial_training_withstands(train: Command, mnist_root: Path) -> None:
     pictures = ("samples", "predictions", "confusion_matrix", "filters", "activations", "occlusion", "adversarial")
     without = [f"~callbacks.{name}" for name in pictures]
-    short = ("experiment=robust", "trainer.max_epochs=3", "model.warmup_epochs=1.5", *without)
+    is_fast = torch.cpu.get_capabilities().get("amx_bf16", False) if hasattr(torch.cpu, "get_capabilities") else False
+    precision = ["trainer.precision=bf16-mixed"] if is_fast else []
+    short = ("experiment=robust", "trainer.max_epochs=3", "model.warmup_epochs=1.5", *precision, *without)
     done = train(*short, "trainer=cpu", f"data.root={mnist_root}", timeout=1200)
     assert done.status == 0, done.err
     network = checkpoint.load(done.folder)

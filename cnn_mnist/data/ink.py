@@ -11,17 +11,18 @@ from scipy import ndimage
 from skimage import color, measure, transform
 from skimage.measure._regionprops import RegionProperties
 
+from cnn_mnist.data.rules import without_rules
+
 RASTER = 40  # pixels of the longer side up to which a picture is taken as drawn, not photographed
 WORKING = 480  # pixels of the longer side, at most, in which ink is looked for
 STROKE = 0.4  # widest stroke as a share of the shorter side; what is wider belongs to the paper
 FAINTEST = 0.05  # difference of ink and paper, as a share of that of black and white
 SMALLEST = 0.035  # longer side of a digit, as a share of the picture's
-LIKELY = 0.1  # of a digit that is not fat and does not touch an edge, 1
+LIKELY = 0.14  # of a digit that is not fat and does not touch an edge, 1
 GRAIN = 5.0  # standard deviations of the paper's grain above which a point can be ink
 SPECK = 0.03  # largest share of the digit's area that is dirt
 FATTEST = 0.27  # half a stroke's width, as a share of the digit's longer side: no digit; from 0.17 on it is unlikely
-THICKEST_RULE = 0.03  # as a share of the height
-ALONG = 0.75  # share of a side that a rule or a dark edge covers
+ALONG = 0.75  # share of a side that a dark edge covers
 NEAR = 0.45  # gap between parts of one digit, as a share of its longer side
 ANOTHER = 0.3  # area of a far part, as a share of the digit's, from which it may be another digit
 
@@ -109,7 +110,7 @@ def _as_ink(tone: Array, is_dark: bool) -> _Look | None:
     if peak < max(FAINTEST, GRAIN * grain):
         return None
     mask = contrast > max(FAINTEST / 2, GRAIN * grain, 0.15 * peak)
-    mask = _without_rules(mask, contrast)
+    mask = without_rules(mask, contrast)
     if not mask.any():
         return None
     main, parts, weight, likely, doubts = _choose(mask, contrast)
@@ -132,7 +133,7 @@ def _as_ink(tone: Array, is_dark: bool) -> _Look | None:
 
 def _is_plausible(main: Mask, likely: float, level: float) -> bool:
     """Whether a region may be a digit, and not a shadow's end, a dark corner, uneven light or a grain."""
-    rows, columns = main.any(1), main.any(0)
+    rows, columns = np.asarray(main.any(1)), np.asarray(main.any(0))
     size, picture = max(rows.sum(), columns.sum()), max(main.shape)
     spans = (rows[0] and rows[-1]) or (columns[0] and columns[-1])
     at_an_edge = rows[0] or rows[-1] or columns[0] or columns[-1]
@@ -190,52 +191,6 @@ def _top(values: Array) -> Array:
     return np.partition(values.ravel(), -num)[-num:]
 
 
-def _without_rules(mask: Mask, contrast: Array) -> Mask:
-    """The mask without lines from edge to edge; where strokes cross them they are mended."""
-    for axis in (0, 1):
-        turned, values = (mask, contrast) if axis == 0 else (mask.T, contrast.T)
-        rules = _rules(turned)
-        if not rules.any():
-            continue
-        strength = float(np.median(values[rules]))
-        rest = turned & ~rules
-        if rest.sum() < 30 and _count(rules) == 1:  # a one, from edge to edge
-            continue
-        darker = turned & (values > 1.5 * strength)
-        thickness = int(np.ceil(rules.sum() / max(1, rules.any(0).sum()) / max(1, _count(rules))))
-        bridged = ~_opened(~(rest | darker), (2 * thickness + 5, 1))
-        rest = rest | darker | (bridged & rules)
-        mask = rest if axis == 0 else rest.T
-    return mask
-
-
-def _count(rules: Mask) -> int:
-    """How many rules there are."""
-    return int(ndimage.label(rules, np.ones((3, 3)))[1])
-
-
-def _opened(mask: Mask, size: tuple[int, int]) -> Mask:
-    """The opening of a mask by a rectangle, in a time that does not depend on its size."""
-    opened: Mask = ndimage.grey_opening(mask.astype(np.uint8), size).astype(bool)
-    return opened
-
-
-def _rules(mask: Mask) -> Mask:
-    """Nearly horizontal lines from edge to edge."""
-    height, width = mask.shape
-    long = max(9, int(0.1 * width))
-    runs = _opened(ndimage.maximum_filter(mask, (3, 1)), (1, long)) & mask
-    runs &= ~_opened(runs, (max(3, int(THICKEST_RULE * height)) + 1, 1))
-    labels, _ = ndimage.label(ndimage.maximum_filter(runs, (3, int(0.2 * width) | 1)), np.ones((3, 3)))
-    labels = labels * runs
-    flat = [part for part in measure.regionprops(labels) if part.bbox[2] - part.bbox[0] <= 0.12 * height]
-    whole = [part for part in flat if part.bbox[3] - part.bbox[1] >= ALONG * width]
-    if not whole:
-        return np.zeros_like(mask)
-    at_a_side = [part for part in flat if part.bbox[1] == 0 or part.bbox[3] == width]  # a stroke hides the rest
-    return np.isin(labels, [part.label for part in (*whole, *at_a_side)]) & runs
-
-
 def _choose(mask: Mask, contrast: Array) -> tuple[Mask, Mask, float, float, list[str]]:
     """The main part of the digit, all its parts, its weight among the candidates, and doubts."""
     labels, _ = ndimage.label(mask, np.ones((3, 3)))
@@ -249,8 +204,9 @@ def _choose(mask: Mask, contrast: Array) -> tuple[Mask, Mask, float, float, list
         y, x = part.centroid
         off = np.hypot(y / height - 0.5, x / width - 0.5)
         top, left, bottom, right = part.bbox
-        deepest = ndimage.distance_transform_edt(np.pad(part.image, 1)).max()
-        fatness = deepest / max(bottom - top, right - left)
+        touches = ((top == 0, bottom == height), (left == 0, right == width))
+        onward = np.pad(part.image, [[int(not side) for side in pair] for pair in touches])  # beyond the edges
+        fatness = ndimage.distance_transform_edt(onward).max() / max(bottom - top, right - left)
         likely[part.label] = (1.0, 0.3, 0.15)[min(2, _num_edges(part, mask))] * float(
             np.clip((FATTEST - fatness) / 0.1, 0.05, 1)
         )

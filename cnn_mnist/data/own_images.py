@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from cnn_mnist.data import picture
-
 KINDS = ("npz", "image_folder")
 SIDE = 28  # pixels
 FEWEST = 5  # images of a class, where a fifth of all become the test set
@@ -98,6 +96,8 @@ def _image_folder(path: Path) -> Own:
 
 def _pictures(folder: Path, classes: list[str]) -> tuple[Tensor, Tensor]:
     """Every picture of a folder of classes, grey and scaled to 28x28."""
+    from cnn_mnist.data import picture  # imports scikit-image
+
     images, labels = [], []
     for label, name in enumerate(classes):
         files = [file for file in sorted((folder / name).glob("*")) if file.suffix.lower() in ENDINGS]

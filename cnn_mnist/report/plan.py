@@ -97,6 +97,8 @@ def _cannot_be_done(task: Task, cfg: DictConfig) -> str:
         return f"{what} needs two networks: set against= to another run"
     if not _is_installed(needs.package):
         return f"{what} requires {needs.package}: pip install {needs.package}"
+    if cfg.image is None and needs.only_picture:
+        return f"{what} is about a picture of your own: set image= to its file"
     if cfg.image is not None and not needs.picture:
         return f"{what} cannot use a single picture: leave out image="
     return ""

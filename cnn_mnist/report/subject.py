@@ -1,23 +1,26 @@
 """The subject of an analysis: a trained network, its data, and a few images."""
 
+import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from cnn_mnist.analysis.nearest import nearest
-from cnn_mnist.data import picture
 from cnn_mnist.data.batches import EVAL_BATCH_SIZE, Images
 from cnn_mnist.networks.build import is_normalised
 from cnn_mnist.report import dataset
 from cnn_mnist.report.differences import differences
 from cnn_mnist.runs import checkpoint, locate
 from cnn_mnist.runs.files import read_json, shown
+
+if TYPE_CHECKING:
+    from cnn_mnist.data.picture import Picture
 
 OTHER = "other"  # folder and key of the second network's findings
 HAVE_AN_EFFECT = {"data.dataset", "data.root", "network._target_"}
@@ -41,6 +44,7 @@ class Subject:
         other: The subject it is compared with, which has the same images; or None.
         run: The training run's results.json; empty if the checkpoint is not in a run's folder.
         recipe: The arguments of its LightningModule, its network and its data module, from the checkpoint.
+        picture: The picture of the user's own, and how it was read.
     """
 
     network: nn.Module
@@ -54,6 +58,15 @@ class Subject:
     other: "Subject | None" = None
     run: dict[str, Any] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
+    picture: "Picture | None" = None
+
+    @cached_property
+    def picture_probability(self) -> Tensor:
+        """Probability of each class for a picture of the user's own, (C,), on the CPU."""
+        assert self.picture is not None
+        with torch.no_grad():
+            probability: Tensor = self.network(self.picture.image.to(self.device)).softmax(1)[0].cpu()
+        return probability
 
     @cached_property
     def train(self) -> Images | None:
@@ -177,7 +190,7 @@ def choose(
     is_newest = cfg.ckpt_path in (None, locate.LAST)
     file = locate.newest() if is_newest else locate.find(cfg.ckpt_path, prefer_best=True)
     print(f"{'newest run: ' if is_newest else ''}{file}")
-    own = picture.read(cfg.image) if cfg.image is not None else None
+    own = _read_picture(cfg.image) if cfg.image is not None else None
     cfg.ckpt_path = str(file)
     device = _device(cfg.trainer.accelerator)
     first = _of_checkpoint(file, device, trusted)
@@ -191,7 +204,7 @@ def choose(
         _look_at_picture(first, own, cfg.image)
     if second is None:
         return [first]
-    for attribute in ("dataset", "images", "labels", "indices", "test", "read_train"):
+    for attribute in ("dataset", "images", "labels", "indices", "test", "read_train", "picture"):
         setattr(second, attribute, getattr(first, attribute))
     first.other, second.other = second, first
     return [first, second]
@@ -228,14 +241,22 @@ def _refuse_what_has_no_effect(overrides: list[str], own: Collection[object]) ->
             raise ValueError(f"{key} has no effect on an analysis: leave it out")
 
 
-def _look_at_picture(subject: Subject, own: picture.Picture, name: str) -> None:
-    """Classify a picture, print how it was read, and choose the predicted class for explanation."""
-    with torch.no_grad():
-        probability = subject.network(own.image.to(subject.device)).softmax(1)[0].cpu()
+def _read_picture(path: str) -> "Picture":
+    from cnn_mnist.data import picture  # imports scikit-image
+
+    return picture.read(path)
+
+
+def _look_at_picture(subject: Subject, own: "Picture", name: str) -> None:
+    """Classify a picture, print the answer and how it was read, and choose the predicted class for explanation."""
+    subject.dataset, subject.picture, subject.images = "picture", own, own.image
+    probability = subject.picture_probability
     first, second = probability.topk(2).indices.tolist()
+    says = [f"{subject.names[label]} (p {probability[label]:.3f})" for label in (first, second)]
+    print(f"predicted {says[0]}, then {says[1]}")
     print(*(f"{name}: {note}" for note in own.notes), sep="\n")
-    print(f"predicted {first} (p {probability[first]:.3f}), then {second} (p {probability[second]:.3f})")
-    subject.dataset, subject.images = "picture", own.image
+    for doubt in own.doubts:
+        warnings.warn(f"{name}: {doubt}", UserWarning, stacklevel=2)
     subject.labels, subject.indices = torch.tensor([first]), torch.tensor([-1])
 
 
