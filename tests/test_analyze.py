@@ -112,7 +112,7 @@ def test_a_picture_of_ones_own_is_predicted_and_explained(run: Done, analyze: Co
     Image.fromarray(scan).save(tmp_path / "scan.png")
     done = analyze(f"image={tmp_path / 'scan.png'}", cwd=run.cwd)
     assert done.status == 0, done.err
-    assert "scan.png: its ink is darker than its paper" in done.out
+    assert "scan.png: its ink differs from its paper by being darker" in done.out
     predicted = int(re.search(r"predicted (\d) \(p ", done.out)[1])
     assert done.results["labels"] == [predicted]
     assert done.results["dataset"] == "picture"

@@ -78,7 +78,7 @@ def _look(picture: Array) -> Found:
     if scale < 1:
         size = [max(1, round(length * scale)) for length in picture.shape[:2]]
         small = transform.resize(picture, size, order=1, anti_aliasing=True).astype(np.float32)
-    tone = _tone(small)
+    tone, is_colour = _tone(small)
     looks = [look for is_dark in (True, False) if (look := _as_ink(tone if is_dark else -tone, is_dark)) is not None]
     if not looks:
         raise Blank
@@ -88,8 +88,10 @@ def _look(picture: Array) -> Found:
     ink = np.where(ndimage.binary_dilation(kept), (contrast / look.level).clip(0, 1), 0)
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
     box = tuple(round(place / scale) for place in (top, left, bottom, right))
-    notes = ["its ink is darker than its paper" if look.is_dark else "its ink is lighter than its paper"]
-    return Found(ink[top:bottom, left:right].astype(np.float32), box, notes, look.doubts)
+    how = "in colour" if is_colour else "by being darker" if look.is_dark else "by being lighter"
+    return Found(
+        ink[top:bottom, left:right].astype(np.float32), box, [f"its ink differs from its paper {how}"], look.doubts
+    )
 
 
 class _Look(NamedTuple):
@@ -158,8 +160,12 @@ def _plain(picture: Array) -> Found:
     return Found(ink[box[0] : box[2], box[1] : box[3]].astype(np.float32), box, [], [])
 
 
-def _tone(picture: Array) -> Array:
-    """Brightness or colour, whichever tells ink from paper: the direction in which neighbouring points differ most."""
+def _tone(picture: Array) -> tuple[Array, bool]:
+    """What tells ink from paper: the direction in CIELAB in which neighbouring points differ most.
+
+    Returns:
+        Each point's place along it, (H, W), and whether it is rather a colour than brightness.
+    """
     lab = color.rgb2lab(picture).astype(np.float32) / 100
     if min(picture.shape[:2]) > 60:
         lab = ndimage.gaussian_filter(lab, (0.6, 0.6, 0))
@@ -168,7 +174,7 @@ def _tone(picture: Array) -> Array:
     differences = (lab - around).reshape(-1, 3)
     axis = np.linalg.eigh(differences.T @ differences)[1][:, -1]
     tone: Array = lab @ (axis * (1 if axis[0] >= 0 else -1)).astype(np.float32)
-    return tone
+    return tone, bool(abs(axis[0]) < 0.5)
 
 
 def _contrast(tone: Array) -> tuple[Array, float]:
