@@ -32,6 +32,10 @@ LONGEST = (  # files that take most of a minute: begun first, so that no process
     "test_page.py",
     "test_distributed.py",
     "test_search.py",
+    "test_extending.py",
+    "test_own_networks.py",
+    "test_picture.py",
+    "test_optimizers.py",
 )
 
 

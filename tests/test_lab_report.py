@@ -17,12 +17,15 @@ from tests.data import paper
 from tests.test_analyze import tensors
 
 pytestmark = [pytest.mark.slow, pytest.mark.mnist]
+# Half the time or less on a processor with AMX; over five seeds the accuracy is the same (docs/performance.md).
+CAPABILITIES = getattr(torch.cpu, "get_capabilities", dict)()
+FAST = ["trainer.precision=bf16-mixed"] if CAPABILITIES.get("amx_bf16") else []
 
 
 @pytest.fixture(scope="module", params=["false", "true"], ids=["baseline", "batchnorm"])
 def run(request: pytest.FixtureRequest, train: Command, mnist_root: Path) -> Done:
-    """Six epochs, without and with batch normalisation; the former with all pictures."""
-    more = ("callbacks=none",) if request.param == "true" else ()
+    """Six epochs, without batch normalisation in float32 and with all pictures, and with it."""
+    more = ["callbacks=none", *FAST] if request.param == "true" else []
     done = train(f"model.batchnorm={request.param}", f"data.root={mnist_root}", "trainer=cpu", *more, timeout=1200)
     assert done.status == 0, done.err
     return done
@@ -45,16 +48,16 @@ def test_non_targeted_reaches_every_class_from_ten_seeds(run: Done) -> None:
 
 
 def test_digits_on_paper_are_read(run: Done, mnist_root: Path, tmp_path: Path) -> None:
-    """Two digits of each class, right as tensors, on paper of every kind, at the middle and the greatest strength."""
+    """A digit of each class, right as a tensor, on paper of every kind, at the middle and the greatest strength."""
+    if run.results["batchnorm"]:
+        pytest.skip("one network is enough")
     network = checkpoint.load(run.folder)
     images, labels = cnn_mnist.load_images("mnist", "test", str(mnist_root))
     with torch.no_grad():
         is_right = network(images[:1000]).argmax(1) == labels[:1000]
-    chosen = torch.cat([((labels[:1000] == label) & is_right).nonzero()[:2, 0] for label in range(10)]).tolist()
-    if run.results["batchnorm"]:  # fewer: the pictures are the same
-        chosen = chosen[:4]
+    chosen = torch.cat([((labels[:1000] == label) & is_right).nonzero()[:1, 0] for label in range(10)]).tolist()
     for kind in paper.KINDS:
-        for strength, share in ((1, 0.95), (2, 0.9)):
+        for strength, least in ((1, 10), (2, 9)):
             read = []
             for seed, index in enumerate(chosen):
                 page = paper.picture(kind, images[index, 0].numpy().astype(float), strength, seed)
@@ -63,7 +66,7 @@ def test_digits_on_paper_are_read(run: Done, mnist_root: Path, tmp_path: Path) -
             with torch.no_grad():
                 predicted = network(torch.cat(read)).argmax(1)
             num_right = int((predicted == labels[chosen]).sum())
-            assert num_right >= share * len(chosen), (kind, strength)
+            assert num_right >= least, (kind, strength)
 
 
 def test_the_reports_attacks(run: Done, analyze: Command) -> None:
@@ -86,7 +89,7 @@ def test_the_reports_attacks(run: Done, analyze: Command) -> None:
 
 def test_the_tuned_recipe_reaches_what_readme_says(train: Command, mnist_root: Path) -> None:
     claimed = json.loads((ROOT / "docs" / "results.json").read_text())["accuracy"]["tuned"]["mean"]
-    done = train("experiment=tuned", "callbacks=none", f"data.root={mnist_root}", "trainer=cpu", timeout=1200)
+    done = train("experiment=tuned", "callbacks=none", *FAST, f"data.root={mnist_root}", "trainer=cpu", timeout=1200)
     assert done.status == 0, done.err
     assert done.results["test/acc"] >= claimed - 0.0015  # three standard deviations of a seed
 
@@ -94,9 +97,7 @@ def test_the_tuned_recipe_reaches_what_readme_says(train: Command, mnist_root: P
 def test_adversarial_training_withstands(train: Command, mnist_root: Path) -> None:
     pictures = ("samples", "predictions", "confusion_matrix", "filters", "activations", "occlusion", "adversarial")
     without = [f"~callbacks.{name}" for name in pictures]
-    is_fast = torch.cpu.get_capabilities().get("amx_bf16", False) if hasattr(torch.cpu, "get_capabilities") else False
-    precision = ["trainer.precision=bf16-mixed"] if is_fast else []
-    short = ("experiment=robust", "trainer.max_epochs=3", "model.warmup_epochs=1.5", *precision, *without)
+    short = ("experiment=robust", "trainer.max_epochs=3", "model.warmup_epochs=1.5", *FAST, *without)
     done = train(*short, "trainer=cpu", f"data.root={mnist_root}", timeout=1200)
     assert done.status == 0, done.err
     network = checkpoint.load(done.folder)

@@ -241,7 +241,8 @@ def _in_its_group(word: str, groups: Mapping[str, Collection[str]]) -> str:
     """`model.optimizer=sgd` in Hydra's own form for a group inside another, `model/optimizer=sgd`."""
     key, _, value = word.partition("=")
     group = key.replace(".", "/")
-    is_choice = group != key and set(value.split(",")) <= set(groups.get(group, ()))
+    names = value.removeprefix("choice(").removesuffix(")").split(",")
+    is_choice = group != key and {name.strip() for name in names} <= set(groups.get(group, ()))
     return f"{group}={value}" if is_choice else word
 
 

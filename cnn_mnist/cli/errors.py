@@ -91,10 +91,9 @@ def groups_of(config_dir: str) -> dict[str, set[str]]:
     own = get_args_parser().parse_args().config_dir
     options: dict[str, set[str]] = {}
     for folder in map(Path, [config_dir, *([own] if own else [])]):
-        for place in (path for path in sorted(folder.rglob("*")) if path.is_dir()):
-            options.setdefault(place.relative_to(folder).as_posix(), set()).update(
-                file.stem for file in place.glob("*.yaml")
-            )
+        for place in (path for path in (*folder.glob("*"), *folder.glob("*/*")) if path.is_dir()):
+            names = {file.stem for file in place.glob("*.yaml")}
+            options.setdefault(place.relative_to(folder).as_posix(), set()).update(names)
     return options
 
 

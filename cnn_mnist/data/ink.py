@@ -64,7 +64,10 @@ def find(picture: Array) -> Found:
         margin = long // 2 + 8
         above, before = max(0, top - margin), max(0, left - margin)
         closer = picture[above : bottom + margin, before : right + margin]
-        again = _look(closer)
+        try:
+            again = _look(closer)
+        except Blank:
+            return found
         box = (again.box[0] + above, again.box[1] + before, again.box[2] + above, again.box[3] + before)
         return Found(again.ink, box, again.notes, found.doubts)
     return found

@@ -73,7 +73,9 @@ class OwnData(DataModule):
         for part in ("fit", "test"):
             self.module.setup(part)
         loaders = {part: getattr(self.module, loader)() for part, loader in LOADERS.items() if self.has[part]}
-        found = {part: self._read(part, loader) for part, loader in loaders.items()}
+        with torch.random.fork_rng(devices=[]):  # the same order and transforms every time
+            torch.manual_seed(0)
+            found = {part: self._read(part, loader) for part, loader in loaders.items()}
         self.batch_size = int(getattr(loaders["train"], "batch_size", None) or len(next(iter(loaders["train"]))[1]))
         labels = torch.cat([part[1] for part in found.values()])
         names = getattr(self.module, "classes", None) or range(getattr(self.module, "num_classes", labels.max() + 1))

@@ -17,11 +17,13 @@ import tempfile
 import time
 import warnings
 import zlib
+from collections.abc import Mapping
 from contextlib import suppress
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
+from typing import Any
 from urllib.request import urlopen
 
 import torch
@@ -182,6 +184,11 @@ def _fetch(url: str, path: Path) -> None:
                 raise OSError(f"{url}: more than {MOST:,} bytes")
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{url}: timed out")
+
+
+def is_own(data: Mapping[Any, Any]) -> bool:
+    """Whether a node describes a data module of the user's own."""
+    return str(data["_target_"]) != "cnn_mnist.data.datamodule.DataModule"
 
 
 def read(dataset: str, root: Path, split: str) -> Arrays:

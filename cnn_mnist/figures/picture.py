@@ -34,7 +34,12 @@ def reading(given: NDArray[np.float32], box: tuple[int, int, int, int], image: T
         axes.set_yticks([])
     best = int(probability.argmax())
     names = [name(label) for label in range(len(probability))]
-    right.barh(names, probability.numpy(), color=[DARK if label == best else "#a9c6da" for label in range(len(names))])
+    right.barh(
+        range(len(names)),
+        probability.numpy(),
+        color=[DARK if label == best else "#a9c6da" for label in range(len(names))],
+    )
+    right.set_yticks(range(len(names)), names)
     right.invert_yaxis()
     right.set_xlim(0, 1)
     per_cent(right.xaxis)

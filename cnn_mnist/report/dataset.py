@@ -5,7 +5,9 @@ from functools import cache
 from pathlib import Path
 
 import torch
+import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from cnn_mnist import nodes
@@ -26,23 +28,39 @@ def settle(cfg: DictConfig, overrides: list[str], file: Path, dataset: str | Non
         The name of the data set.
     """
     given = {override.partition("=")[0] for override in overrides}
-    record = file.parent.parent / "config.yaml"
-    data = OmegaConf.select(OmegaConf.load(record), "data") if record.is_file() else OmegaConf.create()
-    asks_for_ours = "dataset" in cfg.data and given & {"data", "data.dataset"}
-    if nodes.TARGET in data and "dataset" not in data and not asks_for_ours:
-        changed = {key: value for key, value in cfg.data.items() if f"data.{key}" in given}
-        cfg.data = OmegaConf.merge(data, changed)
-    elif "dataset" in cfg.data:
-        if dataset is not None and not asks_for_ours:
+    data = _recorded(file.parent.parent / "config.yaml")
+    names_another = bool(given & {"data", "data.dataset"})
+    if nodes.TARGET in data and sources.is_own(data) and not names_another:
+        cfg.data = OmegaConf.merge(data, {key: value for key, value in cfg.data.items() if f"data.{key}" in given})
+    elif not sources.is_own(cfg.data):
+        if dataset is not None and not names_another:
             cfg.data.dataset = dataset
-        if "root" in data and "data.root" not in given:
+        if isinstance(data.get("root"), str) and "data.root" not in given:
             cfg.data.root = data.root
-    return str(cfg.data.get("dataset", cfg.data[nodes.TARGET]))
+    elif cfg.data[nodes.TARGET] == data.get(nodes.TARGET):  # the run's own, by name: with the options of training
+        cfg.data = OmegaConf.merge(cfg.data, data, {k: v for k, v in cfg.data.items() if f"data.{k}" in given})
+    return str(cfg.data[nodes.TARGET] if sources.is_own(cfg.data) else cfg.data.dataset)
+
+
+def _recorded(record: Path) -> DictConfig:
+    """The data on a run's record, as plain values: what an interpolation would hide is seen by `check_named`.
+
+    Raises:
+        ValueError: The record is damaged.
+    """
+    if not record.is_file():
+        return OmegaConf.create()
+    try:
+        plain = OmegaConf.to_container(OmegaConf.load(record), resolve=True)
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
+        raise ValueError(f"{record} is damaged: it is not a run's configuration") from error
+    data = plain.get("data") if isinstance(plain, dict) else None
+    return OmegaConf.create(data if isinstance(data, dict) else {})
 
 
 def check_named(data: DictConfig, file: Path, trusted: Collection[str]) -> None:
     """Raise ValueError where data are of the user's own, of a class that the command does not name."""
-    if "dataset" not in data and not set(nodes.targets(OmegaConf.to_container(data))) <= set(trusted):
+    if sources.is_own(data) and not set(nodes.targets(OmegaConf.to_container(data, resolve=True))) <= set(trusted):
         raise ValueError(
             f"{file} was trained on data of your own, {data[nodes.TARGET]}. Classes from outside this package are "
             "imported only if the command names them: give --config-dir and data= as in training"
@@ -55,7 +73,7 @@ def open_set(data: DictConfig, num_classes: int) -> Callable[[str], Images]:
     Raises:
         ValueError: It has another number of classes than the network.
     """
-    if "dataset" not in data:  # of the user's own
+    if sources.is_own(data):
         from cnn_mnist.data import own_module  # needs Lightning, which takes seconds
 
         module = own_module.made(data).ready()

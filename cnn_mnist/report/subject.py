@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from cnn_mnist.analysis.nearest import nearest
+from cnn_mnist.data import sources
 from cnn_mnist.data.batches import EVAL_BATCH_SIZE, Images
 from cnn_mnist.networks.build import is_normalised
 from cnn_mnist.report import dataset
@@ -186,7 +187,7 @@ def choose(
         ValueError: The checkpoint or the picture is of another kind, an index is out of range, two networks cannot be
             compared, or an option has no effect on an analysis.
     """
-    _refuse_what_has_no_effect(overrides, {f"data.{key}" for key in cfg.data if "dataset" not in cfg.data})
+    _refuse_what_has_no_effect(overrides, {f"data.{key}" for key in cfg.data if sources.is_own(cfg.data)})
     is_newest = cfg.ckpt_path in (None, locate.LAST)
     file = locate.newest() if is_newest else locate.find(cfg.ckpt_path, prefer_best=True)
     print(f"{'newest run: ' if is_newest else ''}{file}")

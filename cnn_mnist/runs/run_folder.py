@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +16,14 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
 
 from cnn_mnist import nodes
-from cnn_mnist.data import own_images
+from cnn_mnist.data import own_images, sources
 from cnn_mnist.data.datamodule import DataModule
 from cnn_mnist.front import CONF
 from cnn_mnist.networks import build
 from cnn_mnist.runs import checkpoint, files, locate, record
 
 LOG = "train.log"
-BYTES_PER_PARAMETER = 12  # in a checkpoint: the weight and Adam's two moments, float32
+BYTES_PER_PARAMETER = 16  # in a checkpoint: the weight, its average, and Adam's two moments, float32
 TOO_FEW = "this run has trained for {} epochs: set trainer.max_epochs to at least as many"
 NUM_CHECKPOINTS = 3  # that lie on the disk at once: the last, the best, and the one being written
 
@@ -94,12 +94,18 @@ class Run:
             self._claim = claim
 
     def on(self, data: DataModule) -> DataModule:
-        """Put the data set that was found, maybe the fallback, into configuration and folder name; returns `data`."""
-        asked, place = self.cfg.data.get("dataset", data.dataset), self.folder.parent
-        if "dataset" in self.cfg.data:
-            self.cfg.data.dataset = data.dataset
+        """Put the data set that was found, maybe the fallback, into configuration and folder name; returns `data`.
+
+        The run gets its name for loggers that ask for one.
+        """
+        asked, place = data.dataset, self.folder.parent
+        if not sources.is_own(self.cfg.data):
+            asked, self.cfg.data.dataset = self.cfg.data.dataset, data.dataset
         if asked != data.dataset and place.name == f"{asked}-{self.cfg.recipe}":  # a sweep's has another name
             self.folder = place.with_name(f"{data.dataset}-{self.cfg.recipe}") / self.folder.name
+        for logger in self.cfg.logger.values():
+            if "run_name" in logger and logger.run_name is None:
+                logger.run_name = f"{self.folder.parent.name}_{self.folder.name}"
         return data
 
     def begin(self, model: nn.Module) -> None:
@@ -256,6 +262,11 @@ def _resume_from(file: Path, run: Run) -> None:
         loggers.csv.keep_until = run.step
 
 
+def _averaging(callbacks: Mapping[Any, Any]) -> list[Any]:
+    """The nodes of callbacks that average the weights, whose checkpoints hold two networks."""
+    return [node for node in callbacks.values() if "averaging" in node[nodes.TARGET].lower()]
+
+
 def _take(key: str, cfg: DictConfig, own: DictConfig) -> None:
     """Take an option into a run's recorded configuration, or refuse it."""
     if key in ("ckpt_path", "data.fallback") or key.startswith("hydra"):  # its data set is fixed
@@ -267,11 +278,15 @@ def _take(key: str, cfg: DictConfig, own: DictConfig) -> None:
     section = key.partition(".")[0]
     if section in ("callbacks", "logger"):
         before, own[section] = own.get(section) or {}, cfg[section]
+        if _averaging(before) != _averaging(own[section]):
+            raise ValueError(
+                "averaging of the weights cannot begin, end or change on resuming: leave callbacks= as it was"
+            )
         for name, node in own[section].items():
             if "run_name" in node and "run_name" in before.get(name, {}):
                 node.run_name = before[name].run_name
         return
-    if key == "data" and "dataset" not in cfg.data:
+    if key == "data" and sources.is_own(cfg.data):
         key = "data._target_"
     key = {"experiment": "recipe", "data": "data.dataset"}.get(key, key).replace("/", ".")
     key = f"{key}._target_" if key in ("model", "network") else key

@@ -4,10 +4,10 @@ A run is known to a tracker by its `run_name`, which config.yaml keeps: a resume
 the interrupted part logged after the checkpoint is logged again, at the same steps.
 """
 
+import hashlib
 import importlib.util
 import io
 import logging
-import re
 from argparse import Namespace
 from contextlib import redirect_stdout
 from typing import Any
@@ -86,12 +86,12 @@ class Wandb(WandbLogger):
         super().__init__(
             run_name,
             save_dir,
-            id=re.sub(r"[^\w-]", "-", run_name),
+            id=hashlib.sha256(run_name.encode()).hexdigest()[:16],  # of the letters and the length that it takes
             project=project,
             offline=offline,
             settings=wandb.Settings(silent=True),
         )
-        del self._wandb_init["anonymous"]  # which wandb no longer has
+        self._wandb_init.pop("anonymous", None)  # which wandb no longer has
 
 
 class Trackio(Logger):

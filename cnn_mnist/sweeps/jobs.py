@@ -182,6 +182,4 @@ def _fingerprint(cfg: DictConfig) -> str:
     for key in NOT_PART_OF_IT[is_own:]:
         if OmegaConf.select(plain, key) is not None:
             OmegaConf.update(plain, key, None)
-    for logger in (OmegaConf.select(plain, "logger") or {}).values():
-        logger.pop("run_name", None)  # names the time
     return hashlib.sha256(OmegaConf.to_yaml(plain).encode()).hexdigest()

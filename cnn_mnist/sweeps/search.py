@@ -102,7 +102,10 @@ def _search(
     if "space" not in study.user_attrs:
         study.set_user_attr("metric", metric or USUAL_METRIC)
         study.set_user_attr("fixed", fixed)
+        study.set_user_attr("has_own_conf", bool(own))
         study.set_user_attr("space", {key: optuna.distributions.distribution_to_json(d) for key, d in space.items()})
+    if study.user_attrs.get("has_own_conf") and not own:
+        raise ValueError(f"{place} holds a search that was begun with --config-dir: give it again")
     if metric not in (None, metric_of(study)):
         raise ValueError(f"{place} holds a search by {metric_of(study)}, not {metric}: set another --folder")
     kept = {key: optuna.distributions.json_to_distribution(d) for key, d in study.user_attrs["space"].items()}

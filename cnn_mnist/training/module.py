@@ -98,7 +98,10 @@ class Classifier(pl.LightningModule):
         if self.schedule is None:
             return optimizer
         num_steps = int(self.trainer.estimated_stepping_batches)
-        schedule = optimizers.make_schedule(self.schedule, optimizer, lr=self.lr, num_steps=num_steps)
+        num_epochs = int(self.trainer.max_epochs or 1)
+        schedule = optimizers.make_schedule(
+            self.schedule, optimizer, lr=self.lr, num_steps=num_steps, num_epochs=num_epochs
+        )
         return {"optimizer": optimizer, "lr_scheduler": schedule}  # type: ignore[return-value]
 
     def _optimizer(self) -> Optimizer:

@@ -36,15 +36,18 @@ def make_optimizer(
     return optimizer
 
 
-def make_schedule(node: Mapping[str, Any] | str, optimizer: Optimizer, *, lr: float, num_steps: int) -> dict[str, Any]:
+def make_schedule(
+    node: Mapping[str, Any] | str, optimizer: Optimizer, *, lr: float, num_steps: int, num_epochs: int
+) -> dict[str, Any]:
     """A schedule of the learning rate, as Lightning takes it.
 
     Args:
         node: `one_cycle` (Smith and Topin 2018), or a node. Lightning's own keys in it are `interval`, what is counted,
-            `step` (the default) or `epoch`, and `monitor`, the metric that ReduceLROnPlateau follows.
+            `step` (the default) or `epoch`, and `monitor`, the metric that ReduceLROnPlateau follows, epoch by epoch.
         optimizer: The optimiser.
         lr: The peak of a one-cycle schedule.
         num_steps: All steps of the training, for an argument of the name `total_steps` or `T_max`.
+        num_epochs: Its epochs, for the same arguments where epochs are counted.
 
     Raises:
         ValueError: It cannot be made.
@@ -52,8 +55,9 @@ def make_schedule(node: Mapping[str, Any] | str, optimizer: Optimizer, *, lr: fl
     node = {TARGET: ONE_CYCLE, "max_lr": lr} if isinstance(node, str) else node
     own = {key: value for key, value in node.items() if key not in FOR_LIGHTNING}
     others = {key: value for key, value in node.items() if key in FOR_LIGHTNING}
-    schedule = nodes.make("schedule", own, optimizer, total_steps=num_steps, T_max=num_steps)
-    return {"scheduler": schedule, "interval": "step", **others}
+    others = {"interval": "epoch" if "monitor" in others else "step", **others}
+    length = num_epochs if others["interval"] == "epoch" else num_steps
+    return {"scheduler": nodes.make("schedule", own, optimizer, total_steps=length, T_max=length), **others}
 
 
 def recorded(hparams: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,4 +80,4 @@ def _parts(key: str, node: Any) -> dict[str, Any]:
     if not isinstance(node, Mapping):
         return {key: node}
     own = {f"{key}.{name}": value for name, value in node.items() if name != TARGET}
-    return {key: str(node[TARGET]).rpartition(".")[2]} | own
+    return {key: str(node.get(TARGET, "")).rpartition(".")[2]} | own

@@ -1,15 +1,19 @@
 """A LightningDataModule of one's own: what is taken from it, and what is refused."""
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
+import yaml
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from cnn_mnist.data import own_module
+from tests.conftest import Command, Done
 
 LABELS = torch.arange(60) % 3
 IMAGES = torch.randint(256, (60, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -102,3 +106,18 @@ def test_a_label_beyond_the_named_classes_is_refused() -> None:
 def test_what_is_no_data_module_is_refused(node: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         own_module.made(node)
+
+
+@pytest.mark.parametrize(
+    "hidden", ["${oc.create:{_target_:os.mkdir,path:planted}}", {"_target_": "os.mkdir", "path": "planted"}]
+)
+@pytest.mark.parametrize("target", ["cnn_mnist.data.datamodule.DataModule", "mine.Data"])
+def test_a_record_alone_names_no_code(hidden: object, target: str, run: Done, analyze: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "outputs" / "digits-paper" / "planted"
+    shutil.copytree(run.folder, folder)
+    record = yaml.safe_load((folder / "config.yaml").read_text())
+    record["data"] = {"_target_": target, "root": hidden}
+    (folder / "config.yaml").write_text(yaml.safe_dump(record))
+    done = analyze("analysis=predictions", f"ckpt_path={folder}", cwd=tmp_path)
+    assert not (tmp_path / "planted").exists()
+    assert "Traceback" not in done.err

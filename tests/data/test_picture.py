@@ -110,10 +110,10 @@ def drawings() -> np.ndarray:
     return np.stack([images[labels == label][0, 0].numpy() / 255 for label in (2, 3, 5, 7)])
 
 
-@pytest.mark.parametrize("strength", [0, 1, 2])
 @pytest.mark.parametrize("kind", paper.KINDS)
-def test_it_is_found_on_paper_of_any_kind(kind: str, strength: int, drawings: np.ndarray, tmp_path: Path) -> None:
+def test_it_is_found_on_paper_of_any_kind(kind: str, drawings: np.ndarray, tmp_path: Path) -> None:
     likeness = []
+    strength = 2  # the greatest
     for seed, drawing in enumerate(drawings):
         images = []
         for one in ("clean", kind):

@@ -39,7 +39,9 @@ def test_everything_or_what_is_named() -> None:
 
 
 def test_one_picture_is_enough_for_some() -> None:
-    assert names("image=x.png") == ["activations", "occlusion", "saliency", "targeted", "noise"]
+    assert names("image=x.png") == ["picture", "activations", "occlusion", "saliency", "targeted", "noise"]
+    with pytest.raises(ValueError, match="analysis=picture is about a picture of your own: set image="):
+        names("analysis=picture")
     with pytest.raises(ValueError, match="analysis=filters cannot use a single picture: leave out image="):
         names("analysis=filters", "image=x.png")
     with pytest.raises(ValueError, match="attack=pgd cannot use a single picture"):

@@ -86,9 +86,10 @@ def _records(file: Path) -> Iterator[Any]:
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")  # SQLAlchemy, of MLflow
 @pytest.mark.parametrize("read", [mlflow, wandb, trackio], ids=lambda one: one.__name__)
 def test_a_run_is_tracked_and_gone_on_with(
-    read: Callable[[Path], Tracked], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+    read: Callable[[Path], Tracked], train: Command, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    train = command("train.py", tmp_path_factory)  # a fresh process: wandb writes the last of it as the process ends
+    if read is wandb:  # it writes the last of a run as the process ends, which a forked one does not
+        train = command("train.py", tmp_path_factory)
     options = {"cwd": tmp_path, "TRACKIO_DIR": str(tmp_path / "trackio")}
     logger = f"logger=[tensorboard,csv,{read.__name__}]"
     first = train("data=digits", "trainer=cpu", "trainer.max_epochs=1", logger, *TWO_PICTURES, **options)
@@ -101,6 +102,13 @@ def test_a_run_is_tracked_and_gone_on_with(
     assert found.accuracy == pytest.approx(expected | {30: resumed.results["test/acc"]})
     assert found.has_options
     assert {"predictions", "confusion_matrix"} <= found.pictures
+
+
+def test_each_job_of_a_sweep_is_a_run_of_its_own(train: Command, tmp_path: Path) -> None:
+    words = ("data=digits", "trainer=cpu", "trainer.max_epochs=1", "callbacks=none", "logger=[csv,trackio]")
+    done = train("-m", *words, "seed=0,1", cwd=tmp_path, TRACKIO_DIR=str(tmp_path / "trackio"))
+    assert done.status == 0, done.err
+    assert trackio(tmp_path).num_runs == 2
 
 
 def test_one_that_is_not_installed_is_one_line(train: Command, tmp_path: Path) -> None:

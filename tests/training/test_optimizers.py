@@ -70,7 +70,9 @@ def halved(optimizer: torch.optim.Optimizer, total_steps: int) -> torch.optim.lr
 
 def test_a_schedule_of_ones_own_gets_the_number_of_steps() -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    made = make_schedule({"_target_": f"{__name__}.halved", "interval": "epoch"}, optimizer, lr=1.0, num_steps=4)
+    made = make_schedule(
+        {"_target_": f"{__name__}.halved", "interval": "epoch"}, optimizer, lr=1.0, num_steps=90, num_epochs=4
+    )
     assert made["interval"] == "epoch"
     rates = []
     for _ in range(4):

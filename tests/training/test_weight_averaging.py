@@ -59,6 +59,8 @@ def test_what_is_tested_is_what_is_stored_and_gone_on_with(train: Command, tmp_p
         assert torch.equal(weight, content["current_model_state"][name]), name
 
     first = train(*WORDS, "trainer.max_epochs=1", cwd=tmp_path)
+    refused = train(f"ckpt_path={first.folder}", "trainer.max_epochs=3", "callbacks=none", cwd=tmp_path)
+    assert "averaging of the weights cannot begin, end or change on resuming" in refused.err
     resumed = train(f"ckpt_path={first.folder}", "trainer.max_epochs=3", cwd=tmp_path)
     assert resumed.status == 0, resumed.err
     for name, weight in whole.weights.items():
