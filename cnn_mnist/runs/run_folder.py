@@ -94,10 +94,7 @@ class Run:
             self._claim = claim
 
     def on(self, data: DataModule) -> DataModule:
-        """Put the data set that was found, maybe the fallback, into configuration and folder name; returns `data`.
-
-        The run gets its name for loggers that ask for one.
-        """
+        """Put the data set that was found, maybe the fallback, into configuration and names; returns `data`."""
         asked, place = data.dataset, self.folder.parent
         if not sources.is_own(self.cfg.data):
             asked, self.cfg.data.dataset = self.cfg.data.dataset, data.dataset
