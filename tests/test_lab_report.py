@@ -1,5 +1,6 @@
 """The lab report's recipe and attacks, the tuned and the robust recipe, on MNIST: long tests."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -56,17 +57,18 @@ def test_digits_on_paper_are_read(run: Done, mnist_root: Path, tmp_path: Path) -
     with torch.no_grad():
         is_right = network(images[:1000]).argmax(1) == labels[:1000]
     chosen = torch.cat([((labels[:1000] == label) & is_right).nonzero()[:1, 0] for label in range(10)]).tolist()
-    for kind in paper.KINDS:
-        for strength, least in ((1, 10), (2, 9)):
-            read = []
-            for seed, index in enumerate(chosen):
-                page = paper.picture(kind, images[index, 0].numpy().astype(float), strength, seed)
-                Image.fromarray(page).save(tmp_path / "page.png")
-                read.append(cnn_mnist.load_picture(tmp_path / "page.png"))
-            with torch.no_grad():
-                predicted = network(torch.cat(read)).argmax(1)
-            num_right = int((predicted == labels[chosen]).sum())
-            assert num_right >= least, (kind, strength)
+    num_right = {}
+    for kind, strength in itertools.product(paper.KINDS, (1, 2)):
+        read = []
+        for seed, index in enumerate(chosen):
+            page = paper.picture(kind, images[index, 0].numpy().astype(float), strength, seed)
+            Image.fromarray(page).save(tmp_path / "page.png")
+            read.append(cnn_mnist.load_picture(tmp_path / "page.png"))
+        with torch.no_grad():
+            predicted = network(torch.cat(read)).argmax(1)
+        num_right[kind, strength] = int((predicted == labels[chosen]).sum())
+    assert min(num_right.values()) >= 9, num_right
+    assert sum(num_right.values()) >= 0.98 * 10 * len(num_right), num_right
 
 
 def test_the_reports_attacks(run: Done, analyze: Command) -> None:
