@@ -1,6 +1,5 @@
 """The lab report's recipe and attacks, the tuned and the robust recipe, on MNIST: long tests."""
 
-import itertools
 import json
 from pathlib import Path
 
@@ -49,7 +48,7 @@ def test_non_targeted_reaches_every_class_from_ten_seeds(run: Done) -> None:
 
 
 def test_digits_on_paper_are_read(run: Done, mnist_root: Path, tmp_path: Path) -> None:
-    """A digit of each class, right as a tensor, on paper of every kind, at the middle and the greatest strength."""
+    """A digit of each class, right as a tensor, on paper of every kind at its worst."""
     if run.results["batchnorm"]:
         pytest.skip("one network is enough")
     network = checkpoint.load(run.folder)
@@ -58,10 +57,10 @@ def test_digits_on_paper_are_read(run: Done, mnist_root: Path, tmp_path: Path) -
         is_right = network(images[:1000]).argmax(1) == labels[:1000]
     chosen = torch.cat([((labels[:1000] == label) & is_right).nonzero()[:1, 0] for label in range(10)]).tolist()
     num_right = {}
-    for kind, strength in itertools.product(paper.KINDS, (1, 2)):
+    for kind in paper.KINDS:
         read = []
         for seed, index in enumerate(chosen):
-            page = paper.picture(kind, images[index, 0].numpy().astype(float), strength, seed)
+            page = paper.picture(kind, images[index, 0].numpy().astype(float), 2, seed)
             Image.fromarray(page).save(tmp_path / "page.png")
             try:
                 read.append(cnn_mnist.load_picture(tmp_path / "page.png"))
@@ -69,7 +68,7 @@ def test_digits_on_paper_are_read(run: Done, mnist_root: Path, tmp_path: Path) -
                 read.append(torch.zeros(1, 1, 28, 28))
         with torch.no_grad():
             predicted = network(torch.cat(read)).argmax(1)
-        num_right[kind, strength] = int((predicted == labels[chosen]).sum())
+        num_right[kind] = int((predicted == labels[chosen]).sum())
     assert min(num_right.values()) >= 9, num_right
     assert sum(num_right.values()) >= 0.98 * 10 * len(num_right), num_right
 
