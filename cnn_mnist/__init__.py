@@ -56,7 +56,7 @@ def load_images(name: str = "mnist", split: str = "test", root: "str | Path" = "
 
 
 def load_picture(path: "str | Path") -> "Tensor":
-    """A digit of one's own, photographed, scanned or drawn, as an image like MNIST's, float32 (1, 1, 28, 28) in [0, 1].
+    """Read a photograph, scan or drawing of a digit as an image like MNIST's, float32 (1, 1, 28, 28) in [0, 1].
 
     Raises:
         FileNotFoundError: The file does not exist.

@@ -124,9 +124,11 @@ def _scaled(picture: Image.Image) -> Grey:
 def _on_paper(picture: Grey) -> tuple[Grey, list[str]]:
     """A picture (H, W, 4) with transparent parts laid on paper: its own colour, or what its ink stands out from."""
     colour, alpha = picture[..., :3], picture[..., 3:]
-    seen = colour[alpha[..., 0] > 0.5]
-    if not len(seen) or alpha.min() == 1:
+    if alpha.min() == 1:
         return colour, []
+    seen = colour[alpha[..., 0] > 0.5 * alpha.max()]
+    if not len(seen):  # nothing is visible, whatever colours are hidden
+        return np.ones_like(colour), []
     if len(seen) > alpha.size / 2:  # the paper is opaque, and something around it is not
         paper, name = np.median(seen, 0), "its own"
     else:

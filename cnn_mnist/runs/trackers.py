@@ -1,6 +1,6 @@
 """Loggers for experiment trackers: MLflow, Weights & Biases and Trackio. Each is an extra.
 
-A run is known to a tracker by its `run_name`, which config.yaml keeps: a resumed run goes on under the same name. What
+A tracker knows a run by its `run_name`, which config.yaml keeps, so a resumed run continues under the same name. What
 the interrupted part logged after the checkpoint is logged again, at the same steps.
 """
 
@@ -126,7 +126,7 @@ class Trackio(Logger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The run, which is begun, or gone on with, when it is first used."""
+        """The run, started or resumed at its first use."""
         if self._run is None:
             import trackio
 
@@ -162,7 +162,7 @@ class Trackio(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Write what is left; the run is gone on with if more is logged."""
+        """Write what is left; logging more resumes the run."""
         if self._run is not None:
             import trackio
 

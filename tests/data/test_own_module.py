@@ -1,4 +1,4 @@
-"""A LightningDataModule of one's own: what is taken from it, and what is refused."""
+"""The user's own LightningDataModule: what is used of it, and what is refused."""
 
 import shutil
 from collections.abc import Callable

@@ -137,6 +137,20 @@ def test_a_page_without_a_digit_is_refused(kind: str, tmp_path: Path) -> None:
             read(tmp_path / "page.png")
 
 
+@pytest.mark.parametrize("alpha", [0, 100])
+def test_only_what_is_visible_is_read(alpha: int, digit: np.ndarray, tmp_path: Path) -> None:
+    page = on_a_page(digit)
+    hidden = Image.merge(
+        "LA", (Image.fromarray(255 - page), Image.fromarray(np.where(page > 0, alpha, 0).astype(np.uint8)))
+    )
+    hidden.save(tmp_path / "page.png")
+    if not alpha:
+        with pytest.raises(ValueError, match="is blank"):
+            read(tmp_path / "page.png")
+    else:
+        assert np.corrcoef(read(tmp_path / "page.png").image.numpy().ravel(), digit.ravel())[0, 1] > 0.8
+
+
 def test_a_hard_shadow_alone_is_refused_or_doubted(tmp_path: Path) -> None:
     for seed in range(5):
         Image.fromarray(paper.picture("shadow", np.zeros((28, 28)), 2, seed)).save(tmp_path / "page.png")

@@ -16,7 +16,7 @@ BLOCK = 2**15  # bytes
 
 
 class Tracked(NamedTuple):
-    """What a tracker holds of a run that was interrupted and gone on with."""
+    """What a tracker holds of a run that was interrupted and resumed."""
 
     num_runs: int
     accuracy: dict[int, float]  # by step
@@ -85,7 +85,7 @@ def _records(file: Path) -> Iterator[Any]:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")  # SQLAlchemy, of MLflow
 @pytest.mark.parametrize("read", [mlflow, wandb, trackio], ids=lambda one: one.__name__)
-def test_a_run_is_tracked_and_gone_on_with(
+def test_a_run_is_tracked_and_resumed(
     read: Callable[[Path], Tracked], train: Command, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     if read is wandb:  # it writes the last of a run as the process ends, which a forked one does not

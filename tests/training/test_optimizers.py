@@ -64,7 +64,7 @@ def test_the_default_is_the_arithmetic_of_adam() -> None:
 
 
 def halved(optimizer: torch.optim.Optimizer, total_steps: int) -> torch.optim.lr_scheduler.LambdaLR:
-    """A schedule of one's own: half the learning rate in the second half."""
+    """A user's schedule: half the learning rate in the second half."""
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 if 2 * step < total_steps else 0.5)
 
 
@@ -101,7 +101,7 @@ def test_the_record_names_them(hparams: dict[str, Any], expected: dict[str, Any]
     assert recorded(hparams) == expected
 
 
-def test_an_optimiser_of_ones_own_goes_on_with_its_run(train: Command, tmp_path: Path) -> None:
+def test_a_run_with_the_users_own_optimiser_resumes(train: Command, tmp_path: Path) -> None:
     (tmp_path / "my_conf" / "model" / "optimizer").mkdir(parents=True)
     (tmp_path / "my_conf" / "model" / "optimizer" / "nadam.yaml").write_text("_target_: torch.optim.NAdam\n")
     own = ("--config-dir", "my_conf", "model.optimizer=nadam")

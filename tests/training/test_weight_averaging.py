@@ -40,7 +40,7 @@ def test_it_is_the_recurrence() -> None:
     assert torch.allclose(average._average_model.module.layer.weight.double(), expected, atol=1e-5)  # type: ignore[union-attr]
 
 
-def test_what_is_tested_is_what_is_stored_and_gone_on_with(train: Command, tmp_path: Path) -> None:
+def test_what_is_tested_is_what_is_stored_and_resumed(train: Command, tmp_path: Path) -> None:
     whole = train(*WORDS, "trainer.max_epochs=3", cwd=tmp_path)
     assert whole.status == 0, whole.err
     images, labels = cnn_mnist.load_images("digits")
