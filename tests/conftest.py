@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 MNIST_ROOT = Path(os.environ.get("CNN_MNIST_DATA", ROOT / "data"))
 
 
-LONGEST = (  # files that take most of a minute: begun first, so that no process has one left at the end
+LONGEST = (  # files that take longest: begun first, so that no process has one left at the end
     "test_train.py",
     "test_killed.py",
     "test_trainer_options.py",

@@ -1,6 +1,7 @@
 """Finds the ink of a digit in a picture: what differs from the paper around it in brightness or colour.
 
 Paper need not be evenly lit, so it is estimated around each point; rules, frames, dark edges and specks are taken away.
+The thresholds were chosen by looking at MNIST's digits on pages such as those of tests/data/paper.py.
 """
 
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from scipy import ndimage
 from skimage import color, measure, transform
 from skimage.measure._regionprops import RegionProperties
 
-from cnn_mnist.data.rules import without_rules
+from cnn_mnist.data.rules import Array, Mask, without_rules
 
 RASTER = 40  # pixels of the longer side up to which a picture is taken as drawn, not photographed
 WORKING = 480  # pixels of the longer side, at most, in which ink is looked for
@@ -26,8 +27,6 @@ ALONG = 0.75  # share of a side that a dark edge covers
 NEAR = 0.45  # gap between parts of one digit, as a share of its longer side
 ANOTHER = 0.3  # area of a far part, as a share of the digit's, from which it may be another digit
 
-Array = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 Box = tuple[int, int, int, int]  # top, left, bottom, right
 
 
@@ -118,22 +117,26 @@ def _as_ink(tone: Array, is_dark: bool) -> _Look | None:
     mask = without_rules(mask, contrast)
     if not mask.any():
         return None
-    main, parts, weight, likely, doubts = _choose(mask, contrast)
-    level = float(np.quantile(contrast[main], 0.8))
-    apart = float(np.median(tone) - np.median(tone[main & (contrast > 0.5 * level)]))  # ink is not of the paper's tone
+    digit = _choose(mask, contrast)
+    level = float(np.quantile(contrast[digit.main], 0.8))
+    apart = float(
+        np.median(tone) - np.median(tone[digit.main & (contrast > 0.5 * level)])
+    )  # ink is not of the paper's tone
     distinct = float(np.clip(apart / (0.6 * level), 0.05, 1))
-    if not _is_plausible(main, likely * distinct, level):
+    if not _is_plausible(digit.main, digit.likely * distinct, level):
         return None
-    doubts += [f"its ink differs little from its paper, by {level:.0%}"] if level < 2 * FAINTEST else []
-    strong = ndimage.binary_dilation(parts, iterations=2) & (contrast > 0.3 * level)
+    doubts = [*digit.doubts]
+    if level < 2 * FAINTEST:
+        doubts.append(f"its ink differs little from its paper, by {level:.0%}")
+    strong = ndimage.binary_dilation(digit.parts, iterations=2) & (contrast > 0.3 * level)
     labels, _ = ndimage.label(strong, np.ones((3, 3)))
-    kept = np.isin(labels, np.unique(labels[parts & strong])) & (labels > 0)
+    kept = np.isin(labels, np.unique(labels[digit.parts & strong])) & (labels > 0)
     if not kept.any():
         return None
     sides = {"top": kept[0], "bottom": kept[-1], "left": kept[:, 0], "right": kept[:, -1]}
     if cut := [name for name, side in sides.items() if side.any()]:
-        doubts += [f"its ink reaches the edge of the picture ({', '.join(cut)}): part of it may be cut off"]
-    return _Look(contrast, kept, level, weight * distinct, doubts, is_dark)
+        doubts.append(f"its ink reaches the edge of the picture ({', '.join(cut)}): part of it may be cut off")
+    return _Look(contrast, kept, level, digit.weight * distinct, doubts, is_dark)
 
 
 def _is_plausible(main: Mask, likely: float, level: float) -> bool:
@@ -200,28 +203,30 @@ def _top(values: Array) -> Array:
     return np.partition(values.ravel(), -num)[-num:]
 
 
-def _choose(mask: Mask, contrast: Array) -> tuple[Mask, Mask, float, float, list[str]]:
-    """The main part of the digit, all its parts, its weight among the candidates, and doubts."""
+class _Digit(NamedTuple):
+    """The digit in a mask.
+
+    Attributes:
+        main: Its main part.
+        parts: All its parts.
+        likely: How likely its shape and place are those of a digit, 0 to 1.
+        weight: That times its area, contrast and nearness to the middle.
+        doubts: Why it may be wrong.
+    """
+
+    main: Mask
+    parts: Mask
+    likely: float
+    weight: float
+    doubts: list[str]
+
+
+def _choose(mask: Mask, contrast: Array) -> _Digit:
+    """The connected part of a mask that is most likely a digit, with the parts near it."""
     labels, _ = ndimage.label(mask, np.ones((3, 3)))
     parts = measure.regionprops(labels, intensity_image=contrast)
-    height, width = mask.shape
     candidates = [part for part in parts if not _is_edge(part, labels) and not _is_frame(part, parts)] or parts
-
-    likely: dict[int, float] = {}
-
-    def weight(part: RegionProperties) -> float:
-        y, x = part.centroid
-        off = np.hypot(y / height - 0.5, x / width - 0.5)
-        top, left, bottom, right = part.bbox
-        touches = ((top == 0, bottom == height), (left == 0, right == width))
-        onward = np.pad(part.image, [[int(not side) for side in pair] for pair in touches])  # beyond the edges
-        fatness = ndimage.distance_transform_edt(onward).max() / max(bottom - top, right - left)
-        likely[part.label] = (1.0, 0.3, 0.15)[min(2, _num_edges(part, mask))] * float(
-            np.clip((FATTEST - fatness) / 0.1, 0.05, 1)
-        )
-        return float(part.area * part.intensity_mean * (1 - 0.5 * off) * likely[part.label])
-
-    main = max(candidates, key=weight)
+    main = max(candidates, key=lambda part: _weight(part, mask))
     size = max(main.bbox[2] - main.bbox[0], main.bbox[3] - main.bbox[1])
     distance = ndimage.distance_transform_edt(labels != main.label)
     chosen, doubts = [main.label], []
@@ -243,7 +248,23 @@ def _choose(mask: Mask, contrast: Array) -> tuple[Mask, Mask, float, float, list
             chosen.append(part.label)
         elif part.area >= ANOTHER * main.area and part.intensity_mean > 0.5 * main.intensity_mean:
             doubts = ["there is ink in several places: it may show several digits"]
-    return labels == main.label, np.isin(labels, chosen), weight(main), likely[main.label], doubts
+    return _Digit(labels == main.label, np.isin(labels, chosen), _likely(main, mask), _weight(main, mask), doubts)
+
+
+def _weight(part: RegionProperties, mask: Mask) -> float:
+    """How much speaks for a part: its area, contrast, nearness to the middle, and its shape and place."""
+    y, x = (place / side - 0.5 for place, side in zip(part.centroid, mask.shape, strict=True))
+    return float(part.area * part.intensity_mean * (1 - 0.5 * np.hypot(y, x)) * _likely(part, mask))
+
+
+def _likely(part: RegionProperties, mask: Mask) -> float:
+    """How likely a part is a digit, 0 to 1: it is made of strokes, and touches no edge of the picture."""
+    top, left, bottom, right = part.bbox
+    touches = ((top == 0, bottom == mask.shape[0]), (left == 0, right == mask.shape[1]))
+    onward = np.pad(part.image, [[int(not side) for side in pair] for pair in touches])  # it goes on beyond an edge
+    fatness = ndimage.distance_transform_edt(onward).max() / max(bottom - top, right - left)
+    at_edges = (1.0, 0.3, 0.15)[min(2, _num_edges(part, mask))]
+    return float(at_edges * np.clip((FATTEST - fatness) / 0.1, 0.05, 1))
 
 
 def _num_edges(part: RegionProperties, mask: Mask) -> int:

@@ -104,8 +104,7 @@ def _pictures(folder: Path, classes: list[str]) -> tuple[Tensor, Tensor]:
         if not files:
             raise ValueError(f"{folder / name} holds no picture, though each class needs some: fill it or remove it")
         for file in files:
-            grey, _ = picture.grey(file)
-            whole = Image.fromarray(np.round(grey * 255).astype(np.uint8))
+            whole = Image.fromarray(np.round(picture.grey(file) * 255).astype(np.uint8))
             images.append(torch.from_numpy(np.array(whole.resize((SIDE, SIDE), Image.Resampling.LANCZOS))))
             labels.append(label)
     if not images:

@@ -15,7 +15,7 @@ from cnn_mnist.data.datamodule import DataModule
 LOADERS = {"train": "train_dataloader", "val": "val_dataloader", "test": "test_dataloader"}
 
 
-def made(node: Mapping[str, Any]) -> DataModule:
+def make(node: Mapping[str, Any]) -> DataModule:
     """The data module that a node describes.
 
     Raises:

@@ -106,15 +106,14 @@ def decoded(path: Path) -> tuple[Grey, list[str]]:
             raise ValueError(f"{path} cannot be read as a picture ({reason})") from error
 
 
-def grey(path: Path) -> tuple[Grey, list[str]]:
-    """The brightness (H, W) in [0, 1] of a picture file, in steps of 8 bits, and what was done to it.
+def grey(path: Path) -> Grey:
+    """The brightness (H, W) in [0, 1] of a picture file, in steps of 8 bits.
 
     Raises:
         ValueError: It is no picture that can be read.
     """
-    colours, notes = decoded(path)
-    brightness: Grey = (colours @ LUMA * 255).round() / np.float32(255)
-    return brightness, notes
+    brightness: Grey = (decoded(path)[0] @ LUMA * 255).round() / np.float32(255)
+    return brightness
 
 
 def _scaled(picture: Image.Image) -> Grey:

@@ -76,7 +76,7 @@ def open_set(data: DictConfig, num_classes: int) -> Callable[[str], Images]:
     if sources.is_own(data):
         from cnn_mnist.data import own_module  # needs Lightning, which takes seconds
 
-        module = own_module.made(data).ready()
+        module = own_module.make(data).ready()
         names = module.classes
         read = {"train": module.train, "test": module.test}.__getitem__
     else:

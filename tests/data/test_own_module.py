@@ -105,7 +105,7 @@ def test_a_label_beyond_the_named_classes_is_refused() -> None:
 )
 def test_what_is_no_data_module_is_refused(node: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        own_module.made(node)
+        own_module.make(node)
 
 
 @pytest.mark.parametrize(
