@@ -1,4 +1,4 @@
-"""The exponential moving average of the weights (Polyak and Juditsky 1992)."""
+"""Averages the weights over the steps (Polyak and Juditsky 1992), recent ones weighted most."""
 
 from typing import Annotated
 
