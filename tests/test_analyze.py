@@ -117,6 +117,8 @@ def test_a_picture_of_ones_own_is_predicted_and_explained(run: Done, analyze: Co
     assert done.results["labels"] == [predicted]
     assert done.results["dataset"] == "picture"
     assert done.results["picture"]["predicted"] == predicted
+    assert "num_images" not in done.results["activations"]  # of test images, of which there are none
+    assert "num_images" not in done.results["occlusion"]
     assert sum(done.results["picture"]["probability"]) == pytest.approx(1, abs=1e-5)
     assert "What is it?" in (done.folder / "report.html").read_text()
     assert {entry.name for entry in (done.folder / "analysis").iterdir()} == {

@@ -124,9 +124,12 @@ class Findings:
         base = self.folder / OTHER / task.kind if is_other else self.folder / task.kind
         place = base / task.name
         place.mkdir(parents=True, exist_ok=True)
-        found = {**task.options, **part.findings}
-        if task.needs.sample:
-            self.samples[task.name] = task.options["num_images"]
+        options = task.options
+        if task.needs.sample and "num_test_images" in self.record:
+            self.samples[task.name] = options["num_images"]
+        elif task.needs.sample:  # a picture of the user's own instead
+            del options["num_images"]
+        found = {**options, **part.findings}
         if task.kind == "attacks":
             found = {"attack": task.name, **found, "tensors": str(place.resolve() / f"{task.name}.npz")}
         found = _plain(found)
@@ -144,7 +147,7 @@ class Findings:
         is_flat = task.kind == "attacks" and task.is_alone
         record |= found if is_flat else {task.name: found}
         prefix = f"{OTHER}." * is_other + f"{task.name}." * (not is_flat)
-        column = page.Column(found, prefix, list(task.options), part.answers, pictures, data)
+        column = page.Column(found, prefix, list(options), part.answers, pictures, data)
         self.sections[-1].columns.append(column)
         if len(self.sides) == 2 and not task.is_done_once:
             print(f"  {self.record['names'][is_other]}:")
