@@ -79,6 +79,11 @@ def _is_selection(value: object) -> bool:
     return number(int, 1, 100).holds(value)
 
 
+def _is_paths(value: object) -> bool:
+    values = value if isinstance(value, list) else [value]
+    return bool(values) and all(isinstance(one, str) and one != "" for one in values)
+
+
 def _is_node(value: object) -> bool:
     return isinstance(value, dict) and "_target_" in value
 
@@ -108,6 +113,7 @@ Schedule = Annotated[
 ]
 Name = Annotated[str, Rule("a name", lambda value: isinstance(value, str) and value != "")]
 Path = Annotated[str, Rule("a path", lambda value: isinstance(value, str) and value != "")]
+Paths = Annotated[str | list[str], Rule("a path, or a list such as [a.png,b.png]", _is_paths)]
 HoldOutMetric = Annotated[
     str,
     Rule(

@@ -105,31 +105,6 @@ def test_a_checkpoint_alone_and_what_a_channel_answers_to(run: Done, analyze: Co
     assert images.shape == (32, 1, 28, 28)
 
 
-def test_a_picture_of_ones_own_is_predicted_and_explained(run: Done, analyze: Command, tmp_path: Path) -> None:
-    data = DataModule("digits")
-    data.setup()
-    scan = 255 - data.test.images[7, 0].numpy().repeat(9, 0).repeat(9, 1)
-    Image.fromarray(scan).save(tmp_path / "scan.png")
-    done = analyze(f"image={tmp_path / 'scan.png'}", cwd=run.cwd)
-    assert done.status == 0, done.err
-    assert "scan.png: its ink differs from its paper by being darker" in done.out
-    predicted = int(re.search(r"predicted (\d) \(p ", done.out)[1])
-    assert done.results["labels"] == [predicted]
-    assert done.results["dataset"] == "picture"
-    assert done.results["picture"]["predicted"] == predicted
-    assert "num_images" not in done.results["activations"]  # of test images, of which there are none
-    assert "num_images" not in done.results["occlusion"]
-    assert sum(done.results["picture"]["probability"]) == pytest.approx(1, abs=1e-5)
-    assert "What is it?" in (done.folder / "report.html").read_text()
-    assert {entry.name for entry in (done.folder / "analysis").iterdir()} == {
-        "picture",
-        "activations",
-        "occlusion",
-        "saliency",
-    }
-    assert {entry.name for entry in (done.folder / "attacks").iterdir()} == {"targeted", "noise"}
-
-
 def test_a_sweep_keeps_its_jobs_apart(run: Done, analyze: Command) -> None:
     paths = (run.folder, run.folder / "checkpoints" / "last.ckpt")
     options = ("analysis=filters", f"ckpt_path={','.join(map(str, paths))}")

@@ -45,6 +45,14 @@ def likeness(images: Tensor, train: Tensor, labels: Tensor, usual: Tensor) -> Li
     return Likeness(distance, labels[place], usual.median().item(), usual.quantile(QUANTILE).item())
 
 
+def neighbours(images: Tensor, train: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The L2 distances of each image (B, 1, H, W) to the nearest `count` of `train`, and their indices, (B, count)."""
+    found = [
+        torch.cdist(part, train.flatten(1)).topk(count, largest=False) for part in images.flatten(1).split(AT_ONCE)
+    ]
+    return torch.cat([one.values for one in found]), torch.cat([one.indices for one in found])
+
+
 def nearest(images: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
     """The L2 distance of each image (B, 1, H, W) to the nearest of `train`, (B,), and its index, int64 (B,)."""
     flat = train.flatten(1)

@@ -51,7 +51,7 @@ class Analyze:
     ckpt_path: option_types.Path | None
     against: option_types.Path | None
     sweep: option_types.Path | None
-    image: option_types.Path | None
+    image: option_types.Paths | None
     metric: str
     images: Selection
     seed: Seed

@@ -6,9 +6,14 @@ from typing import Any, NamedTuple
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from cnn_mnist.report.own_pictures import is_several
 from cnn_mnist.report.section import Needs
 
 SWEEP = "cnn_mnist.report.sections.sweep.seeds"
+OWN = {
+    "picture": "a picture of your own: set image= to its file",
+    "pictures": "several pictures of your own: set image= to a folder, or to a list of files",
+}
 ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
 
@@ -97,10 +102,11 @@ def _cannot_be_done(task: Task, cfg: DictConfig) -> str:
         return f"{what} needs two networks: set against= to another run"
     if not _is_installed(needs.package):
         return f"{what} requires {needs.package}: pip install {needs.package}"
-    if cfg.image is None and needs.only_picture:
-        return f"{what} is about a picture of your own: set image= to its file"
-    if cfg.image is not None and not needs.picture:
-        return f"{what} cannot use a single picture: leave out image="
+    own = "" if cfg.image is None else "pictures" if is_several(cfg.image) else "picture"
+    if needs.about and needs.about != own:
+        return f"{what} is about {OWN[needs.about]}"
+    if own and own != needs.about and not (own == "picture" and needs.picture):
+        return f"{what} cannot use {'a single picture' if own == 'picture' else 'several pictures'}: leave out image="
     return ""
 
 

@@ -60,7 +60,7 @@ class Needs(NamedTuple):
     Attributes:
         data: Test images, and the training images.
         picture: A single picture of the user's own is enough.
-        only_picture: It is about such a picture.
+        about: `picture` or `pictures`, where it is about one or about several of the user's own.
         other: A second network; the section is computed once for both.
         package: An optional package.
         sample: `num_images` of its options counts test images.
@@ -69,7 +69,7 @@ class Needs(NamedTuple):
 
     data: bool = True
     picture: bool = False
-    only_picture: bool = False
+    about: str = ""
     other: bool = False
     package: str = ""
     sample: bool = False

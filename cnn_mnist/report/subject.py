@@ -15,7 +15,7 @@ from cnn_mnist.analysis.nearest import nearest
 from cnn_mnist.data import sources
 from cnn_mnist.data.batches import EVAL_BATCH_SIZE, Images
 from cnn_mnist.networks.build import is_normalised
-from cnn_mnist.report import dataset
+from cnn_mnist.report import dataset, own_pictures
 from cnn_mnist.report.differences import differences
 from cnn_mnist.runs import checkpoint, locate
 from cnn_mnist.runs.files import read_json, shown
@@ -36,16 +36,17 @@ class Subject:
     Attributes:
         network: The network.
         checkpoint: Its file.
-        dataset: The data set of the images, or `picture`.
+        dataset: The data set of the images, or `picture`, or `pictures`.
         images: (B, 1, 28, 28) in [0, 1].
         labels: The classes to explain, int64 (B,): the true ones, or the predicted one of a picture.
         indices: Indices in the test set, int64 (B,); -1 for a picture.
         test: The whole test set; None for a picture of the user's own, or where no data are needed.
-        read_train: Reads the training set; None where `test` is.
+        read_train: Reads the training set; returns None if only a picture is looked at and there is none.
         other: The subject it is compared with, which has the same images; or None.
         run: The training run's results.json; empty if the checkpoint is not in a run's folder.
         recipe: The arguments of its LightningModule, its network and its data module, from the checkpoint.
         picture: The picture of the user's own, and how it was read.
+        pictures: Several of them, instead.
     """
 
     network: nn.Module
@@ -55,11 +56,12 @@ class Subject:
     labels: Tensor
     indices: Tensor
     test: Images | None
-    read_train: Callable[[], Images] | None = None
+    read_train: Callable[[], Images | None] | None = None
     other: "Subject | None" = None
     run: dict[str, Any] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
     picture: "Picture | None" = None
+    pictures: list[own_pictures.Reading] = field(default_factory=list)
 
     @cached_property
     def picture_probability(self) -> Tensor:
@@ -71,7 +73,7 @@ class Subject:
 
     @cached_property
     def train(self) -> Images | None:
-        """The training set, read when it is first used; None where `test` is."""
+        """The training set, read when it is first used; None where it is not at hand."""
         return None if self.read_train is None else self.read_train()
 
     @property
@@ -191,21 +193,22 @@ def choose(
     is_newest = cfg.ckpt_path in (None, locate.LAST)
     file = locate.newest() if is_newest else locate.find(cfg.ckpt_path, prefer_best=True)
     print(f"{'newest run: ' if is_newest else ''}{file}")
-    own = _read_picture(cfg.image) if cfg.image is not None else None
+    own = None if cfg.image is None else own_pictures.read(cfg.image)
     cfg.ckpt_path = str(file)
     device = _device(cfg.trainer.accelerator)
     first = _of_checkpoint(file, device, trusted)
     second = None if cfg.against is None else _other(cfg.against, first, trusted)
+    first.dataset = dataset.settle(cfg, overrides, file, first.recipe.get("dataset"))
     if own is None:
-        first.dataset = dataset.settle(cfg, overrides, file, first.recipe.get("dataset"))
         if needs_data:
             dataset.check_named(cfg.data, file, trusted_data)
             _look_at_data(cfg, first)
     else:
-        _look_at_picture(first, own, cfg.image)
+        first.read_train = partial(own_pictures.training_images, cfg.data, first.num_classes)
+        _look_at_own(first, own, cfg.image)
     if second is None:
         return [first]
-    for attribute in ("dataset", "images", "labels", "indices", "test", "read_train", "picture"):
+    for attribute in ("dataset", "images", "labels", "indices", "test", "read_train", "picture", "pictures"):
         setattr(second, attribute, getattr(first, attribute))
     first.other, second.other = second, first
     return [first, second]
@@ -242,14 +245,11 @@ def _refuse_what_has_no_effect(overrides: list[str], own: Collection[object]) ->
             raise ValueError(f"{key} has no effect on an analysis: leave it out")
 
 
-def _read_picture(path: str) -> "Picture":
-    from cnn_mnist.data import picture  # imports scikit-image
-
-    return picture.read(path)
-
-
-def _look_at_picture(subject: Subject, own: "Picture", name: str) -> None:
-    """Classify a picture, print the answer and how it was read, and choose the predicted class for explanation."""
+def _look_at_own(subject: Subject, own: "Picture | list[own_pictures.Reading]", name: str) -> None:
+    """Take the user's pictures; of a single one print the answer, and choose the predicted class for explanation."""
+    if isinstance(own, list):
+        subject.dataset, subject.pictures = "pictures", own
+        return
     subject.dataset, subject.picture, subject.images = "picture", own, own.image
     probability = subject.picture_probability
     first, second = probability.topk(2).indices.tolist()

@@ -22,7 +22,7 @@ from cnn_mnist.option_types import Optimizer as OptimizerNode
 from cnn_mnist.training import optimizers
 from cnn_mnist.training.adversarial_training import adversarial_examples, warmed_up
 from cnn_mnist.training.allocator import keep_freed_memory
-from cnn_mnist.training.augmentation import distorted
+from cnn_mnist.training.augmentation import distorted, rewritten
 
 
 class Classifier(pl.LightningModule):
@@ -44,6 +44,8 @@ class Classifier(pl.LightningModule):
         network: The class of the network and its arguments, see `networks.build`; None: the report's network.
         num_classes: Number of classes of the data.
         optimizer: A node, see `optimizers.make_optimizer`; None: AdamW, which without weight decay is Adam.
+        elastic: Size of the elastic distortion of training images, in pixels, see `augmentation`; 0: none.
+        stroke: Largest change of the width of strokes in training images, see `augmentation`; 0: none.
 
     Raises:
         ValueError: The optimiser cannot be made.
@@ -63,12 +65,16 @@ class Classifier(pl.LightningModule):
         network: Mapping[str, Any] | None = None,
         num_classes: int = 10,
         optimizer: OptimizerNode = None,
+        elastic: NonNegative = 0.0,
+        stroke: Fraction = 0.0,
     ) -> None:
         super().__init__()
         network = dict(network or build.REPORT)
         optimizer = dict(optimizer or optimizers.ADAMW)
         self.save_hyperparameters()
         self.distortion = distortion
+        self.elastic = elastic
+        self.stroke = stroke
         self.label_smoothing = label_smoothing
         self.weight_decay = weight_decay
         self.epsilon = epsilon
@@ -130,7 +136,7 @@ class Classifier(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean cross-entropy of a batch, distorted or replaced by adversarial examples if asked for."""
         images, labels = batch
-        if self.distortion or self.epsilon:
+        if self.distortion or self.elastic or self.stroke or self.epsilon:
             images = self._changed(images, labels, batch_idx)
         logits = self(images)
         self.recent.append((logits.detach(), labels))
@@ -143,8 +149,10 @@ class Classifier(pl.LightningModule):
         batch = self.current_epoch * num_batches + batch_idx
         place = (self.trainer.datamodule.seed, batch, self.global_rank)  # type: ignore[attr-defined]
         generator = torch.Generator().manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
-        if self.distortion:
-            images = distorted(images, distortion=self.distortion, generator=generator)
+        if self.distortion or self.elastic:
+            images = distorted(images, distortion=self.distortion, elastic=self.elastic, generator=generator)
+        if self.stroke:
+            images = rewritten(images, stroke=self.stroke, generator=generator)
         if self.epsilon:
             epoch = batch / num_batches
             images = adversarial_examples(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cnn_mnist.analysis.nearest import likeness, nearest
+from cnn_mnist.analysis.nearest import likeness, nearest, neighbours
 from cnn_mnist.data.datamodule import DataModule
 
 
@@ -27,6 +27,10 @@ def test_it_is_the_brute_force_answer() -> None:
     expected = torch.cdist(images.flatten(1).double(), train.flatten(1).double()).min(1)
     assert torch.equal(place, expected.indices)
     torch.testing.assert_close(distance.double(), expected.values, atol=1e-5, rtol=0)
+    far, places = neighbours(images, train, 3)
+    assert torch.equal(places[:, 0], place)
+    torch.testing.assert_close(far[:, 0], distance, atol=1e-4, rtol=0)
+    assert (far[:, 1:] >= far[:, :-1]).all()
 
 
 def test_digits_look_like_digits_and_noise_does_not() -> None:

@@ -105,6 +105,18 @@ def test_deepfool_goes_straight_over_the_boundary() -> None:
     assert result.success.all()
 
 
+def test_deepfool_aimed_at_a_class_goes_over_its_boundary_and_no_nearer_one() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[0.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0, 0.5, 0.0, 0.0]]))
+        model[1].bias.copy_(torch.tensor([0.55, 0.0, 0.15]))  # at grey: 0.55, 0.5, 0.4
+    result = attacks.deepfool(model, GREY, 2, targeted=True)
+    assert result.target.tolist() == result.predicted.tolist() == [2]
+    change = torch.tensor([0.0, 0.15 / 0.5 * 1.02, 0.0, 0.0])  # 0.15 behind the highest, along its own slope of 0.5
+    torch.testing.assert_close(result.perturbation.flatten(), change, atol=1e-6, rtol=0)
+    assert attacks.deepfool(model, GREY, 0).predicted.tolist() == [1]  # not aimed: the nearest
+
+
 def test_targeted_ends_beside_the_boundary() -> None:
     direction = torch.tensor([3.0, -4.0, 0.0, 0.0])
     model = two_classes(direction, -0.5)  # m = -1 at grey: 0.2 away

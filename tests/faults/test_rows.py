@@ -256,6 +256,19 @@ ROWS = {
     "truncated picture": Row("analyze.py image=cut.png", "cut.png cannot be read as a picture", cut_picture),
     "huge picture": Row("analyze.py image=huge.png", "huge.png has too many pixels", huge_picture),
     "animated picture": Row("analyze.py image=moving.gif", "is animated: save one of its 3 frames", moving_picture),
+    "picture of one pixel": Row(
+        "analyze.py image=one.png",
+        "is blank",
+        lambda folder: Image.new("L", (1, 1)).save(folder.parents[2] / "one.png"),
+    ),
+    "missing in a list": Row("analyze.py image=[text.png,no.png]", "at no.png: set image= to", written("text.png", "")),
+    "folder without pictures": Row(
+        "analyze.py image=empty", "there is no picture in empty", lambda folder: (folder.parents[2] / "empty").mkdir()
+    ),
+    "folder of no pictures": Row(
+        "analyze.py image=[text.png]", "none of 1 pictures can be read; the first, text.png", written("text.png", "")
+    ),
+    "no list": Row("analyze.py image=[]", "image must be null or a path, or a list such as [a.png,b.png], got []"),
     # places
     "output is a file": Row(
         "train.py data=digits", "cannot use outputs/digits-paper/", lambda folder: _file_instead(folder.parent)

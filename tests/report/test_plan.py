@@ -1,5 +1,7 @@
 """What a command asks for: everything, or what is named; and what cannot be computed."""
 
+from pathlib import Path
+
 import pytest
 from omegaconf import DictConfig
 
@@ -46,6 +48,16 @@ def test_one_picture_is_enough_for_some() -> None:
         names("analysis=filters", "image=x.png")
     with pytest.raises(ValueError, match="attack=pgd cannot use a single picture"):
         names("attack=pgd", "image=x.png")
+
+
+def test_several_pictures_are_classified_and_no_more(tmp_path: Path) -> None:
+    assert names("image=[x.png,y.png]") == names(f"image={tmp_path}") == ["pictures"]
+    with pytest.raises(ValueError, match="analysis=picture is about a picture of your own: set image= to its file"):
+        names("analysis=picture", f"image={tmp_path}")
+    with pytest.raises(ValueError, match="analysis=pictures is about several pictures of your own: set image= to a f"):
+        names("analysis=pictures", "image=x.png")
+    with pytest.raises(ValueError, match="analysis=occlusion cannot use several pictures: leave out image="):
+        names("analysis=occlusion", "image=[x.png]")
 
 
 def test_without_captum_the_rest_is_done(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

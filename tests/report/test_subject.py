@@ -47,6 +47,14 @@ def test_the_newest_run_is_taken_and_of_it_what_the_hold_out_chose(
     assert not named.network.training
 
 
+def test_a_run_from_before_the_data_module_moved_is_analysed(folder: Path) -> None:
+    record = {"data": {"_target_": "cnn_mnist.data.DataModule", "dataset": "digits", "root": "data"}}
+    OmegaConf.save(OmegaConf.create(record), folder / "outputs/digits-paper/first/config.yaml")
+    (found,) = subject.choose(asked(ckpt_path="outputs/digits-paper/first"), [])
+    assert found.dataset == "digits"
+    assert len(found.images) == 3
+
+
 def test_images_by_count_take_every_class_in_turn_and_by_index_as_they_are(folder: Path) -> None:
     (found,) = subject.choose(asked(images=23), [])
     assert found.labels.tolist() == [*range(10), *range(10), 0, 1, 2]

@@ -44,9 +44,11 @@ def saliency(subject: Subject, *, window: Pixels, stride: Pixels, fill: Fraction
         "completeness_error": found.completeness.abs().max().item(),
     }
     says = (
-        "Over {num_images} images, occlusion's mean drop has a rank correlation of "
+        "Occlusion's mean drop has a rank correlation of "
         "{rank_correlation_occlusion_integrated_gradients:.2f} with integrated gradients"
     )
+    if len(images) > 1:
+        says = f"Over {{num_images}} images, o{says[1:]}"
     if found.grad_cam is None:
         says += ". Grad-CAM is left out: it needs a convolution that the logit depends on."
     else:

@@ -65,7 +65,7 @@ def not_counted(counts: dict[str, int]) -> list[str]:
 
 def _likeness(subject: Subject, images: Tensor, made_from: Tensor) -> dict[str, Any]:
     """How near images are to training images, and to those of their class; empty without training images."""
-    if subject.train is None:
+    if subject.train is None or subject.test is None:
         return {}
     train, labels = (tensor.to(subject.device) for tensor in subject.train[:])
     found = likeness(images.to(subject.device), train, labels, subject.usual_distance)
