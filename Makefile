@@ -5,7 +5,7 @@ READY := .venv/.ready
 # Two at once, each with a thread of its own: most of a test's time is one command's imports.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help train report test test-slow check lint audit bench results tensorboard
+.PHONY: help train report test test-slow check lint audit bench play results tensorboard
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -43,6 +43,10 @@ bench: $(READY) ## speed beside the peers and beside busy processes, about 90 mi
 	$(BIN)/python -m benchmarks.occlusion
 	$(BIN)/python -m benchmarks.attacks --cw
 	$(BIN)/python -m benchmarks.readme
+
+play: $(READY) ## the live page of the newest run, to draw on in a browser; trains a network first if there is none
+	@ls outputs/*/*/checkpoints/last.ckpt multirun/*/*/checkpoints/last.ckpt > /dev/null 2>&1 || $(BIN)/python train.py
+	$(BIN)/python analyze.py export=play $(ARGS)
 
 results: $(READY) ## RESULTS.md from nothing: every recipe over five seeds, about an hour; options: make results ARGS="--seeds 2"
 	$(BIN)/python -m benchmarks.results $(ARGS)

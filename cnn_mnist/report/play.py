@@ -1,0 +1,188 @@
+"""The live page: the network in a browser, where a digit is drawn, classified, taken apart and attacked."""
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from torch import Tensor, nn
+
+from cnn_mnist.attacks.result import predict
+from cnn_mnist.network import CNN, HIDDEN
+from cnn_mnist.option_types import Count
+from cnn_mnist.report.section import Answer, Section
+from cnn_mnist.report.subject import Subject, name_of
+
+TOLERANCE = 2e-3  # largest difference of a logit: weights are rounded to 16 bits
+LEVELS = 32767  # of an int16, on each side of zero
+NUM_SAMPLES = 2  # test images of each class to begin with
+TEMPLATES = Path(__file__).with_name("templates") / "play"
+
+
+def play(subject: Subject, *, num_images: Count) -> Section:
+    """Does the page in the browser compute the same?
+
+    Args:
+        subject: The network, and perhaps another one beside it.
+        num_images: Test images on which the rounded weights are compared with PyTorch's.
+
+    Raises:
+        ValueError: A network is not the report's, or its rounded weights compute other logits.
+    """
+    assert subject.test is not None
+    sides = [subject] if subject.other is None else [subject, subject.other]
+    images = subject.test[subject.test.evenly_spaced(num_images)].images
+    networks, differences, same = [], [], []
+    for side in sides:
+        if not isinstance(side.network, CNN):
+            kind = type(side.network).__name__
+            raise ValueError(
+                f"export=play is made for the report's network, and {side.name} is of another kind, {kind}"
+            )
+        rounded = Rounded(side.network)
+        expected = predict(side.network, images.to(side.device)).cpu()
+        logits = predict(rounded.network(), images)
+        differences.append((logits - expected).abs().max().item())
+        if not differences[-1] <= TOLERANCE:
+            raise ValueError(f"rounded to 16 bits the weights of {side.name} change logits by {differences[-1]:g}")
+        same.append(int((logits.argmax(1) == expected.argmax(1)).sum()))
+        accuracy = (side.probability.argmax(1) == subject.test.labels).double().mean().item()
+        networks.append(
+            {
+                "name": side.name if subject.other is None else name_of(side, sides[side is subject]),
+                "accuracy": accuracy,
+                "kernel": side.network.kernel_size,
+                "weights": base64.b64encode(rounded.content()).decode(),
+            }
+        )
+    samples = subject.test.of_each_class(NUM_SAMPLES * subject.num_classes)
+    page = _page(
+        {
+            "classes": subject.names,
+            "dataset": subject.dataset,
+            "num_test_images": len(subject.test),
+            "samples": [
+                {"label": int(subject.test.labels[index]), "pixels": base64.b64encode(_bytes(subject, index)).decode()}
+                for index in samples.tolist()
+            ],
+            "networks": networks,
+        }
+    )
+    findings: dict[str, Any] = {
+        "file": "play.html",
+        "num_bytes": len(page),
+        "num_networks": len(sides),
+        "num_images": len(images),
+        "max_difference": max(differences),
+        "tolerance": TOLERANCE,
+        "num_same_class": min(same),
+        "test_accuracy": [one["accuracy"] for one in networks],
+    }
+    says = [
+        "{file}, {num_bytes:,} bytes: open it in a browser and draw a digit. Rounded to 16 bits, its weights change no "
+        "logit by more than {max_difference:.1e} on {num_images:,} test images; {num_same_class:,} of the classes are "
+        "the same."
+    ]
+    return Section(findings, [Answer("Does the page compute the same?", [], says)], {}, {}, {"play.html": page})
+
+
+def _bytes(subject: Subject, index: int) -> bytes:
+    assert subject.test is not None
+    return (subject.test[index : index + 1].images * 255).round().to(torch.uint8).numpy().tobytes()
+
+
+class Rounded:
+    """The report's network as four affine maps, batch normalisation folded in, their weights rounded to int16.
+
+    In `content` each map is a matrix (inputs, outputs) with a scale for each output; its inputs lie channels last, so
+    that a browser adds up rows of it.
+    """
+
+    def __init__(self, network: CNN) -> None:
+        self.kernel_size, self.num_classes = network.kernel_size, network.fc2.out_features
+        layers = (
+            _folded(network.conv1, network.norm1),
+            _folded(network.conv2, network.norm2),
+            _folded(network.fc1, network.norm3),
+            _folded(network.fc2, nn.Identity()),
+        )
+        self.bias = [bias for _, bias in layers]
+        self.scale, self.level = [], []
+        for weight, _ in layers:
+            scale = (weight.flatten(1).abs().amax(1) / LEVELS).clamp_min(torch.finfo(torch.float32).tiny)
+            self.scale.append(scale)
+            self.level.append((weight / scale.view(-1, *[1] * (weight.ndim - 1))).round().to(torch.int16))
+
+    def network(self) -> CNN:
+        """The network that has the rounded weights."""
+        network = CNN(kernel_size=self.kernel_size, num_classes=self.num_classes).eval()
+        with torch.no_grad():
+            for layer, scale, level, bias in zip(
+                (network.conv1, network.conv2, network.fc1, network.fc2), self.scale, self.level, self.bias, strict=True
+            ):
+                assert isinstance(layer, nn.Conv2d | nn.Linear)
+                layer.weight.copy_(level * scale.view(-1, *[1] * (level.ndim - 1)))
+                assert layer.bias is not None
+                layer.bias.copy_(bias)
+        return network
+
+    def content(self) -> bytes:
+        """Biases and scales of the four maps as float32, then their matrices as int16, little-endian."""
+        conv1, conv2, fc1, fc2 = self.level
+        matrices = (
+            conv1.permute(2, 3, 1, 0),
+            conv2.permute(2, 3, 1, 0),
+            fc1.view(HIDDEN, -1, 7, 7).permute(2, 3, 1, 0),
+            fc2.T,
+        )
+        numbers = [tensor.float().numpy().astype("<f4").tobytes() for tensor in (*self.bias, *self.scale)]
+        return b"".join([*numbers, *(one.contiguous().numpy().astype("<i2").tobytes() for one in matrices)])
+
+
+def _folded(layer: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a layer with its batch normalisation, on the CPU."""
+    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    weight, bias = layer.weight.detach().cpu(), layer.bias
+    assert bias is not None
+    bias = bias.detach().cpu()
+    if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+        mean, var = norm.running_mean, norm.running_var
+        assert isinstance(mean, Tensor)
+        assert isinstance(var, Tensor)
+        scale = (norm.weight * torch.rsqrt(var + norm.eps)).detach().cpu()
+        weight = weight * scale.view(-1, *[1] * (weight.ndim - 1))
+        bias = (bias - mean.cpu()) * scale + norm.bias.detach().cpu()
+    return weight, bias
+
+
+def _page(content: dict[str, Any]) -> bytes:
+    """The page, self-contained: its policy allows this script, this style and a worker made from text, nothing else."""
+    style, script, worker = (_text(name) for name in ("play.css", "play.js", "worker.js"))
+    environment = Environment(
+        loader=PackageLoader("cnn_mnist.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    html = environment.get_template("play/play.html").render(
+        **content,
+        style=style,
+        script=script,
+        worker=worker,
+        content=json.dumps(content).replace("<", "\\u003c"),
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+    )
+    return html.encode()
+
+
+def _text(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

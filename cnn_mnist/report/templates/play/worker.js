@@ -1,0 +1,243 @@
+"use strict";
+// The report's network in typed arrays, for a Web Worker: logits, activations, occlusion, gradients.
+// Images are 28x28, feature maps lie channels last: index ((row * width) + column) * channels + channel.
+
+const SIDE = 28, CHANNELS = 32, HALF = 14, QUARTER = 7, HIDDEN = 500;
+
+class Network {
+  /** bytes: see `Rounded.content` in play.py. kernel: height and width of the filters. */
+  constructor(bytes, kernel, numClasses) {
+    this.kernel = kernel;
+    this.numClasses = numClasses;
+    const outputs = [CHANNELS, CHANNELS, HIDDEN, numClasses];
+    const inputs = [kernel * kernel, kernel * kernel * CHANNELS, QUARTER * QUARTER * CHANNELS, HIDDEN];
+    let place = 0;
+    const floats = (count) => {
+      const found = new Float32Array(bytes, place, count);
+      place += 4 * count;
+      return found;
+    };
+    const biases = outputs.map(floats), scales = outputs.map(floats);
+    const matrices = outputs.map((width, k) => {
+      const levels = new Int16Array(bytes, place, inputs[k] * width), values = new Float32Array(levels.length);
+      place += 2 * levels.length;
+      for (let i = 0; i < values.length; i++) values[i] = levels[i] * scales[k][i % width];
+      return values;
+    });
+    this.layers = biases.map((bias, k) => ({ bias, weight: matrices[k], width: outputs[k] }));
+    // For the gradient, the second convolution also as (row, column, channel out, channel in).
+    const { weight } = this.layers[1], turned = new Float32Array(weight.length);
+    for (let p = 0; p < kernel * kernel; p++)
+      for (let i = 0; i < CHANNELS; i++)
+        for (let o = 0; o < CHANNELS; o++)
+          turned[(p * CHANNELS + o) * CHANNELS + i] = weight[(p * CHANNELS + i) * CHANNELS + o];
+    this.turned = turned;
+  }
+
+  /** Everything that a forward pass computes. */
+  state() {
+    return {
+      image: new Float32Array(SIDE * SIDE),
+      pool1: new Float32Array(HALF * HALF * CHANNELS), from1: new Int8Array(HALF * HALF * CHANNELS),
+      pool2: new Float32Array(QUARTER * QUARTER * CHANNELS), from2: new Int8Array(QUARTER * QUARTER * CHANNELS),
+      sum: new Float32Array(HIDDEN), hidden: new Float32Array(HIDDEN), logits: new Float32Array(this.numClasses),
+    };
+  }
+
+  /** Convolution, 2x2 max-pool and ReLU, in the pooled rectangle [top, bottom) x [left, right) alone.
+      `from`: which of the four places was largest, or -1 where the ReLU cut it off. */
+  convolve(layer, input, side, depth, output, from, top, left, bottom, right) {
+    const { weight, bias } = layer, kernel = this.kernel, margin = kernel >> 1, half = side >> 1;
+    const sums = new Float32Array(CHANNELS);
+    for (let row = top; row < bottom; row++) for (let column = left; column < right; column++) {
+      const out = (row * half + column) * CHANNELS;
+      output.fill(0, out, out + CHANNELS);
+      from.fill(-1, out, out + CHANNELS);
+      for (let corner = 0; corner < 4; corner++) {
+        const y = 2 * row + (corner >> 1) - margin, x = 2 * column + (corner & 1) - margin;
+        sums.set(bias);
+        for (let i = Math.max(0, -y); i < kernel && y + i < side; i++)
+          for (let j = Math.max(0, -x); j < kernel && x + j < side; j++) {
+            const start = ((y + i) * side + x + j) * depth;
+            for (let c = 0; c < depth; c++) {
+              const value = input[start + c];
+              if (value === 0) continue;
+              const w = ((i * kernel + j) * depth + c) * CHANNELS;
+              for (let o = 0; o < CHANNELS; o++) sums[o] += value * weight[w + o];
+            }
+          }
+        for (let o = 0; o < CHANNELS; o++) if (sums[o] > output[out + o]) {
+          output[out + o] = sums[o];
+          from[out + o] = corner;
+        }
+      }
+    }
+  }
+
+  /** From the hidden layer's sums to the logits. */
+  finish(s) {
+    const { weight, bias, width } = this.layers[3];
+    s.logits.set(bias);
+    for (let h = 0; h < HIDDEN; h++) {
+      const value = s.hidden[h] = Math.max(0, s.sum[h]);
+      if (value > 0) for (let k = 0; k < width; k++) s.logits[k] += value * weight[h * width + k];
+    }
+    return s.logits;
+  }
+
+  /** Add `value` times the weights of an input to the hidden layer's sums. */
+  add(sum, input, value) {
+    const { weight } = this.layers[2], start = input * HIDDEN;
+    for (let h = 0; h < HIDDEN; h++) sum[h] += value * weight[start + h];
+  }
+
+  /** The logits of 784 grey values in [0, 1], row by row. */
+  forward(pixels, s = this.state()) {
+    s.image.set(pixels);
+    this.convolve(this.layers[0], s.image, SIDE, 1, s.pool1, s.from1, 0, 0, HALF, HALF);
+    this.convolve(this.layers[1], s.pool1, HALF, CHANNELS, s.pool2, s.from2, 0, 0, QUARTER, QUARTER);
+    s.sum.set(this.layers[2].bias);
+    for (let i = 0; i < s.pool2.length; i++) if (s.pool2[i] !== 0) this.add(s.sum, i, s.pool2[i]);
+    this.finish(s);
+    return s;
+  }
+
+  /** The probability of `label` and the predicted class with a grey patch at each position, row by row.
+      Only what the patch can reach is computed again. */
+  occlusion(pixels, label, { window = 8, stride = 1, fill = 0.5 } = {}) {
+    const base = this.forward(pixels), s = this.forward(pixels);
+    const margin = this.kernel >> 1, places = Math.floor((SIDE - window) / stride) + 1;
+    const probability = new Float32Array(places * places), predicted = new Int32Array(places * places);
+    const pooled = (from, to, size) => [Math.max(0, (from - margin) >> 1), Math.min(size, (to + margin + 1) >> 1)];
+    for (let row = 0; row < places; row++) for (let column = 0; column < places; column++) {
+      const y = row * stride, x = column * stride;
+      for (let i = y; i < y + window; i++) s.image.fill(fill, i * SIDE + x, i * SIDE + x + window);
+      const [top1, bottom1] = pooled(y, y + window, HALF), [left1, right1] = pooled(x, x + window, HALF);
+      this.convolve(this.layers[0], s.image, SIDE, 1, s.pool1, s.from1, top1, left1, bottom1, right1);
+      const [top2, bottom2] = pooled(top1, bottom1, QUARTER), [left2, right2] = pooled(left1, right1, QUARTER);
+      this.convolve(this.layers[1], s.pool1, HALF, CHANNELS, s.pool2, s.from2, top2, left2, bottom2, right2);
+      s.sum.set(base.sum);
+      for (let i = top2; i < bottom2; i++)
+        for (let k = (i * QUARTER + left2) * CHANNELS; k < (i * QUARTER + right2) * CHANNELS; k++) {
+          const change = s.pool2[k] - base.pool2[k];
+          if (change !== 0) this.add(s.sum, k, change);
+        }
+      const logits = this.finish(s), place = row * places + column;
+      probability[place] = softmax(logits)[label];
+      predicted[place] = largest(logits);
+      for (let i = y; i < y + window; i++) s.image.set(base.image.subarray(i * SIDE + x, i * SIDE + x + window), i * SIDE + x);
+      restore(s.pool1, base.pool1, HALF, top1, left1, bottom1, right1);
+      restore(s.pool2, base.pool2, QUARTER, top2, left2, bottom2, right2);
+    }
+    return { probability, predicted };
+  }
+
+  /** The gradient, by the image, of the logits weighted by `weights`, after a forward pass into `s`. */
+  gradient(s, weights) {
+    const { weight: last, width } = this.layers[3], { weight: first } = this.layers[2];
+    const active = [], slopes = [];
+    for (let h = 0; h < HIDDEN; h++) if (s.sum[h] > 0) {
+      let slope = 0;
+      for (let k = 0; k < width; k++) slope += weights[k] * last[h * width + k];
+      active.push(h);
+      slopes.push(slope);
+    }
+    const atPool1 = new Float32Array(s.pool1.length), atImage = new Float32Array(SIDE * SIDE);
+    const kernel = this.kernel, margin = kernel >> 1, { turned } = this, filters = this.layers[0].weight;
+    for (let row = 0; row < QUARTER; row++) for (let column = 0; column < QUARTER; column++)
+      for (let o = 0; o < CHANNELS; o++) {
+        const place = (row * QUARTER + column) * CHANNELS + o, corner = s.from2[place];
+        if (corner < 0) continue;
+        let slope = 0;
+        for (let a = 0; a < active.length; a++) slope += slopes[a] * first[place * HIDDEN + active[a]];
+        const y = 2 * row + (corner >> 1) - margin, x = 2 * column + (corner & 1) - margin;
+        for (let i = Math.max(0, -y); i < kernel && y + i < HALF; i++)
+          for (let j = Math.max(0, -x); j < kernel && x + j < HALF; j++) {
+            const start = ((y + i) * HALF + x + j) * CHANNELS, w = ((i * kernel + j) * CHANNELS + o) * CHANNELS;
+            for (let c = 0; c < CHANNELS; c++) atPool1[start + c] += slope * turned[w + c];
+          }
+      }
+    for (let row = 0; row < HALF; row++) for (let column = 0; column < HALF; column++)
+      for (let o = 0; o < CHANNELS; o++) {
+        const place = (row * HALF + column) * CHANNELS + o, corner = s.from1[place], slope = atPool1[place];
+        if (corner < 0 || slope === 0) continue;
+        const y = 2 * row + (corner >> 1) - margin, x = 2 * column + (corner & 1) - margin;
+        for (let i = Math.max(0, -y); i < kernel && y + i < SIDE; i++)
+          for (let j = Math.max(0, -x); j < kernel && x + j < SIDE; j++)
+            atImage[(y + i) * SIDE + x + j] += slope * filters[(i * kernel + j) * CHANNELS + o];
+      }
+    return atImage;
+  }
+
+  /** Projected gradient descent within `epsilon` of every pixel, until the image is classified as `target`, or,
+      with `targeted` false, as anything but `target`. `start`: where it begins; the image itself if left out. */
+  attack(pixels, { target, targeted = true, epsilon = 0.3, steps = 100, stepSize = 0.01, start = pixels }, shown = () => {}) {
+    const image = Float32Array.from(start), s = this.state(), weights = new Float32Array(this.numClasses);
+    const trace = [];
+    let step = 0;
+    for (; ; step++) {
+      const logits = this.forward(image, s).logits;
+      trace.push(softmax(logits)[target]);
+      const isOver = (largest(logits) === target) === targeted;
+      shown(step, image, logits);
+      if (isOver || step === steps) break;
+      // What is climbed is the target's logit - log sum exp of the others: never flat where float32 says 1.
+      const others = softmax(logits.map((value, k) => (k === target ? -Infinity : value)));
+      for (let k = 0; k < weights.length; k++) weights[k] = (targeted ? 1 : -1) * (k === target ? 1 : -others[k]);
+      const gradient = this.gradient(s, weights);
+      for (let i = 0; i < image.length; i++) {
+        const moved = image[i] + stepSize * Math.sign(gradient[i]);
+        const low = Math.max(0, pixels[i] - epsilon), high = Math.min(1, pixels[i] + epsilon);
+        image[i] = Math.min(high, Math.max(low, moved));
+      }
+    }
+    return { pixels: image, logits: Array.from(s.logits), steps: step, trace };
+  }
+
+  /** The feature maps after each convolution's ReLU, at half and at a quarter of the image's size, channels last. */
+  activations(pixels) {
+    const { pool1, pool2, hidden, logits } = this.forward(pixels);
+    return { pool1, pool2, hidden, logits: Array.from(logits) };
+  }
+}
+
+function restore(to, from, side, top, left, bottom, right) {
+  for (let i = top; i < bottom; i++) {
+    const start = (i * side + left) * CHANNELS, end = (i * side + right) * CHANNELS;
+    to.set(from.subarray(start, end), start);
+  }
+}
+
+function softmax(logits) {
+  const highest = Math.max(...logits), powers = Array.from(logits, (value) => Math.exp(value - highest));
+  const sum = powers.reduce((a, b) => a + b);
+  return powers.map((value) => value / sum);
+}
+
+function largest(values) {
+  let best = 0;
+  for (let k = 1; k < values.length; k++) if (values[k] > values[best]) best = k;
+  return best;
+}
+
+let network;
+
+self.onmessage = ({ data: { id, kind, values } }) => {
+  const answer = (result) => self.postMessage({ id, result });
+  try {
+    if (kind === "load") {
+      network = new Network(...values);
+      network.forward(new Float32Array(SIDE * SIDE));
+      answer(true);
+    } else if (kind === "logits") answer(Array.from(network.forward(values[0]).logits));
+    else if (kind === "occlusion") answer(network.occlusion(...values));
+    else if (kind === "activations") answer(network.activations(values[0]));
+    else if (kind === "gradient") answer(network.gradient(network.forward(values[0]), values[1]));
+    else if (kind === "attack")
+      answer(network.attack(...values, (step, image, logits) => {
+        if (values[1].shown) self.postMessage({ id, step, pixels: image.slice(), logits: Array.from(logits) });
+      }));
+  } catch (error) {
+    self.postMessage({ id, error: String(error) });
+  }
+};

@@ -1,0 +1,230 @@
+"""The live page computes in a real browser what PyTorch computes, and answers what is drawn."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cnn_mnist.analysis.occlusion import occlusion_map
+from cnn_mnist.data.datamodule import DataModule
+from cnn_mnist.network import CNN
+from cnn_mnist.networks.mlp import MLP
+from cnn_mnist.report import play
+from cnn_mnist.report.section import Section
+from tests.conftest import seen_by, trained
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(scope="module")
+def data() -> DataModule:
+    return DataModule("digits").ready()
+
+
+@pytest.fixture(scope="module")
+def made(data: DataModule) -> Section:
+    """The page of two networks, the second one with batch normalisation."""
+    first, second = (seen_by(trained(batchnorm), data) for batchnorm in (False, True))
+    first.other, second.other = second, first
+    return play.play(first, num_images=100)
+
+
+@pytest.mark.parametrize("batchnorm", [False, True])
+def test_rounded_weights_hardly_change_the_logits(batchnorm: bool, data: DataModule) -> None:
+    network = trained(batchnorm)
+    rounded = play.Rounded(network)
+    with torch.no_grad():
+        difference = (rounded.network()(data.test[:].images) - network(data.test[:].images)).abs().max()
+    assert 0 < difference < play.TOLERANCE
+    num_numbers = sum(2 * len(bias) for bias in rounded.bias)
+    assert len(rounded.content()) == 4 * num_numbers + 2 * sum(level.numel() for level in rounded.level)
+
+
+def test_the_page_is_whole_and_small(made: Section) -> None:
+    page = made.files["play.html"]
+    assert len(page) < 2 * 3_000_000
+    text = page.decode()
+    assert "default-src 'none'" in text
+    assert "unsafe" not in text.partition("<style>")[0]
+    assert "http://" not in text
+    assert "https://" not in text
+    assert made.findings["num_same_class"] == 100
+
+
+def test_another_network_is_refused(data: DataModule) -> None:
+    subject = seen_by(MLP(hidden=8).eval(), data)
+    with pytest.raises(ValueError, match="is made for the report's network, and .* is of another kind, MLP"):
+        play.play(subject, num_images=10)
+
+
+def test_weights_that_cannot_be_rounded_are_refused(data: DataModule) -> None:
+    network = CNN().eval()
+    with torch.no_grad():
+        network.fc2.weight.mul_(1e6)
+    with pytest.raises(ValueError, match="change logits by"):
+        play.play(seen_by(network, data), num_images=10)
+
+
+# ---- in the browser
+
+needs_browser = [
+    pytest.mark.slow,
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine"),
+]
+
+
+@pytest.fixture(scope="module")
+def page(made: Section, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Page"]:
+    """The page, open; whatever it says on the console or asks of the network is an error at the end."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path: Path = tmp_path_factory.mktemp("page") / "play.html"
+    path.write_bytes(made.files["play.html"])
+    said: list[str] = []
+    asked: list[str] = []
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--headless", "--no-sandbox"])
+        opened = browser.new_page(viewport={"width": 1280, "height": 900})
+        opened.on("console", lambda message: said.append(message.text))
+        opened.on("pageerror", lambda error: said.append(str(error)))
+        opened.on("request", lambda request: asked.append(request.url))
+        opened.goto(path.as_uri())
+        opened.wait_for_selector("html[data-ready]")
+        yield opened
+        browser.close()
+    assert said == []
+    assert [url for url in asked if not url.startswith("blob:")] == [path.as_uri()]
+
+
+class TestInTheBrowser:
+    pytestmark = needs_browser
+
+    @pytest.fixture(params=[("network", False), ("other", True)], ids=["baseline", "batchnorm"])
+    def side(self, request: pytest.FixtureRequest) -> tuple[str, CNN]:
+        return request.param[0], trained(request.param[1])
+
+    def test_logits(self, side: tuple[str, CNN], page: "Page", data: DataModule) -> None:
+        name, network = side
+        images = data.test[:100].images
+        ask = "([name, all]) => Promise.all(all.map((one) => window[name].logits(one)))"
+        found = torch.tensor(page.evaluate(ask, [name, images.flatten(1).tolist()]))
+        with torch.no_grad():
+            expected = network(images)
+        torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
+        assert torch.equal(found.argmax(1), expected.argmax(1))
+
+    @pytest.mark.parametrize(("window", "stride", "fill"), [(8, 1, 0.5), (5, 3, 0.0), (28, 1, 1.0)])
+    def test_occlusion(
+        self,
+        window: int,
+        stride: int,
+        fill: float,
+        side: tuple[str, CNN],
+        page: "Page",
+        data: DataModule,
+    ) -> None:
+        name, network = side
+        (image, label) = (one[3:4] for one in data.test[:4])
+        ask = "([name, ...values]) => window[name].occlusion(...values)"
+        options = {"window": window, "stride": stride, "fill": fill}
+        found = page.evaluate(ask, [name, image.flatten().tolist(), int(label), options])
+        expected = occlusion_map(network, image, label, **options)
+        probability = torch.tensor(found["probability"]).view_as(expected.probability)
+        torch.testing.assert_close(probability, expected.probability, atol=2e-3, rtol=0)
+        sure = (expected.probability - 0.5).abs() > 0.01
+        assert torch.equal(torch.tensor(found["predicted"]).view_as(sure)[sure], expected.predicted[sure])
+
+    @pytest.mark.parametrize("targeted", [True, False])
+    def test_an_attack_from_the_same_start(
+        self,
+        targeted: bool,
+        side: tuple[str, CNN],
+        page: "Page",
+        data: DataModule,
+    ) -> None:
+        name, network = side
+        image, label = (one[:1] for one in data.test[:1])
+        target = (label + 5) % 10 if targeted else label
+        noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        start = (image + 0.3 * noise).clamp(0, 1)
+        expected, steps = descended(network, image, start, target, targeted)
+        ask = "([name, ...values]) => window[name].attack(...values)"
+        options = {"target": int(target), "targeted": targeted, "epsilon": 0.3, "steps": 60, "stepSize": 0.02}
+        found = page.evaluate(ask, [name, image.flatten().tolist(), options | {"start": start.flatten().tolist()}])
+        moved = torch.tensor(found["pixels"]).view_as(image)
+        assert (moved - image).abs().max() <= 0.3 + 1e-6
+        assert found["steps"] == steps
+        assert len(found["trace"]) == steps + 1
+        with torch.no_grad():
+            assert network(moved).argmax() == network(expected).argmax()
+        assert (network(moved).argmax() == target).item() == targeted
+        assert (moved - expected).abs().max() <= 0.04 * steps  # the sign of a gradient near zero may differ
+        assert (moved - expected).abs().mean() < 0.01
+
+    def test_the_gradient(self, side: tuple[str, CNN], page: "Page", data: DataModule) -> None:
+        name, network = side
+        image = data.test[:1].images.requires_grad_()
+        weights = torch.linspace(-1, 1, 10)
+        (network(image) * weights).sum().backward()
+        ask = "async ([name, ...values]) => Array.from(await window[name].gradient(...values))"
+        found = torch.tensor(page.evaluate(ask, [name, image.flatten().tolist(), weights.tolist()]))
+        assert image.grad is not None
+        torch.testing.assert_close(found.view_as(image.grad), image.grad, atol=2e-3, rtol=1e-3)
+
+    def test_what_is_drawn_is_classified(self, page: "Page") -> None:
+        page.click("#clear")
+        page.wait_for_selector("#says:text('The paper is empty')")
+        box = page.locator("#paper").bounding_box()
+        page.mouse.move(box["x"] + 140, box["y"] + 50)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 140, box["y"] + 230, steps=12)
+        page.mouse.up()
+        page.wait_for_selector("#says:text('%')")
+        best = page.locator("#answers .bars").nth(1).locator(".best span").first.inner_text()
+        assert best == "1"  # a vertical line
+        page.wait_for_timeout(400)
+        ask = "[...document.getElementById('seen').getContext('2d').getImageData(0, 0, 28, 28).data]"
+        ink = 1 - torch.tensor(page.evaluate(ask)).view(28, 28, 4)[..., 0] / 255
+        rows = (ink > 0.5).nonzero()[:, 0]
+        assert rows.max() - rows.min() + 1 == 20  # as MNIST frames a digit
+        assert abs((ink.sum(1) @ torch.arange(28.0)) / ink.sum() - 14) <= 0.5
+        assert abs((ink.sum(0) @ torch.arange(28.0)) / ink.sum() - 14) <= 0.5
+
+    def test_the_whole_tour(self, page: "Page") -> None:
+        page.locator("#samples button").nth(4).click()
+        page.wait_for_selector("#map-class:text('4')")
+        page.hover("#map")
+        page.wait_for_selector("#patch-says:text('Here')")
+        page.select_option("#target", "9")
+        page.click("#attack")
+        page.wait_for_selector("#attack-says:text('after')")
+        assert "The other network classifies the changed image as" in page.inner_text("#attack-says")
+        page.click("#keep")
+        page.wait_for_selector("#says:text('9')")
+        page.check("input[value='1']")
+        page.wait_for_timeout(300)
+        for width in (1280, 390):
+            page.set_viewport_size({"width": width, "height": 800})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def descended(network: CNN, image: Tensor, start: Tensor, target: Tensor, targeted: bool) -> tuple[Tensor, int]:
+    """PGD as a plain loop: steps of 0.02 within 0.3 until it is over, at most 60; the image and the number of steps."""
+    moved = start
+    for step in range(61):
+        moved = moved.detach().requires_grad_()
+        logits = network(moved)
+        if (logits.argmax(1) == target).item() == targeted or step == 60:
+            break
+        loss = F.cross_entropy(logits, target) * (-1 if targeted else 1)
+        (gradient,) = torch.autograd.grad(loss, moved)
+        moved = (moved + 0.02 * gradient.sign()).clamp(image - 0.3, image + 0.3).clamp(0, 1)
+    return moved.detach(), step
