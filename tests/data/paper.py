@@ -36,7 +36,8 @@ def light(shape: tuple[int, int], random: Random, low: float) -> Array:
     angle = random.uniform(0, 2 * np.pi)
     y, x = np.mgrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j]
     along = (x * np.cos(angle) + y * np.sin(angle)) / np.sqrt(2)
-    return low + (1 - low) * (along + 1) / 2
+    page: Array = low + (1 - low) * (along + 1) / 2
+    return page
 
 
 def clean(digit: Array, strength: int, random: Random) -> Array:
@@ -53,20 +54,23 @@ def shadow(digit: Array, strength: int, random: Random) -> Array:
     depth, soft = (0.75, 0.6, 0.45)[strength], (20, 10, 4)[strength]
     slope = light(ink.shape, random, 0)
     edge = 1 / (1 + np.exp(-(slope - random.uniform(0.35, 0.65)) * ink.shape[0] / soft))
-    return written(ink) * (depth + (1 - depth) * edge)[..., None]
+    page: Array = written(ink) * (depth + (1 - depth) * edge)[..., None]
+    return page
 
 
 def vignette(digit: Array, strength: int, random: Random) -> Array:
     ink = drawn(digit, random)
     y, x = np.mgrid[-1 : 1 : ink.shape[0] * 1j, -1 : 1 : ink.shape[1] * 1j]
-    return written(ink) * (1 - (0.3, 0.5, 0.7)[strength] * ((x**2 + y**2) / 2) ** 1.5)[..., None]
+    page: Array = written(ink) * (1 - (0.3, 0.5, 0.7)[strength] * ((x**2 + y**2) / 2) ** 1.5)[..., None]
+    return page
 
 
 def grain(digit: Array, strength: int, random: Random) -> Array:
     page = written(drawn(digit, random), pen=np.array([0.25, 0.25, 0.3]))
     fine = random.normal(0, (0.03, 0.07, 0.12)[strength], page.shape[:2])
     coarse = ndimage.gaussian_filter(random.normal(0, 1, page.shape[:2]), 4)
-    return page + (fine + (0.01, 0.02, 0.03)[strength] * coarse / coarse.std())[..., None]
+    page += (fine + (0.01, 0.02, 0.03)[strength] * coarse / coarse.std())[..., None]
+    return page
 
 
 def jpeg(digit: Array, strength: int, random: Random) -> Array:
