@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import tempfile
-import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,24 +21,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from benchmarks import processes
 from cnn_mnist.attacks.result import predict
 from cnn_mnist.data import digits, picture
 from cnn_mnist.data.datamodule import DataModule
-from cnn_mnist.runs import checkpoint, files, record
+from cnn_mnist.runs import checkpoint
 from tests.data import paper
 
-RECORD = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "pictures.json"
 HELD_OUT = 5000
 KINDS = list(paper.KINDS)
 
 
 class Shown(NamedTuple):
-    """A picture as the networks see it: image (1, 28, 28), or None where it was refused; class, kind, strength 0..2."""
+    """A picture as the networks see it: image (1, 28, 28), or None where it was refused, its class and its kind."""
 
     image: Tensor | None
     label: int
     kind: str
-    strength: int
 
 
 def main() -> None:
@@ -62,8 +60,6 @@ def main() -> None:
         "others": _scikit_learns(),
     }
     found: dict[str, Any] = {
-        "date": time.strftime("%Y-%m-%d"),
-        **record.surroundings(torch.device("cpu")),
         "num_images": len(images),
         "num_pictures": len(shown),
         "num_refused": len(shown) - len(read),
@@ -78,13 +74,14 @@ def main() -> None:
                 correct[key].append((predict(network, seen).argmax(1) == expected).double())
         means = {key: torch.stack(values).mean(0) for key, values in correct.items()}
         means["pictures"] *= len(read) / len(shown)  # a refused picture is not classified correctly
-        by_kind = {kind: means["pictures"][[one.kind == kind for one in read]].mean().item() for kind in KINDS}
+        kinds = {one.kind for one in read}
+        by_kind = {kind: means["pictures"][[one.kind == kind for one in read]].mean().item() for kind in kinds}
         found[name] = {key: round(values.mean().item(), 5) for key, values in means.items()}
         found[name] |= {"num_runs": len(runs.split(",")), "worst_kind": min(by_kind, key=by_kind.__getitem__)}
         found[name] |= {"worst_kind_accuracy": round(min(by_kind.values()), 4)}
         print(name, json.dumps(found[name]))
     if not asked.hold_out:
-        files.write(RECORD, json.dumps(found, indent=2) + "\n")
+        processes.keep("pictures", found)
 
 
 def _shown(task: tuple[np.ndarray, int, int]) -> Shown:
@@ -95,9 +92,9 @@ def _shown(task: tuple[np.ndarray, int, int]) -> Shown:
         path = Path(folder, "page.png")
         Image.fromarray(paper.picture(kind, digit, strength, seed)).save(path, compress_level=1)
         try:
-            return Shown(picture.read(path).image[0], label, kind, strength)
+            return Shown(picture.read(path).image[0], label, kind)
         except ValueError:
-            return Shown(None, label, kind, strength)
+            return Shown(None, label, kind)
 
 
 def _labels(shown: list[Shown]) -> Tensor:

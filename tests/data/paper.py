@@ -36,8 +36,8 @@ def light(shape: tuple[int, int], random: Random, low: float) -> Array:
     angle = random.uniform(0, 2 * np.pi)
     y, x = np.mgrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j]
     along = (x * np.cos(angle) + y * np.sin(angle)) / np.sqrt(2)
-    page: Array = low + (1 - low) * (along + 1) / 2
-    return page
+    slope: Array = low + (1 - low) * (along + 1) / 2
+    return slope
 
 
 def clean(digit: Array, strength: int, random: Random) -> Array:

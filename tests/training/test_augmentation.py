@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from cnn_mnist.data.batches import Batch
-from cnn_mnist.training.augmentation import distorted
+from cnn_mnist.training.augmentation import distorted, rewritten
 
 
 def generator() -> torch.Generator:
@@ -53,3 +53,30 @@ def test_a_digit_is_stretched_either_way(axis: int) -> None:
     assert mass.max() == pytest.approx(1 / 0.9**2, abs=0.05)
     assert mass.min() == pytest.approx(1 / 1.1**2, abs=0.05)
     assert (found.amax(5 - axis) > 0.5).float().sum(-1).unique().numel() > 1
+
+
+def test_an_elastic_map_moves_pixels_by_about_as_much_as_is_asked_for() -> None:
+    column = torch.arange(28.0).expand(300, 1, 28, 28) / 28  # grey values tell where a pixel came from
+    found = distorted(column, distortion=0.0, elastic=0.5, generator=generator())
+    inside = slice(4, 24)
+    moved = (found - column)[..., inside, inside] * 28
+    assert 0.25 < moved.std() < 0.5  # between the points at which it is drawn it is less
+    assert moved.mean().abs() < 0.05
+    neighbours = torch.corrcoef(torch.stack([moved[..., 1:].flatten(), moved[..., :-1].flatten()]))[0, 1]
+    assert neighbours > 0.9  # smooth
+    assert torch.equal(found, distorted(column, distortion=0.0, elastic=0.5, generator=generator()))
+
+
+def test_strokes_get_thicker_and_thinner_and_stay_as_black() -> None:
+    stroke = torch.zeros(400, 1, 28, 28)
+    stroke[:, :, 4:24, 12:16] = 1  # 20 x 4
+    found = rewritten(stroke, stroke=1.0, generator=generator())
+    mass = found.sum((1, 2, 3))
+    assert mass.max() == pytest.approx(22 * 6, rel=0.02)
+    assert 20 * 4 * 0.55 < mass.min() < 20 * 4 * 0.8  # half as far inwards
+    assert (mass > 80).double().mean() == pytest.approx(0.5, abs=0.1)
+    torch.testing.assert_close(found.amax((1, 2, 3)), torch.ones(400))
+    assert found.min() >= 0
+    blank = torch.zeros(3, 1, 28, 28)
+    assert torch.equal(rewritten(blank, stroke=1.0, generator=generator()), blank)
+    torch.testing.assert_close(rewritten(stroke, stroke=0.0, generator=generator()), stroke)

@@ -297,7 +297,7 @@ function patch(place, says) {
   for (let y = top; y < top + window; y++) shown.fill(fill, y * SIDE + left, y * SIDE + left + window);
   paint($("patched"), shown, SIDE, ink);
   const seen = content.classes[predicted[place]];
-  $("patch-says").textContent = `${says}: ${content.classes[label]} ${perCent(probability[place])}, classified as ${seen}`;
+  $("patch-says").textContent = `${says}: probability of ${content.classes[label]} ${perCent(probability[place])}, classified as ${seen}`;
 }
 
 $("map").addEventListener("pointermove", (event) => {
