@@ -111,7 +111,7 @@ def test_a_damaged_file_is_said(name: str, file: str, content: bytes, root: Path
 
 @pytest.mark.slow
 def test_letters_from_files_to_a_report(train: Command, analyze: Command, root: Path, tmp_path: Path) -> None:
-    words = ("data=emnist_letters", f"data.root={root}", "trainer=cpu", "trainer.max_epochs=2")
+    words = ("data=emnist_letters", f"data.root={root}", "trainer=cpu", "trainer.max_epochs=1")
     done = train(*words, cwd=tmp_path)
     assert done.status == 0, done.err
     assert done.err == ""

@@ -82,7 +82,7 @@ def test_a_failing_trial_is_said_and_the_others_go_on(search: Command) -> None:
 
 @pytest.mark.slow
 def test_a_search_by_a_loss_wants_the_lowest(search: Command) -> None:
-    words = ("--trials", "3", "--folder", "multirun/mine", "--metric", "val/loss")
+    words = ("--trials", "2", "--folder", "multirun/mine", "--metric", "val/loss")
     done = search(*words, *FIXED, "model.lr=tag(log,interval(1e-4,1e-2))")
     assert done.status == 0, done.err
     found = done.results["search"]
