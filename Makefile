@@ -21,8 +21,7 @@ test: lint ## ruff, mypy and every test not marked slow
 	$(PYTEST) -m "not slow"
 
 test-slow: $(READY) ## the long tests: kills, faults, fuzzing, the report's whole recipe on MNIST, the pages in a real browser
-	$(BIN)/python -m pytest -m "slow and mnist"
-	$(PYTEST) -m "slow and not mnist"
+	$(PYTEST) -m slow
 
 check: lint audit ## ruff, mypy, known vulnerabilities, secrets and the tests that need no MNIST
 	$(PYTEST) -m "not slow and not mnist"

@@ -24,6 +24,8 @@ MNIST_ROOT = Path(os.environ.get("CNN_MNIST_DATA", ROOT / "data"))
 
 
 LONGEST = (  # files that take longest: begun first, so that no process has one left at the end
+    "test_lab_report.py",
+    "test_recipes.py",
     "test_train.py",
     "test_killed.py",
     "test_trainer_options.py",

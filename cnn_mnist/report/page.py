@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+from cnn_mnist.report import summary
 from cnn_mnist.report.prose import Found, lookup, marked, plain
 from cnn_mnist.report.section import Answer
 from cnn_mnist.runs import files
@@ -91,6 +92,9 @@ def write(folder: Path, record: dict[str, Any], sections: list[Block]) -> Path:
 
     html = environment.get_template("page.html").render(
         record=record,
+        title=summary.title(record),
+        abstract=summary.abstract(record),
+        conclusion=summary.conclusion(record),
         sections=sections,
         words=words(),
         value=value,

@@ -14,7 +14,7 @@ from cnn_mnist.analysis.occlusion import occlusion_map
 from cnn_mnist.data.datamodule import DataModule
 from cnn_mnist.network import CNN
 from cnn_mnist.networks.mlp import MLP
-from cnn_mnist.report import play
+from cnn_mnist.report.export import play
 from cnn_mnist.report.section import Section
 from tests.conftest import seen_by, trained
 

@@ -19,7 +19,7 @@ from cnn_mnist.report.subject import Subject, name_of
 TOLERANCE = 2e-3  # largest difference of a logit: weights are rounded to 16 bits
 LEVELS = 32767  # of an int16, on each side of zero
 NUM_SAMPLES = 2  # test images of each class to begin with
-TEMPLATES = Path(__file__).with_name("templates") / "play"
+TEMPLATES = Path(__file__).parents[1] / "templates" / "play"
 
 
 def play(subject: Subject, *, num_images: Count) -> Section:

@@ -8,7 +8,7 @@ import torch
 
 from cnn_mnist.data.datamodule import DataModule
 from cnn_mnist.network import CNN
-from cnn_mnist.report import export
+from cnn_mnist.report.export import files
 from cnn_mnist.report.section import Section
 from tests.conftest import ROOT, seen_by, trained
 
@@ -29,7 +29,7 @@ def exported(kind: str, network: CNN, data: DataModule) -> Section:
     subject = seen_by(network, data)
     subject.recipe = {"dataset": "digits", "lr": 3e-3, "schedule": None, "batchnorm": network.batchnorm}
     subject.run = {"recipe": "paper", "seed": 7, "num_train": 1500}
-    return {"onnx": export.onnx, "torch": export.torch_program}[kind](subject, num_images=40)
+    return {"onnx": files.onnx, "torch": files.torch_program}[kind](subject, num_images=40)
 
 
 def test_onnx_runtime_gives_the_same_logits(network: CNN, data: DataModule) -> None:
@@ -78,11 +78,11 @@ def test_the_card_says_what_was_measured(network: CNN, data: DataModule) -> None
 
 
 def test_what_computes_something_else_is_refused(data: DataModule, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "_exported", lambda network: original(CNN()))
+    monkeypatch.setattr(files, "_exported", lambda network: original(CNN()))
     with pytest.raises(
         ValueError, match=r"network.pt2 computes logits that differ from PyTorch's by up to .*: do not use it"
     ):
         exported("torch", trained(False), data)
 
 
-original = export._exported
+original = files._exported

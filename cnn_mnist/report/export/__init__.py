@@ -1,0 +1,1 @@
+"""The network for other programs: as a file, and as a page to draw on."""
