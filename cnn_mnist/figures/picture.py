@@ -99,7 +99,8 @@ def contact_sheet(pictures: Sequence[Entry], images: Tensor, probability: Tensor
         left, right = cells[row, 2 * column : 2 * column + 2]
         left.imshow(one.given)
         right.imshow(image[0].numpy(), cmap="gray_r", vmin=0, vmax=1)
-        left.set_title(one.name if len(one.name) <= 18 else f"{one.name[:15]}...", fontsize=7, loc="left")
+        short = one.name if len(one.name) <= 18 else f"{one.name[:15]}..."
+        left.set_title(short, fontsize=7, loc="left", parse_math=False)
         best = int(answer.argmax())
         colour = WRONG if one.is_doubtful else "black"
         right.set_title(f"{name(best)}  {answer[best]:.1%}", fontsize=9, fontweight="bold", loc="left", color=colour)

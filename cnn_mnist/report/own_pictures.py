@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cnn_mnist.data.picture import Picture
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".ico"}
-THUMBNAIL = 400  # pixels of the longer side of a picture on a contact sheet
+THUMBNAIL = 160  # pixels of the longer side of a picture on a contact sheet
 
 
 class Reading(NamedTuple):

@@ -214,11 +214,14 @@ function latest(task) {
     isWanted = true;
     if (isRunning) return;
     isRunning = true;
-    while (isWanted) {
-      isWanted = false;
-      await task();
+    try {
+      while (isWanted) {
+        isWanted = false;
+        await task();
+      }
+    } finally {
+      isRunning = false;
     }
-    isRunning = false;
   };
 }
 
