@@ -44,7 +44,7 @@ bench: $(READY) ## speed beside the peers and beside busy processes, about 90 mi
 	$(BIN)/python -m benchmarks.readme
 
 play: $(READY) ## the live page of the newest run, to draw on in a browser; trains a network first if there is none
-	@ls outputs/*/*/checkpoints/last.ckpt multirun/*/*/checkpoints/last.ckpt > /dev/null 2>&1 || $(BIN)/python train.py
+	@ls outputs/*/*/checkpoints/last.ckpt multirun/*/*/checkpoints/last.ckpt 2> /dev/null | grep -q . || $(BIN)/python train.py
 	$(BIN)/python analyze.py export=play $(ARGS)
 
 results: $(READY) ## RESULTS.md from nothing: every recipe over five seeds, about an hour; options: make results ARGS="--seeds 2"

@@ -73,9 +73,15 @@ def main() -> None:
             for key, (seen, expected) in sets.items():
                 correct[key].append((predict(network, seen).argmax(1) == expected).double())
         means = {key: torch.stack(values).mean(0) for key, values in correct.items()}
-        means["pictures"] *= len(read) / len(shown)  # a refused picture is not classified correctly
-        kinds = {one.kind for one in read}
-        by_kind = {kind: means["pictures"][[one.kind == kind for one in read]].mean().item() for kind in kinds}
+        correct_of = dict.fromkeys(range(len(shown)), 0.0)  # a refused picture is not classified correctly
+        where = (k for k, one in enumerate(shown) if one.image is not None)
+        correct_of |= dict(zip(where, means["pictures"].tolist(), strict=True))
+        means["pictures"] = torch.tensor(list(correct_of.values()))
+        by_kind = {
+            kind: means["pictures"][[one.kind == kind for one in shown]].mean().item()
+            for kind in KINDS
+            if any(one.kind == kind for one in shown)
+        }
         found[name] = {key: round(values.mean().item(), 5) for key, values in means.items()}
         found[name] |= {"num_runs": len(runs.split(",")), "worst_kind": min(by_kind, key=by_kind.__getitem__)}
         found[name] |= {"worst_kind_accuracy": round(min(by_kind.values()), 4)}

@@ -1,6 +1,7 @@
 """`python analyze.py image=...`: a picture of the user's own is explained, several are classified."""
 
 import csv
+import os
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 from cnn_mnist.data.datamodule import DataModule
+from cnn_mnist.figures.canvas import reduced
 from cnn_mnist.report import own_pictures
 from cnn_mnist.runs import checkpoint
 from tests.conftest import Command, Done
@@ -64,7 +66,8 @@ def test_a_folder_of_pictures_becomes_a_sheet_and_a_table(run: Done, analyze: Co
     photos = tmp_path / "photos"
     for label in range(10):
         scan(label, photos / f"{label}.png")
-    (photos / "9.png").rename(photos / "9$a{b}<i>.png")
+    (photos / "9.png").rename(photos / "9$a{b}<i>[x].png")
+    (photos / "8.png").rename(photos / os.fsdecode(b"8\xff.png"))
     Image.new("L", (60, 60), 255).save(photos / "blank.JPG")
     (photos / "notes.txt").write_text("not a picture, and not meant as one")
     done = analyze(f"image={photos}", cwd=run.cwd)
@@ -75,18 +78,27 @@ def test_a_folder_of_pictures_becomes_a_sheet_and_a_table(run: Done, analyze: Co
     place = done.folder / "analysis" / "pictures"
     with (place / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [Path(row["file"]).name for row in rows] == [*(f"{label}.png" for label in range(9)), "9$a{b}<i>.png", "blank.JPG"]
+    assert [Path(row["file"]).name for row in rows] == [
+        *(f"{label}.png" for label in range(8)),
+        "8\ufffd.png",
+        "9$a{b}<i>[x].png",
+        "blank.JPG",
+    ]
     network = checkpoint.load(run.folder)
     with torch.no_grad():
         expected = network(torch.from_numpy(tensors(place / "pictures.npz")["images"])).softmax(1)
     for row, probability in zip(rows[:10], expected, strict=True):
         assert int(row["predicted"]) == probability.argmax()
         assert float(row["probability"]) == pytest.approx(probability.max().item(), abs=1e-5)
-    assert sum(Path(row["file"]).name[0] == row["predicted"] for row in rows) >= 8  # of 10; the network has seen 2 epochs
+    assert (
+        sum(Path(row["file"]).name[0] == row["predicted"] for row in rows) >= 8
+    )  # of 10; the network has seen 2 epochs
     assert rows[10]["predicted"] == ""
     assert rows[10]["remarks"].startswith("not read: is blank")
     assert (place / "sheet_1.png").is_file()
-    assert "9$a{b}&lt;i&gt;.png" in (done.folder / "report.html").read_text()
+    assert "9$a{b}<i>[x].png" in done.out
+    assert "1 other files and folders in it are not read" in done.out
+    assert "9$a{b}&lt;i&gt;[x].png" in (done.folder / "report.html").read_text()
     assert [entry.name for entry in (done.folder / "analysis").iterdir()] == ["pictures"]
     assert not (done.folder / "attacks").exists()
 
@@ -117,5 +129,29 @@ def test_without_the_training_images_the_nearest_are_left_out(tmp_path: Path) ->
     node.root = str(tmp_path)
     assert own_pictures.training_images(node, 10) is None
     assert not list(tmp_path.iterdir())  # nothing is downloaded for a picture
+    node.dataset = "digits"
+    assert own_pictures.training_images(node, 3) is None  # of other classes
+    node.dataset, raw = "mnist", tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "train-images-idx3-ubyte.gz").write_bytes(b"damaged")
+    with pytest.warns(UserWarning, match=r"the training images are left out: .* is damaged"):
+        assert own_pictures.training_images(node, 10) is None
     node._target_ = "mine.Data"
     assert own_pictures.training_images(node, 10) is None
+
+
+def test_pictures_of_a_folder_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for name in ("10.png", "2.png", "1.jpg"):
+        scan(3, tmp_path / name.replace("jpg", "png")).rename(tmp_path / name)
+    found = own_pictures.read(str(tmp_path))
+    assert isinstance(found, list)
+    assert [one.file.name for one in found] == ["1.jpg", "2.png", "10.png"]
+
+
+def test_thin_ink_stays_on_a_thumbnail() -> None:
+    page = np.ones((3000, 2000, 3), np.float32)
+    page[1000:1006, 200:1800] = 0
+    small = reduced(page, 160)
+    assert max(small.shape[:2]) <= 160
+    assert small.min() < 0.8
+    np.testing.assert_array_equal(reduced(page[:100, :150], 160), page[:100, :150])

@@ -46,17 +46,28 @@ def likeness(images: Tensor, train: Tensor, labels: Tensor, usual: Tensor) -> Li
 
 
 def neighbours(images: Tensor, train: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The L2 distances of each image (B, 1, H, W) to the nearest `count` of `train`, and their indices, (B, count)."""
-    found = [
-        torch.cdist(part, train.flatten(1)).topk(count, largest=False) for part in images.flatten(1).split(AT_ONCE)
-    ]
-    return torch.cat([one.values for one in found]), torch.cat([one.indices for one in found])
+    """The nearest training images of each image.
+
+    Args:
+        images: (B, 1, H, W).
+        train: (N, 1, H, W).
+        count: How many; at most N are found.
+
+    Returns:
+        Their L2 distances, (B, K) and increasing, and their indices in `train`, int64 (B, K); K = min(count, N).
+    """
+    flat = train.flatten(1)
+    squares = flat.square().sum(1)
+    count = min(count, len(train))
+    found = []
+    for part in images.flatten(1).split(AT_ONCE):
+        ranked = squares - 2 * part @ flat.T
+        found.append(ranked.argmin(1, keepdim=True) if count == 1 else ranked.topk(count, largest=False).indices)
+    place = torch.cat(found)
+    return (images.flatten(1)[:, None] - flat[place]).norm(dim=2), place
 
 
 def nearest(images: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
     """The L2 distance of each image (B, 1, H, W) to the nearest of `train`, (B,), and its index, int64 (B,)."""
-    flat = train.flatten(1)
-    squares = flat.square().sum(1)
-    found = [(squares - 2 * part @ flat.T).min(1) for part in images.flatten(1).split(AT_ONCE)]
-    place = torch.cat([one.indices for one in found])
-    return (images.flatten(1) - flat[place]).norm(dim=1), place
+    distance, place = neighbours(images, train, 1)
+    return distance[:, 0], place[:, 0]

@@ -25,6 +25,7 @@ def quiet() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*smaller than the logging interval.*",  # an epoch's last batch is logged, however short it is
         ".*Grad strides do not match bucket view strides.*",  # of one channel: the same memory, in other words
+        ".*Glyph .* missing from .*",  # of a file's or a class's name, drawn as a box
         ".*You requested to overfit but enabled .* shuffling.*",  # the data module has turned it off
     ):
         warnings.filterwarnings("ignore", ignorable)

@@ -21,6 +21,8 @@ CENTRE = 14.0  # index of the centre of mass: over MNIST's training images its m
 AS_IT_IS = (17, 21)  # pixels of the longer side of ink that is not scaled: it has MNIST's size already
 FULL = (255, 4095, 65535, 2**31 - 1)  # white of 8, 12, 16 and 32 bits
 
+SUFFIXES = frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS)
+
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601
 
 Grey = NDArray[np.float32]

@@ -66,7 +66,7 @@ class Mosaic(NamedTuple):
         """Write a text above each tile, until either ends; an empty one is left out."""
         for (x, y), text in zip(self.captions, texts, strict=False):
             if text:
-                self.axes.text(x, y, text, ha="center", va="bottom", fontsize=size)
+                self.axes.text(x, y, text, ha="center", va="bottom", fontsize=size, parse_math=False)
 
     def title(self, text: str) -> None:
         """Write a line into the margin at the top, or more where the figure is narrow."""
@@ -121,6 +121,16 @@ def mosaic(
     axes.set_axis_off()
     axes.imshow(paper, interpolation="nearest", aspect="auto")
     return Mosaic(figure, axes, captions, corners, (columns - right, top + above))
+
+
+def reduced(picture: NDArray[np.float32], longest: int) -> NDArray[np.float32]:
+    """A picture (H, W, 3) whose longer side has at most `longest` pixels, each the mean of a square: thin ink stays."""
+    side = -(-max(picture.shape[:2]) // longest)
+    height, width = (max(1, length // side) for length in picture.shape[:2])
+    whole = picture[: height * side, : width * side]
+    rows, columns = -(-whole.shape[0] // height), -(-whole.shape[1] // width)
+    means: NDArray[np.float32] = whole.reshape(height, rows, width, columns, 3).mean((1, 3))
+    return means
 
 
 def enlarged(values: Tensor, factor: int) -> Tensor:

@@ -9,10 +9,10 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnn_mnist.figures.canvas import DARK, INK, WRONG, mosaic, per_cent
+from cnn_mnist.figures.canvas import DARK, INK, WRONG, mosaic, per_cent, reduced
 from cnn_mnist.figures.class_names import name
 
-SHEET_COLUMNS = 4
+SHEET_COLUMNS = 4  # pairs of a picture and its image: as many as can be told apart on a page
 
 
 def reading(given: NDArray[np.float32], box: tuple[int, int, int, int], image: Tensor, probability: Tensor) -> Figure:
@@ -26,9 +26,8 @@ def reading(given: NDArray[np.float32], box: tuple[int, int, int, int], image: T
     """
     figure = Figure(figsize=(11, 3.8), layout="constrained", dpi=110)
     left, middle, right = figure.subplots(1, 3, width_ratios=[1.2, 1, 1.3])
-    every = max(1, max(given.shape[:2]) // 1000)
     height, width = given.shape[:2]
-    left.imshow(given[::every, ::every], extent=(0, width, height, 0))
+    left.imshow(reduced(given, 1000), extent=(0, width, height, 0))
     top, start, bottom, end = box
     left.add_patch(Rectangle((start, top), end - start, bottom - top, fill=False, edgecolor=WRONG, linewidth=2))
     left.set_title("the picture, and its ink", fontsize=10)
@@ -103,5 +102,6 @@ def contact_sheet(pictures: Sequence[Entry], images: Tensor, probability: Tensor
         left.set_title(short, fontsize=7, loc="left", parse_math=False)
         best = int(answer.argmax())
         colour = WRONG if one.is_doubtful else "black"
-        right.set_title(f"{name(best)}  {answer[best]:.1%}", fontsize=9, fontweight="bold", loc="left", color=colour)
+        says = f"{name(best)}  {answer[best]:.1%}"
+        right.set_title(says, fontsize=9, fontweight="bold", loc="left", color=colour, parse_math=False)
     return figure

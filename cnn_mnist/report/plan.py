@@ -82,15 +82,17 @@ def tasks(cfg: DictConfig, overrides: list[str]) -> list[Task]:
         name = cfg.export._target_.rpartition(".")[2].partition("_")[0]
         found.append(Task("export", name, cfg.export, False))
     is_alone = len(found) == 1
+    reasons = []
     for task in list(found):
         if reason := _cannot_be_done(task, cfg):
             if is_alone:
                 raise ValueError(reason)
             if not _is_installed(task.needs.package):
                 print(f"left out: {reason}")
+            reasons.append(reason)
             found.remove(task)
     if not found:
-        raise ValueError("nothing is left to do: every section was left out")
+        raise ValueError(f"nothing is left to do, because {reasons[0]}" if reasons else "nothing is left to do")
     is_alone = len(found) == 1
     return [task._replace(is_alone=is_alone) for task in found]
 

@@ -18,6 +18,7 @@ import torch
 from omegaconf import DictConfig
 from PIL import Image
 from rich.console import Console
+from rich.markup import escape
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.writer import FileWriter
 
@@ -210,7 +211,7 @@ def _show_table(content: Table, found: dict[str, Any]) -> None:
     for heading in content.columns:
         table.add_column(heading, overflow="fold")
     for row in content.rows:
-        table.add_row(*(plain(cell, found) for cell in row))
+        table.add_row(*(escape(plain(cell, found)) for cell in row))
     Console(width=None if console.has_terminal() else LOG_WIDTH).print(table, highlight=False)
 
 

@@ -17,7 +17,8 @@ def distorted(images: Tensor, *, distortion: float, generator: torch.Generator, 
             with 0.1 lengths change by up to a tenth, angles by up to about 6 degrees, and positions by up to a
             twentieth of the image's size.
         generator: Draws the maps.
-        elastic: Standard deviation of a smooth random displacement of every pixel, in pixels.
+        elastic: Standard deviation, in pixels, of the random displacements of 5x5 points, between which those of all
+            pixels are interpolated.
 
     Source: Simard, Steinkraus and Platt 2003.
     """

@@ -56,6 +56,8 @@ def test_several_pictures_are_classified_and_no_more(tmp_path: Path) -> None:
         names("analysis=picture", f"image={tmp_path}")
     with pytest.raises(ValueError, match="analysis=pictures is about several pictures of your own: set image= to a f"):
         names("analysis=pictures", "image=x.png")
+    with pytest.raises(ValueError, match="nothing is left to do, because attack=non_targeted cannot use several"):
+        names("attack=all", f"image={tmp_path}")
     with pytest.raises(ValueError, match="analysis=occlusion cannot use several pictures: leave out image="):
         names("analysis=occlusion", "image=[x.png]")
 

@@ -1,4 +1,4 @@
-"""The live page: the network in a browser, where a digit is drawn, classified, taken apart and attacked."""
+"""The live page: the network in a browser, where a digit is drawn, classified, inspected and attacked."""
 
 import base64
 import hashlib
@@ -15,6 +15,7 @@ from cnn_mnist.network import CNN, HIDDEN
 from cnn_mnist.option_types import Count
 from cnn_mnist.report.section import Answer, Section
 from cnn_mnist.report.subject import Subject, name_of
+from cnn_mnist.report.summary import SETS
 
 TOLERANCE = 2e-3  # largest difference of a logit: weights are rounded to 16 bits
 LEVELS = 32767  # of an int16, on each side of zero
@@ -23,11 +24,14 @@ TEMPLATES = Path(__file__).parents[1] / "templates" / "play"
 
 
 def play(subject: Subject, *, num_images: Count) -> Section:
-    """Does the page in the browser compute the same?
+    """Do the rounded weights of the live page compute the same?
 
     Args:
         subject: The network, and perhaps another one beside it.
         num_images: Test images on which the rounded weights are compared with PyTorch's.
+
+    Returns:
+        The section, with `play.html` among its files.
 
     Raises:
         ValueError: A network is not the report's, or its rounded weights compute other logits.
@@ -83,10 +87,12 @@ def play(subject: Subject, *, num_images: Count) -> Section:
     }
     says = [
         "{file}, {num_bytes:,} bytes: open it in a browser and draw a digit. Rounded to 16 bits, its weights change no "
-        "logit by more than {max_difference:.1e} on {num_images:,} test images; {num_same_class:,} of the classes are "
-        "the same."
+        "logit by more than {max_difference:.1e} on {num_images:,} test images; the predicted class is the same for "
+        "{num_same_class:,}."
     ]
-    return Section(findings, [Answer("Does the page compute the same?", [], says)], {}, {}, {"play.html": page})
+    return Section(
+        findings, [Answer("Do the rounded weights compute the same?", [], says)], {}, {}, {"play.html": page}
+    )
 
 
 def _bytes(subject: Subject, index: int) -> bytes:
@@ -117,7 +123,7 @@ class Rounded:
             self.level.append((weight / scale.view(-1, *[1] * (weight.ndim - 1))).round().to(torch.int16))
 
     def network(self) -> CNN:
-        """The network that has the rounded weights."""
+        """The network that has the rounded weights: images (B, 1, 28, 28) to logits (B, C), in eval mode."""
         network = CNN(kernel_size=self.kernel_size, num_classes=self.num_classes).eval()
         with torch.no_grad():
             for layer, scale, level, bias in zip(
@@ -130,7 +136,7 @@ class Rounded:
         return network
 
     def content(self) -> bytes:
-        """Biases and scales of the four maps as float32, then their matrices as int16, little-endian."""
+        """Biases and scales of the four maps, (outputs,) in float32, then the matrices in int16, little-endian."""
         conv1, conv2, fc1, fc2 = self.level
         matrices = (
             conv1.permute(2, 3, 1, 0),
@@ -160,7 +166,8 @@ def _folded(layer: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:
 
 def _page(content: dict[str, Any]) -> bytes:
     """The page, self-contained: its policy allows this script, this style and a worker made from text, nothing else."""
-    style, script, worker = (_text(name) for name in ("play.css", "play.js", "worker.js"))
+    style, worker = _text("play.css"), _text("worker.js")
+    script = "\n".join(map(_text, ("network.js", "paper.js", "page.js")))
     environment = Environment(
         loader=PackageLoader("cnn_mnist.report"),
         autoescape=True,
@@ -170,6 +177,7 @@ def _page(content: dict[str, Any]) -> bytes:
     )
     html = environment.get_template("play/play.html").render(
         **content,
+        accuracy=_accuracy(content),
         style=style,
         script=script,
         worker=worker,
@@ -178,6 +186,15 @@ def _page(content: dict[str, Any]) -> bytes:
         script_hash=_hash(script),
     )
     return html.encode()
+
+
+def _accuracy(content: dict[str, Any]) -> str:
+    """A sentence on the accuracy of each network."""
+    dataset, num_images = SETS.get(content["dataset"], content["dataset"]), content["num_test_images"]
+    first, *others = content["networks"]
+    name = first["name"][:1].upper() + first["name"][1:] if others else "It"
+    says = f"{name} classifies {first['accuracy']:.2%} of {num_images:,} test images of {dataset} correctly"
+    return "".join([says, *(f", {one['name']} {one['accuracy']:.2%}" for one in others), "."])
 
 
 def _text(name: str) -> str:

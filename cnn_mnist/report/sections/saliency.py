@@ -43,12 +43,9 @@ def saliency(subject: Subject, *, window: Pixels, stride: Pixels, fill: Fraction
         "rank_correlation_occlusion_integrated_gradients": agreement(drop, found.integrated_gradients.cpu()),
         "completeness_error": found.completeness.abs().max().item(),
     }
-    says = (
-        "Occlusion's mean drop has a rank correlation of "
-        "{rank_correlation_occlusion_integrated_gradients:.2f} with integrated gradients"
-    )
-    if len(images) > 1:
-        says = f"Over {{num_images}} images, o{says[1:]}"
+    says = "Over {num_images} images, occlusion's" if len(images) > 1 else "Occlusion's"
+    says += " mean drop has a rank correlation of {rank_correlation_occlusion_integrated_gradients:.2f} with "
+    says += "integrated gradients"
     if found.grad_cam is None:
         says += ". Grad-CAM is left out: it needs a convolution that the logit depends on."
     else:

@@ -194,6 +194,12 @@ class Network {
     return { pixels: image, logits: Array.from(s.logits), steps: step, trace };
   }
 
+  /** The filter of a channel, as (row, column, channel in), of the first (0) or the second (1) convolution. */
+  filter(layer, channel) {
+    const { weight } = this.layers[layer];
+    return Float32Array.from({ length: weight.length / CHANNELS }, (_, place) => weight[place * CHANNELS + channel]);
+  }
+
   /** The feature maps after each convolution's ReLU, at half and at a quarter of the image's size, channels last. */
   activations(pixels) {
     const { pool1, pool2, hidden, logits } = this.forward(pixels);
@@ -232,6 +238,7 @@ self.onmessage = ({ data: { id, kind, values } }) => {
     } else if (kind === "logits") answer(Array.from(network.forward(values[0]).logits));
     else if (kind === "occlusion") answer(network.occlusion(...values));
     else if (kind === "activations") answer(network.activations(values[0]));
+    else if (kind === "filter") answer(network.filter(...values));
     else if (kind === "gradient") answer(network.gradient(network.forward(values[0]), values[1]));
     else if (kind === "attack")
       answer(network.attack(...values, (step, image, logits) => {
