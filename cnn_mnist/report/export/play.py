@@ -193,8 +193,8 @@ def _accuracy(content: dict[str, Any]) -> str:
     dataset, num_images = SETS.get(content["dataset"], content["dataset"]), content["num_test_images"]
     first, *others = content["networks"]
     name = first["name"][:1].upper() + first["name"][1:] if others else "It"
-    says = f"{name} classifies {first['accuracy']:.2%} of {num_images:,} test images of {dataset} correctly"
-    return "".join([says, *(f", {one['name']} {one['accuracy']:.2%}" for one in others), "."])
+    says = f"{name} classifies {100 * first['accuracy']:.2f} % of {num_images:,} test images of {dataset} correctly"
+    return "".join([says, *(f", {one['name']} {100 * one['accuracy']:.2f} %" for one in others), "."])
 
 
 def _text(name: str) -> str:
