@@ -21,11 +21,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from benchmarks import processes
 from cnn_mnist.attacks.result import predict
 from cnn_mnist.data import digits, picture
 from cnn_mnist.data.datamodule import DataModule
 from cnn_mnist.runs import checkpoint
-from tests.data import paper, processes
+from tests.data import paper
 
 HELD_OUT = 5000
 KINDS = list(paper.KINDS)
