@@ -1,6 +1,7 @@
 """The live page computes in a real browser what PyTorch computes, and answers what is drawn."""
 
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from cnn_mnist.network import CNN
 from cnn_mnist.networks.mlp import MLP
 from cnn_mnist.report.export import play
 from cnn_mnist.report.section import Section
-from tests.conftest import seen_by, trained
+from tests.conftest import ROOT, seen_by, trained
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -78,6 +79,24 @@ def test_weights_that_cannot_be_rounded_are_refused(data: DataModule) -> None:
         network.fc2.weight.mul_(1e6)
     with pytest.raises(ValueError, match="change logits by"):
         play.play(seen_by(network, data), num_images=10)
+
+
+@pytest.mark.parametrize("run", [None, "outputs/mnist-paper/date", "multirun/date/job"])
+def test_make_play_trains_only_where_there_is_no_run(run: str | None, tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "constraints.txt", "ready"):
+        (tmp_path / name).touch()
+    stub = tmp_path / "bin" / "python"
+    stub.parent.mkdir()
+    stub.write_text('#!/bin/sh\necho "$@" >> calls\n')
+    stub.chmod(0o755)
+    if run:
+        (tmp_path / run / "checkpoints").mkdir(parents=True)
+        (tmp_path / run / "checkpoints" / "last.ckpt").touch()
+    command = ["make", "-f", str(ROOT / "Makefile"), "play", "BIN=bin", "READY=ready"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert calls == ["train.py"] * (run is None) + ["analyze.py export=play"]
 
 
 # ---- in the browser
