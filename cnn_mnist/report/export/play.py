@@ -11,14 +11,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor, nn
 
 from cnn_mnist.attacks.result import predict
-from cnn_mnist.network import CNN, HIDDEN
+from cnn_mnist.network import CHANNELS, CNN, HIDDEN
 from cnn_mnist.option_types import Count
+from cnn_mnist.report.export.layers import LEVELS, Layers
 from cnn_mnist.report.section import Answer, Section
 from cnn_mnist.report.subject import Subject, name_of
 from cnn_mnist.report.summary import SETS
 
 TOLERANCE = 2e-3  # largest difference of a logit: weights are rounded to 16 bits
-LEVELS = 32767  # of an int16, on each side of zero
 NUM_SAMPLES = 2  # test images of each class to begin with
 TEMPLATES = Path(__file__).parents[1] / "templates" / "play"
 
@@ -34,21 +34,16 @@ def play(subject: Subject, *, num_images: Count) -> Section:
         The section, with `play.html` among its files.
 
     Raises:
-        ValueError: A network is not the report's, or its rounded weights compute other logits.
+        ValueError: A network has a layer that the page does not know, or its rounded weights compute other logits.
     """
     assert subject.test is not None
     sides = [subject] if subject.other is None else [subject, subject.other]
     images = subject.test[subject.test.evenly_spaced(num_images)].images
     networks, differences, same = [], [], []
     for side in sides:
-        if not isinstance(side.network, CNN):
-            kind = type(side.network).__name__
-            raise ValueError(
-                f"export=play is made for the report's network, and {side.name} is of another kind, {kind}"
-            )
-        rounded = Rounded(side.network)
+        rounded = Rounded(side.network) if type(side.network) is CNN else _layers(side)
         expected = predict(side.network, images.to(side.device)).cpu()
-        logits = predict(rounded.network(), images)
+        logits = predict(rounded.rounded, images)
         differences.append((logits - expected).abs().max().item())
         if not differences[-1] <= TOLERANCE:
             raise ValueError(f"rounded to 16 bits the weights of {side.name} change logits by {differences[-1]:g}")
@@ -58,7 +53,9 @@ def play(subject: Subject, *, num_images: Count) -> Section:
             {
                 "name": side.name if subject.other is None else name_of(side, sides[side is subject]),
                 "accuracy": accuracy,
-                "kernel": side.network.kernel_size,
+                "maps": rounded.maps,
+                "stride": rounded.stride,
+                "description": rounded.description,
                 "weights": base64.b64encode(rounded.content()).decode(),
             }
         )
@@ -95,6 +92,13 @@ def play(subject: Subject, *, num_images: Count) -> Section:
     )
 
 
+def _layers(side: Subject) -> Layers:
+    try:
+        return Layers(side.network)
+    except ValueError as error:
+        raise ValueError(f"export=play cannot show {side.name}: {error}") from error
+
+
 def _bytes(subject: Subject, index: int) -> bytes:
     assert subject.test is not None
     return (subject.test[index : index + 1].images * 255).round().to(torch.uint8).numpy().tobytes()
@@ -122,7 +126,8 @@ class Rounded:
             self.scale.append(scale)
             self.level.append((weight / scale.view(-1, *[1] * (weight.ndim - 1))).round().to(torch.int16))
 
-    def network(self) -> CNN:
+    @property
+    def rounded(self) -> CNN:
         """The network that has the rounded weights: images (B, 1, 28, 28) to logits (B, C), in eval mode."""
         network = CNN(kernel_size=self.kernel_size, num_classes=self.num_classes).eval()
         with torch.no_grad():
@@ -134,6 +139,30 @@ class Rounded:
                 assert layer.bias is not None
                 layer.bias.copy_(bias)
         return network
+
+    @property
+    def maps(self) -> list[dict[str, Any]]:
+        """The feature maps to show."""
+        sides = {"First": 14, "Second": 7}
+        return [
+            {
+                "title": f"{name} convolution, {side} x {side}, after max-pooling",
+                "channels": CHANNELS,
+                "height": side,
+                "width": side,
+            }
+            for name, side in sides.items()
+        ]
+
+    @property
+    def stride(self) -> int:
+        """The stride of the page's occlusion map: larger filters take longer."""
+        return 1 if self.kernel_size == 3 else 2
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What the page needs to read `content`."""
+        return {"kernel": self.kernel_size, "numClasses": self.num_classes}
 
     def content(self) -> bytes:
         """Biases and scales of the four maps, (outputs,) in float32, then the matrices in int16, little-endian."""
@@ -166,7 +195,8 @@ def _folded(layer: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:
 
 def _page(content: dict[str, Any]) -> bytes:
     """The page, self-contained: its policy allows this script, this style and a worker made from text, nothing else."""
-    style, worker = _text("play.css"), _text("worker.js")
+    style = _text("play.css")
+    worker = "\n".join(map(_text, ("worker.js", "layers.js", "answer.js")))
     script = "\n".join(map(_text, ("network.js", "paper.js", "page.js")))
     environment = Environment(
         loader=PackageLoader("cnn_mnist.report"),

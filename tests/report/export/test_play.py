@@ -1,6 +1,5 @@
 """The live page computes in a real browser what PyTorch computes, and answers what is drawn."""
 
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,20 +13,13 @@ from torch import Tensor
 from cnn_mnist.analysis.occlusion import occlusion_map
 from cnn_mnist.data.datamodule import DataModule
 from cnn_mnist.network import CNN
-from cnn_mnist.networks.mlp import MLP
 from cnn_mnist.report.export import play
 from cnn_mnist.report.section import Section
 from tests.conftest import ROOT, seen_by, trained
+from tests.report.export.conftest import needs_browser, opened
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
-@pytest.fixture(scope="module")
-def data() -> DataModule:
-    return DataModule("digits").ready()
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +34,7 @@ def test_filters_of_any_size_and_any_number_of_classes_are_rounded() -> None:
     network = CNN(batchnorm=True, kernel_size=7, num_classes=26).eval()
     images = torch.rand(5, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        torch.testing.assert_close(play.Rounded(network).network()(images), network(images), atol=2e-3, rtol=0)
+        torch.testing.assert_close(play.Rounded(network).rounded(images), network(images), atol=2e-3, rtol=0)
 
 
 @pytest.mark.parametrize("batchnorm", [False, True])
@@ -50,7 +42,7 @@ def test_rounded_weights_hardly_change_the_logits(batchnorm: bool, data: DataMod
     network = trained(batchnorm)
     rounded = play.Rounded(network)
     with torch.no_grad():
-        difference = (rounded.network()(data.test[:].images) - network(data.test[:].images)).abs().max()
+        difference = (rounded.rounded(data.test[:].images) - network(data.test[:].images)).abs().max()
     assert 0 < difference < play.TOLERANCE
     num_numbers = sum(2 * len(bias) for bias in rounded.bias)
     assert len(rounded.content()) == 4 * num_numbers + 2 * sum(level.numel() for level in rounded.level)
@@ -65,12 +57,6 @@ def test_the_page_is_whole_and_small(made: Section) -> None:
     assert "http://" not in text
     assert "https://" not in text
     assert made.findings["num_same_class"] == 100
-
-
-def test_another_network_is_refused(data: DataModule) -> None:
-    subject = seen_by(MLP(hidden=8).eval(), data)
-    with pytest.raises(ValueError, match="is made for the report's network, and .* is of another kind, MLP"):
-        play.play(subject, num_images=10)
 
 
 def test_weights_that_cannot_be_rounded_are_refused(data: DataModule) -> None:
@@ -101,33 +87,12 @@ def test_make_play_trains_only_where_there_is_no_run(run: str | None, tmp_path: 
 
 # ---- in the browser
 
-needs_browser = [
-    pytest.mark.slow,
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine"),
-]
-
 
 @pytest.fixture(scope="module")
 def page(made: Section, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Page"]:
-    """The page, open; whatever it says on the console or asks of the network is an error at the end."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path: Path = tmp_path_factory.mktemp("page") / "play.html"
-    path.write_bytes(made.files["play.html"])
-    said: list[str] = []
-    asked: list[str] = []
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--headless", "--no-sandbox"])
-        opened = browser.new_page(viewport={"width": 1280, "height": 900})
-        opened.on("console", lambda message: said.append(message.text))
-        opened.on("pageerror", lambda error: said.append(str(error)))
-        opened.on("request", lambda request: asked.append(request.url))
-        opened.goto(path.as_uri())
-        opened.wait_for_selector("html[data-ready]")
-        yield opened
-        browser.close()
-    assert said == []
-    assert [url for url in asked if not url.startswith("blob:")] == [path.as_uri()]
+    """The page of the report's network, without and with batch normalisation."""
+    with opened(made.files["play.html"], tmp_path_factory.mktemp("page")) as found:
+        yield found
 
 
 class TestInTheBrowser:
@@ -279,7 +244,7 @@ class TestInTheBrowser:
         assert page.is_disabled("#keep")
         page.click("#undo")
         page.wait_for_selector("#says:text(': 4 (')")
-        page.locator("#maps2 button").nth(5).focus()
+        page.locator("#maps .maps >> nth=1 >> button").nth(5).focus()
         page.wait_for_selector("#large-says:text('Channel 5 of convolution 2')")
         page.wait_for_selector("#filter-says:text('32 channels')")
         page.focus("#map")

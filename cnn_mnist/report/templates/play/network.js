@@ -26,7 +26,7 @@ function checkedWhole(name, value, low, high) {
 
 /** A worker that runs a network; `ask` returns a promise. */
 class NetworkWorker {
-  constructor(weights, kernel) {
+  constructor({ weights, description }) {
     this.waiting = new Map();
     this.number = 0;
     this.worker = new Worker(URL.createObjectURL(new Blob([$("worker").textContent], { type: "text/javascript" })));
@@ -41,7 +41,7 @@ class NetworkWorker {
       for (const { reject } of this.waiting.values()) reject(new Error(event.message || "the worker cannot be started"));
       this.waiting.clear();
     };
-    this.ready = this.ask("load", [decoded(weights).buffer, kernel, content.classes.length]);
+    this.ready = this.ask("load", [decoded(weights).buffer, description]);
   }
 
   ask(kind, values, onStep) {
@@ -55,10 +55,10 @@ class NetworkWorker {
 
 /** A network: one worker answers while you draw, another one does what takes longer. */
 class RemoteNetwork {
-  constructor({ weights, kernel }) {
-    this.kernel = kernel;
-    this.quick = new NetworkWorker(weights, kernel);
-    this.slow = new NetworkWorker(weights, kernel);
+  constructor(described) {
+    Object.assign(this, { maps: described.maps, stride: described.stride });
+    this.quick = new NetworkWorker(described);
+    this.slow = new NetworkWorker(described);
     this.ready = Promise.all([this.quick.ready, this.slow.ready]);
   }
 
@@ -67,7 +67,7 @@ class RemoteNetwork {
     return this.quick.ask("logits", [checkedPixels(pixels)]);
   }
 
-  /** Feature maps after both convolutions, channels last: {pool1, pool2, hidden, logits}. */
+  /** Feature maps, channels first, as `maps` describes them, and the logits: {maps, logits}. */
   async activations(pixels) {
     return this.quick.ask("activations", [checkedPixels(pixels)]);
   }
@@ -77,7 +77,7 @@ class RemoteNetwork {
     return this.quick.ask("gradient", [checkedPixels(pixels), weights]);
   }
 
-  /** The filter of a channel of the first (0) or second (1) convolution: (row, column, channel in). */
+  /** The filter of a channel of one of the `maps`: {values, shape}, (channel in, row, column). */
   async filter(layer, channel) {
     return this.quick.ask("filter", [layer, channel]);
   }

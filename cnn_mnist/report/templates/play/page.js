@@ -89,7 +89,6 @@ document.querySelectorAll("input[name=network]").forEach((one) =>
   one.addEventListener("change", () => {
     forgetAttack();
     examine();
-    if (enlarged) enlarge(...enlarged);
   }),
 );
 
@@ -103,7 +102,7 @@ let occluded = null, pointed = 0;
 const hide = latest(async () => {
   const window = number("window"), fill = number("fill"), k = chosen(), pixels = image;
   const label = largest(await networks[k].logits(pixels));
-  const stride = networks[k].kernel > 3 ? 2 : 1; // larger filters reach further: a quarter of the positions
+  const { stride } = networks[k];
   const found = await networks[k].occlusion(pixels, label, { window, stride, fill });
   const side = Math.floor((SIDE - window) / stride) + 1;
   occluded = { ...found, window, stride, fill, label, pixels, side };
@@ -213,51 +212,77 @@ $("keep").addEventListener("click", () => take(result));
 
 // ---- inside ------------------------------------------------------------------------------------------------------
 
-const SIZES = [14, 7];
-let enlarged = null, layers = null; // [layer, channel]; feature maps of the image
+let enlarged = null, layers = []; // [layer, channel]; feature maps of the image, by layer and channel
+let tiles = [], shownOf = -1; // canvases by layer and channel, and the network that they are of
 
-const maps = SIZES.map((_, layer) =>
-  Array.from({ length: 32 }, (_, channel) => {
-    const button = document.createElement("button"), canvas = document.createElement("canvas");
-    button.type = "button";
-    button.setAttribute("aria-label", `channel ${channel} of convolution ${layer + 1}`);
-    button.append(canvas);
-    for (const event of ["pointerenter", "focus", "click"]) button.addEventListener(event, () => enlarge(layer, channel));
-    $(`maps${layer + 1}`).append(button);
-    return canvas;
-  }),
-);
+/** Make a canvas for each feature map of a network. */
+function layOut(k) {
+  if (shownOf === k) return;
+  shownOf = k;
+  layers = [];
+  $("maps").replaceChildren();
+  tiles = networks[k].maps.map(({ title, channels }, layer) => {
+    const heading = document.createElement("h3"), grid = document.createElement("div");
+    heading.textContent = title;
+    grid.className = "tiles maps";
+    $("maps").append(heading, grid);
+    return Array.from({ length: channels }, (_, channel) => {
+      const button = document.createElement("button"), canvas = document.createElement("canvas");
+      button.type = "button";
+      button.setAttribute("aria-label", `channel ${channel} of convolution ${layer + 1}`);
+      button.append(canvas);
+      for (const event of ["pointerenter", "focus", "click"]) button.addEventListener(event, () => enlarge(layer, channel));
+      grid.append(button);
+      return canvas;
+    });
+  });
+  for (const id of ["has-maps", "large-figure", "filter-figure"]) $(id).hidden = tiles.length === 0;
+  if (tiles.length) enlarge(0, 0);
+}
 
 const inside = latest(async () => {
   const pixels = image, k = chosen();
   const found = await networks[k].activations(pixels);
   const weights = found.logits.map((_, label) => Number(label === largest(found.logits)));
   const gradient = await networks[k].gradient(pixels, weights);
+  layOut(k);
   const steepest = Math.max(1e-9, ...gradient.map(Math.abs));
   paint($("gradient"), gradient.map((value) => value / steepest), SIDE, redOrBlue);
   $("gradient-class").textContent = content.classes[largest(found.logits)];
-  layers = [found.pool1, found.pool2].map((values, layer) => {
-    const most = values.reduce((a, b) => Math.max(a, b), 1e-9), side = SIZES[layer];
-    return maps[layer].map((canvas, channel) => {
-      const one = Float32Array.from({ length: side * side }, (_, i) => values[i * 32 + channel] / most);
-      paint(canvas, one, side, ink);
+  layers = found.maps.map((values, layer) => {
+    const most = values.reduce((a, b) => Math.max(a, Math.abs(b)), 1e-9), { height, width } = networks[k].maps[layer];
+    return tiles[layer].map((canvas, channel) => {
+      const one = values.subarray(channel * height * width, (channel + 1) * height * width).map((value) => value / most);
+      paint(canvas, one, width, signed, height);
       return one;
     });
   });
-  if (enlarged) paint($("large"), layers[enlarged[0]][enlarged[1]], SIZES[enlarged[0]], ink);
+  paintLarge();
 });
+
+/** Positive values as ink, negative ones in blue. */
+const signed = (value) => (value < 0 ? redOrBlue(value) : ink(value));
+
+function paintLarge() {
+  if (!enlarged || !layers.length) return;
+  const [layer, channel] = enlarged, { height, width } = networks[shownOf].maps[layer];
+  paint($("large"), layers[layer][channel], width, signed, height);
+  $("large").style.aspectRatio = `${width} / ${height}`;
+}
 
 /** Show a feature map large, with the filter that made it. */
 async function enlarge(layer, channel) {
-  enlarged = [layer, channel];
-  if (layers) paint($("large"), layers[layer][channel], SIZES[layer], ink);
-  const k = chosen(), { kernel } = networks[k], values = await networks[k].filter(layer, channel);
-  if (enlarged[0] !== layer || enlarged[1] !== channel) return;
-  const depth = values.length / (kernel * kernel), columns = Math.min(depth, 8), gap = depth > 1 ? 1 : 0, cell = kernel + gap;
-  const width = columns * cell - gap, height = Math.ceil(depth / columns) * cell - gap;
-  const most = Math.max(1e-9, ...values.map(Math.abs)), shown = new Float32Array(width * height).fill(NaN);
-  for (let c = 0; c < depth; c++) for (let i = 0; i < kernel; i++) for (let j = 0; j < kernel; j++)
-    shown[(Math.floor(c / columns) * cell + i) * width + (c % columns) * cell + j] = values[(i * kernel + j) * depth + c] / most;
+  const k = shownOf, here = (enlarged = [layer, channel]);
+  paintLarge();
+  const { values, shape: [depth, tall, wide] } = await networks[k].filter(layer, channel);
+  if (enlarged !== here) return;
+  const columns = Math.min(depth, 8), gap = depth > 1 ? 1 : 0, most = Math.max(1e-9, ...values.map(Math.abs));
+  const width = columns * (wide + gap) - gap, height = Math.ceil(depth / columns) * (tall + gap) - gap;
+  const shown = new Float32Array(width * height).fill(NaN);
+  values.forEach((value, place) => {
+    const c = Math.floor(place / (tall * wide)), i = Math.floor(place / wide) % tall, j = place % wide;
+    shown[(Math.floor(c / columns) * (tall + gap) + i) * width + (c % columns) * (wide + gap) + j] = value / most;
+  });
   paint($("filter"), shown, width, (value) => (Number.isNaN(value) ? [255, 255, 255] : redOrBlue(value)), height);
   $("filter").style.aspectRatio = `${width} / ${height}`;
   $("large-says").textContent = `Channel ${channel} of convolution ${layer + 1}`;
@@ -281,6 +306,5 @@ wipe();
 Promise.all(networks.map((one) => one.ready)).then(() => {
   $("attack").disabled = false;
   $("samples").children[Math.min(7, content.samples.length - 1)].click();
-  enlarge(0, 0);
   document.documentElement.dataset.ready = "true";
 }, fail);

@@ -169,42 +169,51 @@ class Network {
     return atImage;
   }
 
-  /** Projected gradient descent within `epsilon` of every pixel, until the image is classified as `target`, or,
-      with `targeted` false, as anything but `target`. `start`: where it begins; the image itself if left out. */
-  attack(pixels, { target, targeted = true, epsilon = 0.3, steps = 100, stepSize = 0.01, start = pixels }, shown = () => {}) {
-    const image = Float32Array.from(start), s = this.state(), weights = new Float32Array(this.numClasses);
-    const trace = [];
-    let step = 0;
-    for (; ; step++) {
-      const logits = this.forward(image, s).logits;
-      trace.push(softmax(logits)[target]);
-      const isOver = (largest(logits) === target) === targeted;
-      shown(step, image, logits);
-      if (isOver || step === steps) break;
-      // What is climbed is the target's logit - log sum exp of the others: never flat where float32 says 1.
-      const others = softmax(logits.map((value, k) => (k === target ? -Infinity : value)));
-      for (let k = 0; k < weights.length; k++) weights[k] = (targeted ? 1 : -1) * (k === target ? 1 : -others[k]);
-      const gradient = this.gradient(s, weights);
-      for (let i = 0; i < image.length; i++) {
-        const moved = image[i] + stepSize * Math.sign(gradient[i]);
-        const low = Math.max(0, pixels[i] - epsilon), high = Math.min(1, pixels[i] + epsilon);
-        image[i] = Math.min(high, Math.max(low, moved));
-      }
-    }
-    return { pixels: image, logits: Array.from(s.logits), steps: step, trace };
-  }
-
-  /** The filter of a channel, as (row, column, channel in), of the first (0) or the second (1) convolution. */
+  /** The filter of a channel of the first (0) or the second (1) convolution, as (channel in, row, column). */
   filter(layer, channel) {
-    const { weight } = this.layers[layer];
-    return Float32Array.from({ length: weight.length / CHANNELS }, (_, place) => weight[place * CHANNELS + channel]);
+    const { weight } = this.layers[layer], shape = [layer ? CHANNELS : 1, this.kernel, this.kernel], [depth, tall, wide] = shape;
+    const values = Float32Array.from({ length: depth * tall * wide }, (_, i) => {
+      const c = Math.floor(i / (tall * wide)), place = i % (tall * wide);
+      return weight[(place * depth + c) * CHANNELS + channel];
+    });
+    return { values, shape };
   }
 
-  /** The feature maps after each convolution's ReLU, at half and at a quarter of the image's size, channels last. */
+  /** The feature maps after each convolution's pooling, channels first, and the logits. */
   activations(pixels) {
-    const { pool1, pool2, hidden, logits } = this.forward(pixels);
-    return { pool1, pool2, hidden, logits: Array.from(logits) };
+    const { pool1, pool2, logits } = this.forward(pixels);
+    return { maps: [pool1, pool2].map(channelsFirst), logits: Array.from(logits) };
   }
+}
+
+function channelsFirst(values) {
+  const each = values.length / CHANNELS;
+  return Float32Array.from({ length: values.length }, (_, i) => values[(i % each) * CHANNELS + Math.floor(i / each)]);
+}
+
+/** Projected gradient descent within `epsilon` of every pixel, until the image is classified as `target`, or,
+    with `targeted` false, as anything but `target`. `start`: where it begins; the image itself if left out. */
+function attack(network, pixels, { target, targeted = true, epsilon = 0.3, steps = 100, stepSize = 0.01, start = pixels }, shown = () => {}) {
+  const image = Float32Array.from(start), s = network.state(), weights = new Float32Array(network.numClasses);
+  const trace = [];
+  let step = 0;
+  for (; ; step++) {
+    const logits = network.forward(image, s).logits;
+    trace.push(softmax(logits)[target]);
+    const isOver = (largest(logits) === target) === targeted;
+    shown(step, image, logits);
+    if (isOver || step === steps) break;
+    // What is climbed is the target's logit - log sum exp of the others: never flat where float32 says 1.
+    const others = softmax(logits.map((value, k) => (k === target ? -Infinity : value)));
+    for (let k = 0; k < weights.length; k++) weights[k] = (targeted ? 1 : -1) * (k === target ? 1 : -others[k]);
+    const gradient = network.gradient(s, weights);
+    for (let i = 0; i < image.length; i++) {
+      const moved = image[i] + stepSize * Math.sign(gradient[i]);
+      const low = Math.max(0, pixels[i] - epsilon), high = Math.min(1, pixels[i] + epsilon);
+      image[i] = Math.min(high, Math.max(low, moved));
+    }
+  }
+  return { pixels: image, logits: Array.from(s.logits), steps: step, trace };
 }
 
 function restore(to, from, side, top, left, bottom, right) {
@@ -225,26 +234,3 @@ function largest(values) {
   for (let k = 1; k < values.length; k++) if (values[k] > values[best]) best = k;
   return best;
 }
-
-let network;
-
-self.onmessage = ({ data: { id, kind, values } }) => {
-  const answer = (result) => self.postMessage({ id, result });
-  try {
-    if (kind === "load") {
-      network = new Network(...values);
-      network.forward(new Float32Array(SIDE * SIDE));
-      answer(true);
-    } else if (kind === "logits") answer(Array.from(network.forward(values[0]).logits));
-    else if (kind === "occlusion") answer(network.occlusion(...values));
-    else if (kind === "activations") answer(network.activations(values[0]));
-    else if (kind === "filter") answer(network.filter(...values));
-    else if (kind === "gradient") answer(network.gradient(network.forward(values[0]), values[1]));
-    else if (kind === "attack")
-      answer(network.attack(...values, (step, image, logits) => {
-        if (values[1].shown) self.postMessage({ id, step, pixels: image.slice(), logits: Array.from(logits) });
-      }));
-  } catch (error) {
-    self.postMessage({ id, error: String(error) });
-  }
-};

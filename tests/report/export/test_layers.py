@@ -1,0 +1,88 @@
+"""The live page runs any network of the layers that it knows."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cnn_mnist.analysis.occlusion import occlusion_map
+from cnn_mnist.data.datamodule import DataModule
+from cnn_mnist.networks.lenet5 import LeNet5
+from cnn_mnist.networks.mlp import MLP
+from cnn_mnist.networks.resnet import ResNet
+from cnn_mnist.report.export import play
+from tests.conftest import seen_by
+from tests.report.export.conftest import needs_browser, opened
+
+
+class Swish(nn.Sequential):
+    """A network with an activation function that the page does not know."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(784, 10), nn.SiLU())
+
+
+def test_a_layer_that_the_page_does_not_know_is_refused(data: DataModule) -> None:
+    subject = seen_by(Swish().eval(), data)
+    with pytest.raises(
+        ValueError, match=r"export=play cannot show .*: the page does not know aten.silu.default: it know"
+    ):
+        play.play(subject, num_images=10)
+
+
+class AnyLayers(nn.Module):
+    """What the other networks lack: strides, groups, padding by name, max-pooling, a sigmoid, a bias that is none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 6, (5, 3), stride=(2, 1), padding=(2, 0))
+        self.second = nn.Conv2d(6, 6, 3, padding="same", groups=3, bias=False)
+        self.last = nn.Linear(6, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, 10) for images (B, 1, 28, 28)."""
+        first = F.max_pool2d(torch.sigmoid(self.first(images)), 3, stride=2)
+        both = first + F.dropout(self.second(first), training=self.training)
+        logits: Tensor = self.last(F.adaptive_avg_pool2d(both, 1).flatten(1))
+        return logits
+
+
+class TestOtherNetworks:
+    pytestmark = needs_browser
+
+    @pytest.mark.parametrize("kinds", [(MLP, LeNet5), (ResNet, AnyLayers)])
+    def test_they_compute_the_same(self, kinds: tuple[type[nn.Module], ...], data: DataModule, tmp_path: Path) -> None:
+        torch.manual_seed(0)
+        networks = [kind().eval() for kind in kinds]
+        for layer in networks[0].modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.running_mean.uniform_(-0.3, 0.3)
+                layer.running_var.uniform_(0.5, 2)
+        first, second = (seen_by(network, data) for network in networks)
+        first.other, second.other = second, first
+        images, labels = data.test[:20]
+        with opened(play.play(first, num_images=20).files["play.html"], tmp_path) as page:
+            for name, network in zip(("network", "other"), networks, strict=True):
+                ask = "([name, all]) => Promise.all(all.map((one) => window[name].logits(one)))"
+                logits = torch.tensor(page.evaluate(ask, [name, images.flatten(1).tolist()]))
+                with torch.no_grad():
+                    torch.testing.assert_close(logits, network(images), atol=2e-3, rtol=0)
+                options = {"window": 8, "stride": 5, "fill": 0.5}
+                ask = "([name, ...values]) => window[name].occlusion(...values)"
+                found = page.evaluate(ask, [name, images[0].flatten().tolist(), int(labels[0]), options])
+                expected = occlusion_map(network, images[:1], labels[:1], **options).probability
+                torch.testing.assert_close(
+                    torch.tensor(found["probability"]).view_as(expected), expected, atol=2e-3, rtol=0
+                )
+                image, weights = images[:1].clone().requires_grad_(), torch.linspace(-1, 1, 10)
+                (gradient,) = torch.autograd.grad((network(image) * weights).sum(), image)
+                ask = "async ([name, ...values]) => Array.from(await window[name].gradient(...values))"
+                found = page.evaluate(ask, [name, image.flatten().tolist(), weights.tolist()])
+                torch.testing.assert_close(torch.tensor(found).view_as(gradient), gradient, atol=2e-3, rtol=1e-3)
+            if kinds[0] is MLP:
+                assert page.is_hidden("#has-maps")  # it has no convolution
+            page.check("input[value='1']")
+            page.wait_for_selector("#maps button")
+            page.wait_for_selector("#filter-says:text('its filter')")
