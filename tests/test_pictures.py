@@ -70,7 +70,7 @@ def test_a_folder_of_pictures_becomes_a_sheet_and_a_table(run: Done, analyze: Co
     (photos / "8.png").rename(photos / os.fsdecode(b"8\xff.png"))
     Image.new("L", (60, 60), 255).save(photos / "blank.JPG")
     (photos / "notes.txt").write_text("not a picture, and not meant as one")
-    done = analyze(f"image={photos}", cwd=run.cwd)
+    done = analyze("image=photos", f"ckpt_path={run.folder}", cwd=tmp_path)
     assert done.status == 0, done.err
     assert "10 of 11 pictures are read and classified." in done.out
     found = done.results["pictures"]
@@ -96,7 +96,7 @@ def test_a_folder_of_pictures_becomes_a_sheet_and_a_table(run: Done, analyze: Co
     assert rows[10]["predicted"] == ""
     assert rows[10]["remarks"].startswith("not read: is blank")
     assert (place / "sheet_1.png").is_file()
-    assert "9$a{b}<i>[x].png" in done.out
+    assert "photos/9$a{b}<i>[x].png" in done.out
     assert "1 other files and folders in it are not read" in done.out
     assert "9$a{b}&lt;i&gt;[x].png" in (done.folder / "report.html").read_text()
     assert [entry.name for entry in (done.folder / "analysis").iterdir()] == ["pictures"]
