@@ -102,10 +102,42 @@ class Network {
     return s;
   }
 
+  /** Add to the second convolution's sums what the change of one value of `pool1` brings. */
+  spread(sums, row, column, channel, change) {
+    const { weight } = this.layers[1], kernel = this.kernel, margin = kernel >> 1;
+    for (let i = 0; i < kernel; i++) {
+      const y = row - i + margin;
+      if (y < 0 || y >= HALF) continue;
+      for (let j = 0; j < kernel; j++) {
+        const x = column - j + margin;
+        if (x < 0 || x >= HALF) continue;
+        const out = (y * HALF + x) * CHANNELS, w = ((i * kernel + j) * CHANNELS + channel) * CHANNELS;
+        for (let o = 0; o < CHANNELS; o++) sums[out + o] += change * weight[w + o];
+      }
+    }
+  }
+
   /** The probability of `label` and the predicted class with a grey patch at each position, row by row.
-      Only what the patch can reach is computed again. */
+      Only what the patch changes is computed again. */
   occlusion(pixels, label, { window = 8, stride = 1, fill = 0.5 } = {}) {
     const base = this.forward(pixels), s = this.forward(pixels);
+    const before = new Float32Array(HALF * HALF * CHANNELS); // the second convolution, before max-pool and ReLU
+    for (let place = 0; place < HALF * HALF; place++) before.set(this.layers[1].bias, place * CHANNELS);
+    base.pool1.forEach((value, k) => {
+      const place = Math.floor(k / CHANNELS);
+      if (value !== 0) this.spread(before, Math.floor(place / HALF), place % HALF, k % CHANNELS, value);
+    });
+    const sums = before.slice();
+    const pooled2 = (i, j, c) => { // ReLU and 2x2 max-pool of the sums
+      const first = (2 * i * HALF + 2 * j) * CHANNELS + c, below = first + HALF * CHANNELS;
+      return Math.max(0, sums[first], sums[first + CHANNELS], sums[below], sums[below + CHANNELS]);
+    };
+    base.sum.set(this.layers[2].bias); // in the order of additions of `before`, so that what is unchanged is equal
+    base.pool2.forEach((_, k) => {
+      const place = Math.floor(k / CHANNELS);
+      base.pool2[k] = pooled2(Math.floor(place / QUARTER), place % QUARTER, k % CHANNELS);
+      if (base.pool2[k] !== 0) this.add(base.sum, k, base.pool2[k]);
+    });
     const margin = this.kernel >> 1, places = Math.floor((SIDE - window) / stride) + 1;
     const probability = new Float32Array(places * places), predicted = new Int32Array(places * places);
     const pooled = (from, to, size) => [Math.max(0, (from - margin) >> 1), Math.min(size, (to + margin + 1) >> 1)];
@@ -114,20 +146,22 @@ class Network {
       for (let i = y; i < y + window; i++) s.image.fill(fill, i * SIDE + x, i * SIDE + x + window);
       const [top1, bottom1] = pooled(y, y + window, HALF), [left1, right1] = pooled(x, x + window, HALF);
       this.convolve(this.layers[0], s.image, SIDE, 1, s.pool1, s.from1, top1, left1, bottom1, right1);
+      for (let i = top1; i < bottom1; i++) for (let j = left1; j < right1; j++) for (let c = 0; c < CHANNELS; c++) {
+        const k = (i * HALF + j) * CHANNELS + c, change = s.pool1[k] - base.pool1[k];
+        if (change !== 0) this.spread(sums, i, j, c, change);
+      }
       const [top2, bottom2] = pooled(top1, bottom1, QUARTER), [left2, right2] = pooled(left1, right1, QUARTER);
-      this.convolve(this.layers[1], s.pool1, HALF, CHANNELS, s.pool2, s.from2, top2, left2, bottom2, right2);
       s.sum.set(base.sum);
-      for (let i = top2; i < bottom2; i++)
-        for (let k = (i * QUARTER + left2) * CHANNELS; k < (i * QUARTER + right2) * CHANNELS; k++) {
-          const change = s.pool2[k] - base.pool2[k];
-          if (change !== 0) this.add(s.sum, k, change);
-        }
+      for (let i = top2; i < bottom2; i++) for (let j = left2; j < right2; j++) for (let c = 0; c < CHANNELS; c++) {
+        const k = (i * QUARTER + j) * CHANNELS + c, change = pooled2(i, j, c) - base.pool2[k];
+        if (change !== 0) this.add(s.sum, k, change);
+      }
       const logits = this.finish(s), place = row * places + column;
       probability[place] = softmax(logits)[label];
       predicted[place] = largest(logits);
       for (let i = y; i < y + window; i++) s.image.set(base.image.subarray(i * SIDE + x, i * SIDE + x + window), i * SIDE + x);
       restore(s.pool1, base.pool1, HALF, top1, left1, bottom1, right1);
-      restore(s.pool2, base.pool2, QUARTER, top2, left2, bottom2, right2);
+      restore(sums, before, HALF, 2 * top2, 2 * left2, 2 * bottom2, 2 * right2);
     }
     return { probability, predicted };
   }
