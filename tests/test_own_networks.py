@@ -84,6 +84,8 @@ def test_it_goes_through_everything(name: str, train: Command, analyze: Command,
 
     exported = analyze(*own, "export=onnx", "export.num_images=50", f"ckpt_path={done.folder}", cwd=home)
     assert exported.status == 0, exported.err
+    (named,) = (line.strip() for line in exported.out.splitlines() if line.endswith("network.onnx"))
+    assert (home / named).is_file()
     assert exported.results["onnx"]["num_same_class"] == 50
 
 

@@ -157,6 +157,8 @@ class Findings:
                 print(f"  {plain(sentence, found)}")
             for table in answer.tables if task.needs.tables else ():
                 _show_table(table, found)
+        for file in part.files if task.kind == "export" else ():
+            print(f"  {files.shown((place / file).resolve())}")
 
     def _draw(self, task: Task, part: Section, base: Path, other: str) -> dict[str, Path]:
         """Figures as files and in TensorBoard; returns the files by tag."""
