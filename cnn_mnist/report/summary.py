@@ -32,7 +32,8 @@ def title(record: Found) -> str:
     if "seeds" in record or "search" in record or "num_done" in record:
         return str(record["title"])
     if record["dataset"] == "picture":
-        return "A picture: {picture.name}" if known("{picture.name}", record) else "A picture"
+        words = "A picture: {picture.name}" if known("{picture.name}", record) else "A picture"
+        return words + " or {other.picture.name}" * known("{other.picture.name}", record)
     if record["dataset"] == "pictures":
         return "Pictures: {pictures.num_read} classified"
     is_pair = "other" in record
@@ -44,7 +45,7 @@ def title(record: Found) -> str:
         words += ": {predictions.accuracy:.2%}"
         if is_pair and known("{other.predictions.accuracy:.2%}", record):
             words += " and {other.predictions.accuracy:.2%}"
-    if any(name in record for name in ATTACKS):
+    if "attack" in record or any(name in record for name in ATTACKS):  # an attack alone is not below its name
         words += f", and how to fool {'them' if is_pair else 'it'}"
     return words
 

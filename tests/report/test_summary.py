@@ -30,7 +30,11 @@ def test_the_title_says_what_it_is_about(record: dict[str, Any]) -> None:
     assert plain(summary.title(record), record) == f"A convolutional network on MNIST: {first}, and how to fool it"
     alone = {"dataset": "mine.Letters", "filters": {}}
     assert summary.title(alone) == "An image classifier on mine.Letters"
-    assert plain(summary.title(picture := {"dataset": "picture", "picture": {"name": "7"}}), picture) == "A picture: 7"
+    picture: dict[str, Any] = {"dataset": "picture", "picture": {"name": "7"}}
+    assert plain(summary.title(picture), picture) == "A picture: 7"
+    picture["other"] = {"picture": {"name": "1"}}
+    assert plain(summary.title(picture), picture) == "A picture: 7 or 1"
+    assert summary.title({"dataset": "usps", "attack": "pgd"}) == "An image classifier on USPS, and how to fool it"
     assert summary.title({"dataset": "mnist", "seeds": {}, "title": "of a sweep"}) == "of a sweep"
 
 
