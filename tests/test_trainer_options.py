@@ -293,3 +293,10 @@ def test_the_bar_counts_as_the_lines_do_and_shows_the_loss(tmp_path: Path) -> No
     assert re.search(r"epoch 2/2 [^\n]*━[^\n]*loss: \d", text)
     assert "epoch 0/" not in text
     assert "v_num" not in text
+    outcome = text[text.index("finished") :]
+    assert re.search(r"result +test accuracy [\d.]+% of 297 images", outcome)
+    (folder,) = (tmp_path / "outputs").glob("*/*")
+    following = re.search(r"next +(python analyze\.py ckpt_path=\S+)", outcome)
+    assert following
+    assert following[1] == f"python analyze.py ckpt_path={folder.relative_to(tmp_path)}"
+    assert text.splitlines()[-1].startswith("results: ")

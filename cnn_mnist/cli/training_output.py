@@ -1,6 +1,7 @@
 """Terminal output of a training: the architecture, the bar, the line of each epoch, the outcome."""
 
 import logging
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,13 @@ from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.profilers import PassThroughProfiler, Profiler
 from rich import box
 from rich.console import Console
+from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 from torch import nn
 
 from cnn_mnist.analysis.architecture import architecture, total
+from cnn_mnist.cli import console, signals
 from cnn_mnist.runs import files
 
 log = logging.getLogger("cnn_mnist")
@@ -34,16 +38,16 @@ def show_architecture(network: nn.Module) -> None:
             f"{layer.num_neurons:,}",
             f"{layer.num_parameters / layer.num_neurons:,.2f}" if layer.num_neurons else "",
         )
-    console = Console()
-    console.print(table)
+    shown = Console()
+    shown.print(table)
     everything = total(layers)
     for noun, field in {"parameters": "num_parameters", "neurons": "num_neurons"}.items():
         whole = getattr(everything, field)
         kinds = {"convolutional": "conv", "fully connected": "fc", "normalisation": "norm"}
         parts = {name: getattr(total(layers, kind), field) for name, kind in kinds.items()}
         shares = ", ".join(f"{name} {part:,} ({part / max(1, whole):.2%})" for name, part in parts.items() if part)
-        console.print(f"  {whole:,} {noun}: {shares}", highlight=False, soft_wrap=True)
-    console.print()
+        shown.print(f"  {whole:,} {noun}: {shares}", highlight=False, soft_wrap=True)
+    shown.print()
 
 
 class EpochLine(Callback):
@@ -79,7 +83,10 @@ class Bar(RichProgressBar):
 
 
 def show_outcome(record: dict[str, Any], trainer: pl.Trainer) -> None:
-    """Print the outcome of a training run in one line, after the profiler's table where there is one."""
+    """Print the outcome of a training run, after the profiler's table where there is one.
+
+    On a terminal that is a panel with the next command, elsewhere and in log files one line.
+    """
     profiler: Profiler = trainer.profiler  # type: ignore[attr-defined]
     if not isinstance(profiler, PassThroughProfiler):
         trainer.print(profiler.summary())
@@ -89,5 +96,26 @@ def show_outcome(record: dict[str, Any], trainer: pl.Trainer) -> None:
     accuracy = f"test accuracy {record['test/acc']:.2%}" if "test/acc" in record else "not tested"
     of = f" of {record['num_test']:,} images" if "test/acc" in record else ""
     line = f"{accuracy}{of}, {which}, {record['fit_seconds']:.0f} s: {where}"
-    trainer.print(line)
     log.info(line)
+    if not (console.has_terminal() and checkpoint):
+        trainer.print(line)
+    elif trainer.is_global_zero:
+        table = Table.grid(padding=(0, 2))
+        for heading, value in (
+            ("result", f"{accuracy}{of}"),
+            ("checkpoint", f"{where}, {which}"),
+            ("training", f"{record['fit_seconds']:.0f} s"),
+            ("next", _next(Path(checkpoint))),
+            *(
+                [] if signals.command else [("", "make tensorboard")]
+            ),  # there is no Makefile beside an installed command
+        ):
+            table.add_row(heading, Text(value, overflow="fold"))
+        Console().print(Panel.fit(table, title="finished"))
+
+
+def _next(checkpoint: Path) -> str:
+    """The command that analyses the run of a checkpoint."""
+    *words, train = signals.command or ["python", "train.py"]
+    run = files.typed(files.shown(checkpoint.parents[1]))
+    return shlex.join([*words, train.replace("train", "analyze"), f"ckpt_path={run}"])
