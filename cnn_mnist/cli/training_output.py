@@ -106,9 +106,7 @@ def show_outcome(record: dict[str, Any], trainer: pl.Trainer) -> None:
             ("checkpoint", f"{where}, {which}"),
             ("training", f"{record['fit_seconds']:.0f} s"),
             ("next", _next(Path(checkpoint))),
-            *(
-                [] if signals.command else [("", "make tensorboard")]
-            ),  # there is no Makefile beside an installed command
+            *([] if signals.command else [("", "make tensorboard")]),  # an installed command has no Makefile
         ):
             table.add_row(heading, Text(value, overflow="fold"))
         Console().print(Panel.fit(table, title="finished"))

@@ -72,13 +72,6 @@ def write(folder: Path, record: dict[str, Any], sections: list[Block]) -> Path:
         record: The content of results.json.
         sections: The sections, in order.
     """
-    environment = Environment(
-        loader=PackageLoader("cnn_mnist.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
 
     def value(key: str, spec: str = "") -> Markup:
         """A value of the record, formatted."""
@@ -90,25 +83,41 @@ def write(folder: Path, record: dict[str, Any], sections: list[Block]) -> Path:
         except KeyError:
             return False
 
-    html = environment.get_template("page.html").render(
-        record=record,
-        title=summary.title(record),
-        abstract=summary.abstract(record),
-        conclusion=summary.conclusion(record),
-        sections=sections,
-        words=words(),
-        value=value,
-        knows=knows,
-        marked=marked,
-        plain=plain,
-        caption_of=caption_of,
-        questions=questions,
-        inline=inline,
-        link=lambda path: path.relative_to(folder).as_posix(),
+    html = (
+        templates()
+        .get_template("page.html")
+        .render(
+            record=record,
+            title=summary.title(record),
+            abstract=summary.abstract(record),
+            conclusion=summary.conclusion(record),
+            sections=sections,
+            words=words(),
+            value=value,
+            knows=knows,
+            marked=marked,
+            plain=plain,
+            caption_of=caption_of,
+            questions=questions,
+            inline=inline,
+            link=lambda path: path.relative_to(folder).as_posix(),
+        )
     )
     path = folder / "report.html"
     files.write(path, html)
     return path
+
+
+@cache
+def templates() -> Environment:
+    """The templates of HTML pages; what is put into them is escaped."""
+    return Environment(
+        loader=PackageLoader("cnn_mnist.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 @cache

@@ -55,28 +55,37 @@ class Layers:
             raise ValueError(f"{_first_line(error)}") from error
         signature = program.graph_signature
         names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-        tensors = {**dict(self.rounded.named_parameters()), **dict(self.rounded.named_buffers())}
+        tensors: dict[str, Tensor] = {}
+        tensors |= dict(self.rounded.named_parameters(remove_duplicate=False))
+        tensors |= dict(self.rounded.named_buffers(remove_duplicate=False))
         self._values = {node: tensors[name].detach() for node, name in names.items()}
         self.operations: list[dict[str, Any]] = []
         self._floats: list[Tensor] = []
         self._levels: list[Tensor] = []
-        place: dict[str, int] = {}
+        place = dict.fromkeys(map(str, signature.user_inputs), 0)  # the image; constants of the network are not placed
         for node in program.graph.nodes:
-            if node.op == "placeholder" and node.name not in names:
-                place[node.name] = 0
-            elif node.op == "call_function":
+            if node.op == "call_function":
                 kind = KNOWN.get(str(node.target))
                 if kind is None:
                     raise ValueError(f"the page does not know {node.target}: it knows {NAMES}")
                 self.operations.append(self._operation(kind, node, place))
                 place[node.name] = len(self.operations)
+                if "_." in str(node.target).removesuffix(".default"):  # in place: its input has changed, too
+                    place[node.args[0].name] = len(self.operations)
+        if [place.get(str(name)) for name in signature.user_outputs] != [len(self.operations)]:
+            raise ValueError("the page takes networks whose last operation gives the logits")
 
     def _operation(self, kind: str, node: Node, place: dict[str, int]) -> dict[str, Any]:
         sources = [place[one.name] for one in node.args if isinstance(one, Node) and one.name in place]
         found: dict[str, Any] = {"op": kind, "from": sources, "shape": list(node.meta["val"].shape[1:])}
-        arguments = list(node.args)
-        if kind == "add" and (len(sources) != 2 or node.kwargs):
-            raise ValueError(f"the page adds two layers' results, and nothing else: {node.format_node()}")
+        arguments: list[Any] = list(node.args)
+        before = [one.meta["val"].shape[1:] for one in node.args if isinstance(one, Node) and one.name in place]
+        if kind == "add" and (len(sources) != 2 or node.kwargs or before[0] != before[1]):
+            raise ValueError("the page adds the results of two layers, of one shape, and nothing else")
+        if kind != "add" and len(sources) != 1:
+            raise ValueError(f"the page does not know {node.target} of {len(sources)} results")
+        if kind == "linear" and len(before[0]) != 1:
+            raise ValueError("the page knows linear layers of vectors, and not of several at once")
         if kind in ("conv2d", "linear"):
             weight = self._value(arguments[1])
             bias = self._value(arguments[2]) if len(arguments) > 2 and arguments[2] is not None else None
@@ -101,16 +110,22 @@ class Layers:
         if kind in ("max_pool2d", "avg_pool2d"):
             found["kernel"] = _pair(arguments, 1, 1)
             found["stride"] = _pair(arguments, 2, 0) if len(arguments) > 2 and arguments[2] else found["kernel"]
-            if len(arguments) > 3 and any(_pair(arguments, 3, 0)):
-                raise ValueError("the page does not know pooling with padding")
-        if kind == "mean" and found["shape"][1:] not in ([], [1, 1]):
-            raise ValueError("the page averages whole feature maps, and nothing else")
+            sides = zip(before[0][1:], found["kernel"], found["stride"], strict=True)
+            fitted = [(side - kernel) // stride + 1 for side, kernel, stride in sides]
+            is_usual = all(
+                one in (0, 1, None, [0, 0], [1, 1]) for one in arguments[3:]
+            )  # no padding, dilation, divisor
+            if not is_usual or found["shape"][1:] != fitted:
+                raise ValueError("the page knows pooling of whole windows, without padding, dilation or a divisor")
+        if kind == "mean":
+            axes = sorted(one % 4 for one in arguments[1]) if "mean.dim" in str(node.target) else [2, 3]
+            if len(before[0]) != 3 or axes != [2, 3] or found["shape"][1:] not in ([], [1, 1]):
+                raise ValueError("the page averages whole feature maps, and nothing else")
         return found
 
     def _value(self, node: object) -> Tensor:
-        assert isinstance(node, Node)
-        if node.name not in self._values:
-            raise ValueError(f"the page takes weights as they are, not computed ones: {node.name}")
+        if not isinstance(node, Node) or node.name not in self._values:
+            raise ValueError(f"the page needs weights and statistics that are stored, not {node}")
         return self._values[node.name]
 
     def _store(self, weight: Tensor, bias: Tensor) -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor, nn
 
 from cnn_mnist.attacks.result import predict
 from cnn_mnist.network import CHANNELS, CNN, HIDDEN
 from cnn_mnist.option_types import Count
 from cnn_mnist.report.export.layers import LEVELS, Layers
+from cnn_mnist.report.page import templates
 from cnn_mnist.report.section import Answer, Section
 from cnn_mnist.report.subject import Subject, name_of
 from cnn_mnist.report.summary import SETS
@@ -198,22 +198,19 @@ def _page(content: dict[str, Any]) -> bytes:
     style = _text("play.css")
     worker = "\n".join(map(_text, ("worker.js", "layers.js", "answer.js")))
     script = "\n".join(map(_text, ("network.js", "paper.js", "page.js")))
-    environment = Environment(
-        loader=PackageLoader("cnn_mnist.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    html = environment.get_template("play/play.html").render(
-        **content,
-        accuracy=_accuracy(content),
-        style=style,
-        script=script,
-        worker=worker,
-        content=json.dumps(content).replace("<", "\\u003c"),
-        style_hash=_hash(style),
-        script_hash=_hash(script),
+    html = (
+        templates()
+        .get_template("play/play.html")
+        .render(
+            **content,
+            accuracy=_accuracy(content),
+            style=style,
+            script=script,
+            worker=worker,
+            content=json.dumps(content).replace("<", "\\u003c"),
+            style_hash=_hash(style),
+            script_hash=_hash(script),
+        )
     )
     return html.encode()
 

@@ -1,5 +1,6 @@
 """The live page runs any network of the layers that it knows."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from cnn_mnist.networks.lenet5 import LeNet5
 from cnn_mnist.networks.mlp import MLP
 from cnn_mnist.networks.resnet import ResNet
 from cnn_mnist.report.export import play
+from cnn_mnist.report.export.layers import Layers
 from tests.conftest import seen_by
 from tests.report.export.conftest import needs_browser, opened
 
@@ -30,6 +32,55 @@ def test_a_layer_that_the_page_does_not_know_is_refused(data: DataModule) -> Non
         ValueError, match=r"export=play cannot show .*: the page does not know aten.silu.default: it know"
     ):
         play.play(subject, num_images=10)
+
+
+class Made(nn.Module):
+    """A network of one convolution, of what a function makes of it, and of a linear layer."""
+
+    def __init__(self, made: Callable[[Tensor], Tensor], inputs: int) -> None:
+        super().__init__()
+        self.made = made
+        self.first = nn.Conv2d(1, 4, 3, padding=1)
+        self.last = nn.Linear(inputs, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, 10) for images (B, 1, 28, 28)."""
+        logits: Tensor = self.last(self.made(self.first(images)))
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("made", "inputs", "message"),
+    [
+        (lambda x: F.max_pool2d(x, 3, 2, ceil_mode=True).flatten(1), 4 * 14 * 14, "pooling of whole windows"),
+        (lambda x: F.avg_pool2d(x, 2, padding=1).flatten(1), 4 * 15 * 15, "pooling of whole windows"),
+        (lambda x: F.max_pool2d(x, 2, 2, dilation=3).flatten(1), 4 * 13 * 13, "pooling of whole windows"),
+        (lambda x: x.mean((1, 2)), 28, "averages whole feature maps, and nothing else"),
+        (lambda x: x.mean(3).flatten(1), 4 * 28, "averages whole feature maps, and nothing else"),
+        (lambda x: (x + x.mean((2, 3), keepdim=True)).flatten(1), 4 * 784, "of two layers, of one shape"),
+        (lambda x: (x + 1.0).flatten(1), 4 * 784, "of two layers, of one shape"),
+        (lambda x: x.flatten(2).mean(1), 784, "averages whole feature maps, and nothing else"),
+        (lambda x: x.flatten(2), 784, "linear layers of vectors"),
+    ],
+)
+def test_what_the_page_would_compute_otherwise_is_refused(
+    made: Callable[[Tensor], Tensor], inputs: int, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        Layers(Made(made, inputs).eval())
+
+
+def test_what_is_changed_in_place_is_seen_by_all_who_use_it() -> None:
+    def made(x: Tensor) -> Tensor:
+        y = x.relu_()
+        return (y + x).flatten(1)
+
+    layers = Layers(Made(made, 4 * 784).eval())
+    assert [(one["op"], one["from"]) for one in layers.operations[:3]] == [
+        ("conv2d", [0]),
+        ("relu", [1]),
+        ("add", [2, 2]),
+    ]
 
 
 class AnyLayers(nn.Module):

@@ -1,4 +1,4 @@
-"""The live page computes in a real browser what PyTorch computes, and answers what is drawn."""
+"""In a real browser the live page computes what PyTorch computes, and classifies what is drawn."""
 
 import subprocess
 from collections.abc import Iterator
