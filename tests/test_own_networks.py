@@ -13,7 +13,7 @@ import cnn_mnist
 from cnn_mnist.analysis import layers, occlusion
 from cnn_mnist.analysis.architecture import architecture, total
 from cnn_mnist.analysis.saliency import saliency
-from cnn_mnist.figures import anatomy
+from cnn_mnist.figures import activations as draw
 from cnn_mnist.network import not_finite
 from cnn_mnist.training.module import Classifier
 from tests import own_networks
@@ -289,8 +289,8 @@ def test_odd_layers_are_looked_at_or_left_out() -> None:
     images, labels = torch.rand(2, 1, 28, 28), torch.tensor([3, 4])
     assert saliency(network, images, labels).grad_cam.shape == (2, 28, 28)
     tokens = layers.outputs(network, images, ["rows"])["rows"].after.detach()
-    assert anatomy.activations(images, tokens, "rows").axes
-    assert anatomy.channels(images[0], tokens[0], "rows").axes
+    assert len(draw.overview(images, labels, tokens, "rows").groups) == 2
+    assert len(draw.channels(images[0], tokens[0], "rows").groups) == 1
     module = Classifier(weight_decay=0.1)
     module.network = network
     optimised = sum(len(group["params"]) for group in module.configure_optimizers().param_groups)

@@ -1,25 +1,28 @@
 """Figures of occlusion: heat maps, predicted classes, and statistics of a test set."""
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
 from cnn_mnist.analysis.occlusion import OcclusionMap, Resistance
-from cnn_mnist.figures.canvas import DARK, INK, Colours, Mosaic, enlarged, mosaic
+from cnn_mnist.figures.canvas import DARK, INK, Colours, enlarged, plot
 from cnn_mnist.figures.class_names import colour, name
+from cnn_mnist.figures.tiles import Pixels, Tile, Tiles, each, written
 
 PROBABILITY = Colours("viridis", 0, 1, "probability")
-FINE = 2  # half pixels: the centre of an even window lies between two pixels
+FINE = 4  # quarter pixels: the centre of an even window lies between two pixels
 STILL_RIGHT = "#e8e8e8"
+HEAT = 0.85  # share of the map's colour; the rest is the image, which shines through
+PAPER, OUTLINE = 0.5, "#c1440e"  # grey value at which the ink's outline is drawn; the patch's frame
 
 
-def probability_maps(images: Tensor, labels: Tensor, maps: OcclusionMap, *, of: str = "true") -> Figure:
-    """Heat maps over the grey image with fixed limits 0..1; the patch beside the first, to scale.
+def probability_maps(images: Tensor, labels: Tensor, maps: OcclusionMap, *, of: str = "true") -> Tiles:
+    """Heat maps over the image with fixed limits 0..1; the patch beside them, to scale.
 
     Args:
         images: (B, 1, 28, 28) in [0, 1].
@@ -27,123 +30,115 @@ def probability_maps(images: Tensor, labels: Tensor, maps: OcclusionMap, *, of: 
         maps: The maps of these images.
         of: What the labels are: the true classes, or those predicted without a patch.
     """
-    heat = PROBABILITY.of(maps.probability)
-    captions = [
-        f"class {name(label)}, p {p:.2f}" for label, p in zip(labels.tolist(), maps.clean.tolist(), strict=True)
-    ]
-    grid = _over_images(images, heat, maps, captions)
-    grid.title(f"Probability of the {of} class with a patch centred here ({_patch(maps)}); above: without it")
-    grid.bar(PROBABILITY)
-    return grid.figure
+    captions = [f"{name(label)}, p {p:.2f}" for label, p in zip(labels.tolist(), maps.clean.tolist(), strict=True)]
+    tiles = _over_images(images, PROBABILITY.of(maps.probability), maps)
+    shown = [Tile(tile, text, scale=1) for tile, text in zip(tiles, captions, strict=True)]
+    title = f"Probability of the {of} class with a patch centred here ({_patch(maps)}); below: without it"
+    return Tiles(each([*shown, _patch_tile(maps)]), title, bar=PROBABILITY)
 
 
-def predicted_maps(images: Tensor, labels: Tensor, maps: OcclusionMap, *, of: str = "true") -> Figure:
+def predicted_maps(images: Tensor, labels: Tensor, maps: OcclusionMap, *, of: str = "true") -> Tiles:
     """The class predicted with the patch at each position: grey where it is still the true one."""
     predictions = maps.predicted.cpu().numpy()
     palette = np.array([colour(label) for label in range(predictions.max() + 1)], np.float32)
     colours = palette[predictions]
     is_right = (maps.predicted == labels[:, None, None]).cpu().numpy()
     colours[is_right] = to_rgb(STILL_RIGHT)
-    captions = [
-        name(label) if not right.all() else f"{name(label)}: never changes"
-        for label, right in zip(labels.tolist(), is_right, strict=True)
-    ]
-    grid = _over_images(images, colours, maps, captions)
-    for (left, top), predicted, right in zip(grid.corners, predictions, is_right, strict=True):
+    tiles = _over_images(images, (255 * colours).round().astype(np.uint8), maps)
+    shown = []
+    for tile, predicted, right, label in zip(tiles, predictions, is_right, labels.tolist(), strict=True):
         for number in np.unique(predicted[~right]):
-            _name_regions(grid, (predicted == number) & ~right, int(number), left, top, maps)
-    grid.title(f"Class predicted with a patch centred here, grey where it is the {of} one ({_patch(maps)})")
-    return grid.figure
+            tile = _with_names(tile, (predicted == number) & ~right, int(number), maps)
+        shown.append(Tile(tile, f"{name(label)}: never changes" if right.all() else name(label), scale=1))
+    legend = [(f"the {of} class", to_rgb(STILL_RIGHT))]
+    legend += [(name(number), colour(number)) for number in np.unique(predictions[~is_right]).tolist()]
+    title = f"Class predicted with a patch centred here ({_patch(maps)})"
+    return Tiles(each([*shown, _patch_tile(maps)]), title, legend=legend)
 
 
-def resistance(found: Resistance) -> Figure:
-    """Predicted classes of occluded images, and the share of resistant images."""
-    figure = Figure(figsize=(11, 4.6), layout="constrained", dpi=110)
-    left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
+def becomes(found: Resistance) -> Figure:
+    """The predicted class of an occluded image, as shares of the positions at which it is misclassified."""
     changed = found.confusion.double().fill_diagonal_(0)  # a copy: double() makes one
-    share = changed / changed.sum(1, keepdim=True).clamp_min(1)
-    total = found.confusion.sum(1)
-    picture = left.imshow(share.numpy(), cmap="viridis", vmin=0, vmax=1)
-    for i, row in enumerate(share.tolist()):
-        for j, value in enumerate(row):
-            if value >= 0.005:
-                left.text(
-                    j,
-                    i,
-                    f"{value:.0%}",
-                    ha="center",
-                    va="center",
-                    fontsize=7,
-                    color="white" if value < 0.6 else "black",
-                )
-    wrong = (changed.sum(1) / total.clamp_min(1)).tolist()
-    left.set_yticks(range(len(share)), [f"{name(n)} ({w:.1%} wrong)" for n, w in enumerate(wrong)], fontsize=8)
-    names = [name(n) for n in range(len(share))]
-    left.set_xticks(range(len(share)), names)
-    left.set_xlabel("predicted class, of the positions with a wrong one")
-    left.set_title("Predicted class of an occluded image", fontsize=10)
-    figure.colorbar(picture, ax=left, shrink=0.8)
-    shares = (found.num_resistant / found.num_images.clamp_min(1)).tolist()
-    right.bar(range(len(shares)), shares, color=DARK)
-    for n, value in enumerate(shares):
-        right.text(n, value + 0.01, f"{value:.0%}", ha="center", va="bottom", fontsize=8)
-    right.set_ylim(0, 1.08)
-    right.set_xticks(range(len(shares)), names)
-    right.set_xlabel("class")
-    right.set_title(f"Share of {int(found.num_images.sum()):,} images that no patch position makes wrong", fontsize=10)
+    share = (changed / changed.sum(1, keepdim=True).clamp_min(1)).numpy()
+    wrong = (changed.sum(1) / found.confusion.sum(1).clamp_min(1)).tolist()
+    num_classes = len(share)
+    figure, axes = plot(height=4.9)
+    picture = axes.pcolormesh(share, cmap="viridis", vmin=0, vmax=1)
+    for (i, j), value in np.ndenumerate(share) if num_classes <= 12 else ():
+        if value >= 0.005:
+            text_colour = "white" if value < 0.6 else "black"
+            axes.text(j + 0.5, i + 0.5, f"{100 * value:.0f}", ha="center", va="center", fontsize=9, color=text_colour)
+    every = -(-num_classes // 16)
+    middle = np.arange(0, num_classes, every) + 0.5
+    names = [name(label) for label in range(num_classes)]
+    turn = 90 if max(map(len, names)) > 2 else 0
+    axes.set_xticks(middle, names[::every], rotation=turn, fontsize=9)
+    rows = [f"{text} ({part:.1%})" for text, part in zip(names, wrong, strict=True)]
+    axes.set_yticks(middle, rows[::every], fontsize=9)
+    axes.tick_params(length=0)
+    axes.invert_yaxis()
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class (positions that are misclassified)")
+    axes.set_title("Predicted class where a patch makes it wrong, %", fontsize=10)
+    figure.colorbar(picture, ax=axes, label="share", location="bottom", shrink=0.7, aspect=30)
     return figure
 
 
-def _over_images(images: Tensor, colours: NDArray[np.float32], maps: OcclusionMap, captions: list[str]) -> Mosaic:
-    """Maps (B, G, G, 3) as RGB over the images, which shine through, with their outlines and the patch to scale."""
-    tiles = INK.of(enlarged(0.6 * images[:, 0].cpu(), FINE))
+def resistance(found: Resistance) -> Figure:
+    """The share of each class's images that no position of the patch makes wrong."""
+    shares = (found.num_resistant / found.num_images.clamp_min(1)).tolist()
+    figure, axes = plot(height=3.6)
+    axes.bar(range(len(shares)), shares, color=DARK)
+    for n, value in enumerate(shares) if len(shares) <= 12 else ():
+        axes.text(n, value + 0.01, f"{value:.0%}", ha="center", va="bottom", fontsize=9)
+    axes.set_ylim(0, 1.08)
+    names = [name(label) for label in range(len(shares))]
+    axes.set_xticks(range(len(shares)), names, rotation=90 if max(map(len, names)) > 2 else 0)
+    axes.set_xlabel("class")
+    axes.set_ylabel("share that resists")
+    axes.set_title(f"{int(found.num_images.sum()):,} images, share that no patch makes wrong", fontsize=10)
+    return figure
+
+
+def _over_images(images: Tensor, colours: NDArray[np.uint8], maps: OcclusionMap) -> list[Pixels]:
+    """Maps (B, G, G, 3) as RGB over the images, which shine through, with the ink's outline."""
+    tiles = INK.of(enlarged(0.6 * images[:, 0].cpu(), FINE)).astype(np.float32)
     cell = maps.stride * FINE
     first = (maps.window - maps.stride) * FINE // 2  # the centre of a cell is the centre of its patch
-    spread = np.full_like(tiles, np.nan)
     grown = colours.repeat(cell, 1).repeat(cell, 2)[:, max(0, -first) :, max(0, -first) :]
     start = max(0, first)
     height, width = (min(side, size - start) for side, size in zip(grown.shape[1:3], tiles.shape[1:3], strict=True))
-    spread[:, start : start + height, start : start + width] = grown[:, :height, :width]
-    tiles = np.where(np.isnan(spread), tiles, 0.15 * tiles + 0.85 * spread)
-    num_columns = min(5, len(tiles)) if len(tiles) <= 20 else 10
-    inches = 1 / 46 if num_columns == 10 else 1 / 36
-    right = max(FINE * maps.window, int(0.75 / inches)) + int(0.95 / inches)  # the patch, and the bar
-    grid = mosaic(tiles, num_columns, above=18, gap=12, top=12, right=right, inches=inches)
-    grid.caption(captions, size=7)
-    ink = np.zeros(grid.axes.images[0].get_size(), np.float32)
-    side = tiles.shape[1]
-    smooth = F.interpolate(images.cpu(), scale_factor=FINE, mode="bilinear")[:, 0].numpy()
-    for (x, y), image in zip(grid.corners, smooth, strict=True):
-        ink[y : y + side, x : x + side] = image
-        grid.axes.add_patch(Rectangle((x - 0.5, y - 0.5), side, side, fill=False, color="#999999", linewidth=0.5))
-    if (ink > 0.5).any():
-        grid.axes.contour(ink, levels=[0.5], colors="white", linewidths=2.2)
-        grid.axes.contour(ink, levels=[0.5], colors="black", linewidths=0.9)
-    x, y = grid.margin
-    grid.axes.text(x, y - 3, "patch, to scale", ha="left", va="bottom", fontsize=8)
-    patch = Rectangle((x, y), FINE * maps.window, FINE * maps.window, facecolor=str(1 - maps.fill), edgecolor="#c1440e")
-    grid.axes.add_patch(patch)
-    return grid
+    under = tiles[:, start : start + height, start : start + width]
+    under[:] = (1 - HEAT) * under + HEAT * grown[:, :height, :width]
+    smooth = F.interpolate(images.cpu().float(), scale_factor=FINE, mode="bilinear")[:, 0].numpy()
+    for tile, ink in zip(tiles, smooth > PAPER, strict=True):
+        tile[ndimage.binary_dilation(ink, iterations=1) & ~ink] = 255
+        tile[ink & ~ndimage.binary_erosion(ink)] = 0
+    return list(tiles.round().astype(np.uint8))
 
 
-def _name_regions(
-    grid: Mosaic, region: NDArray[np.bool_], number: int, left: int, top: int, maps: OcclusionMap
-) -> None:
-    """Write the class into each connected region of a map (G, G) that has room for it."""
+def _with_names(tile: Pixels, region: NDArray[np.bool_], number: int, maps: OcclusionMap) -> Pixels:
+    """A tile with the class written into each connected region of a map (G, G) that has room for it."""
     labelled, count = ndimage.label(region)
     for part in range(1, count + 1):
         if (labelled == part).sum() * maps.stride**2 < 6:
             continue
         depth = ndimage.distance_transform_edt(np.pad(labelled == part, 1))[1:-1, 1:-1]
         row, column = np.unravel_index(int(depth.argmax()), depth.shape)  # the point farthest from its border
-        x, y = (
-            corner + FINE * (place * maps.stride + maps.window / 2) - 0.5
-            for corner, place in ((left, float(column)), (top, float(row)))
-        )
+        x, y = (FINE * (float(place) * maps.stride + maps.window / 2) for place in (column, row))
         luminance = float(np.dot(colour(number), (0.299, 0.587, 0.114)))
-        grid.axes.text(
-            x, y, name(number), ha="center", va="center", fontsize=8, color="black" if luminance > 0.5 else "white"
-        )
+        tile = written(tile, name(number), x, y, "black" if luminance > 0.5 else "white")
+    return tile
+
+
+def _patch_tile(maps: OcclusionMap) -> Tile:
+    """The patch in the middle of empty paper, to scale."""
+    side = 28 * FINE
+    paper = INK.of(torch.zeros(side, side)).copy()
+    start, end = (side - FINE * maps.window) // 2, (side + FINE * maps.window) // 2
+    paper[start:end, start:end] = [round(255 * part) for part in to_rgb(OUTLINE)]
+    paper[start + 1 : end - 1, start + 1 : end - 1] = INK.of(torch.tensor([maps.fill]))
+    return Tile(paper, "the patch, to scale", "faint", scale=1)
 
 
 def _patch(maps: OcclusionMap) -> str:

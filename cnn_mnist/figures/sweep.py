@@ -1,5 +1,6 @@
 """Figures of a sweep: runs of each configuration, time and curves."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,22 +9,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cnn_mnist.analysis.statistics import Configuration
-from cnn_mnist.figures.canvas import per_cent, whole_numbers
+from cnn_mnist.figures.canvas import MARKERS, per_cent, plot, whole_numbers
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe and Ito 2008
-MARKERS = "os^Dv<>"
+NAME = 24  # letters of a configuration's name in a line
 
 
 def configurations(groups: Sequence[Configuration], metric: str, *, in_percent: bool) -> Figure:
     """Each run as a dot, beside it the mean with its interval; a row for each configuration."""
-    figure = Figure(figsize=(8, 1.3 + 0.55 * len(groups)), layout="constrained", dpi=110)
-    axes = figure.add_subplot()
+    figure, axes = plot(height=1.3 + 0.75 * len(groups))
     for row, group in enumerate(groups):
         colour = _colour(row)
         axes.plot(group.values, np.full(len(group.values), row - 0.14), "o", color=colour, alpha=0.6, markersize=5)
         margins = None if np.isnan(group.low) else [[group.mean - group.low], [group.high - group.mean]]
         axes.errorbar(group.mean, row + 0.14, xerr=margins, fmt="D", color=colour, capsize=4, markersize=6)
-    axes.set_yticks(range(len(groups)), [group.name for group in groups], fontsize=8)
+    axes.set_yticks(range(len(groups)), [textwrap.fill(group.name, NAME) for group in groups], fontsize=9)
     axes.set_ylim(len(groups) - 0.5, -0.5)
     _label(axes, metric, "x", in_percent)
     axes.grid(alpha=0.3, axis="x")
@@ -32,8 +32,7 @@ def configurations(groups: Sequence[Configuration], metric: str, *, in_percent: 
 
 def against_time(groups: Sequence[Configuration], metric: str, *, in_percent: bool) -> Figure:
     """The metric against the time of training: small marks are runs, a large one is their mean."""
-    figure = Figure(figsize=(8, 4.5), layout="constrained", dpi=110)
-    axes = figure.add_subplot()
+    figure, axes = plot(height=3.2 + 0.2 * len(groups))
     for row, group in enumerate(groups):
         colour, marker = _colour(row), MARKERS[row % len(MARKERS)]
         axes.plot(group.seconds, group.values, marker, color=colour, alpha=0.4, markersize=4)
@@ -42,14 +41,13 @@ def against_time(groups: Sequence[Configuration], metric: str, *, in_percent: bo
     axes.set_xlim(left=0)
     _label(axes, metric, "y", in_percent)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, frameon=False)
+    figure.legend(loc="outside lower left", fontsize=9, frameon=False)
     return figure
 
 
 def curves(groups: Sequence[Configuration], metric: str, *, in_percent: bool) -> Figure:
     """The metric after each epoch: the mean of the runs, in a band from the lowest to the highest."""
-    figure = Figure(figsize=(8, 4.5), layout="constrained", dpi=110)
-    axes = figure.add_subplot()
+    figure, axes = plot(height=3.2 + 0.2 * len(groups))
     for row, group in enumerate(groups):
         known = np.isfinite(group.curves).any(axis=0)
         if not known.any():
@@ -63,14 +61,13 @@ def curves(groups: Sequence[Configuration], metric: str, *, in_percent: bool) ->
     whole_numbers(axes.xaxis)
     _label(axes, metric, "y", in_percent)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, frameon=False)
+    figure.legend(loc="outside lower left", fontsize=9, frameon=False)
     return figure
 
 
 def shares(rows: Sequence[dict[str, Any]], label: str = "share of the variance between runs") -> Figure:
     """How much of the variance between runs each option explains; rows have `key` and `share` in 0..1."""
-    figure = Figure(figsize=(7, 1.1 + 0.4 * len(rows)), layout="constrained", dpi=110)
-    axes = figure.add_subplot()
+    figure, axes = plot(height=1.2 + 0.4 * len(rows))
     axes.barh([row["key"] for row in rows], [row["share"] for row in rows], color=COLOURS[0])
     axes.invert_yaxis()
     axes.set_xlim(0, 1)

@@ -5,10 +5,10 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from cnn_mnist.attacks.result import AttackResult, predict
+from cnn_mnist.figures.render import Picture
 from cnn_mnist.report.subject import Subject
 
 
@@ -28,12 +28,14 @@ class Answer(NamedTuple):
         shows: Tags of the section's figures.
         says: Sentences over the section's findings, see `report.prose`.
         tables: Tables.
+        on_demand: Tags of figures that the page opens on demand.
     """
 
     question: str
     shows: list[str]
     says: list[str]
     tables: Sequence[Table] = ()
+    on_demand: Sequence[str] = ()
 
 
 class Section(NamedTuple):
@@ -50,7 +52,7 @@ class Section(NamedTuple):
     findings: dict[str, Any]
     answers: list[Answer]
     tensors: dict[str, dict[str, Tensor]]
-    figures: dict[str, Figure]
+    figures: dict[str, Picture]
     files: Mapping[str, bytes] = MappingProxyType({})
 
 

@@ -55,9 +55,10 @@ def title(record: Found) -> str:
 
 
 class Finding(NamedTuple):
-    """A sentence over the record, and what is added to it about a second network."""
+    """A sentence over the record, the tag of the figure that shows it, and what is added about a second network."""
 
     says: str
+    figure: str
     second: str = ""
 
 
@@ -65,46 +66,52 @@ ABSTRACT = (
     Finding(
         "After {training.epochs} epochs the network classifies {predictions.accuracy:.2%} of "
         "{predictions.num_images:,} test images correctly",
+        "training/accuracy",
         ", the second network {other.predictions.accuracy:.2%}",
     ),
     Finding(
         "{occlusion.resistant_share:.0%} of {occlusion.num_images:,} correctly classified images remain so wherever a "
         "patch of {occlusion.window} x {occlusion.window} pixels lies",
+        "occlusion/resistance",
         " ({other.occlusion.resistant_share:.0%} by the second network)",
     ),
     Finding(
         "Starting from noise, an attack reaches {non_targeted.num_success} of {non_targeted.num_images} classes with "
         "high confidence; {non_targeted.likeness.num_digits} of its images look like a digit",
+        "non_targeted/images",
     ),
     Finding(
         "{targeted.num_success} of {targeted.num_images} targeted attacks succeed, with a median mean squared change "
         "of {targeted.median_mse:.4f}; {targeted.likeness.num_digits} of the changed images still look like a digit",
+        "targeted/images",
         " ({other.targeted.num_success} of {other.targeted.num_images} succeed on the second network)",
     ),
     Finding(
         "If every pixel may change by {pgd.epsilon:g}, {pgd.accuracy_after:.1%} of {pgd.num_images:,} test images are "
         "still classified correctly under PGD",
+        "pgd/robustness",
         ", {other.pgd.accuracy_after:.1%} by the second network",
     ),
 )
 
 
-def abstract(record: Found) -> list[str]:
-    """The findings that the record knows, as sentences over it."""
+def abstract(record: Found) -> list[Finding]:
+    """The findings that the record knows, each a whole sentence over it."""
     found = []
     for finding in ABSTRACT:
         if known(finding.says, record):
             second = finding.second if "other" in record and known(finding.second, record) else ""
-            found.append(f"{finding.says}{second}.")
+            found.append(Finding(f"{finding.says}{second}.", finding.figure))
     return found
 
 
 class Claim(NamedTuple):
-    """A claim of the lab report, the evidence as a sentence over the record, and the verdict, a function of it."""
+    """A claim of the lab report, the evidence as a sentence over the record, the verdict from it, and a figure."""
 
     says: str
     evidence: str
     verdict: Callable[[Callable[[str], Any]], str]
+    figure: str = ""
 
 
 class Verdict(NamedTuple):
@@ -113,6 +120,7 @@ class Verdict(NamedTuple):
     claim: str
     evidence: str
     verdict: str
+    figure: str = ""
 
 
 def _holds(is_true: bool) -> str:
@@ -124,6 +132,7 @@ CLAIMS = (
         "The network classifies {predictions.lab_report.accuracy:.2%} of the test images correctly.",
         "{predictions.accuracy:.2%}",
         lambda value: _holds(value("predictions.accuracy") >= value("predictions.lab_report.accuracy") - SEED_SPREAD),
+        "predictions/confusion_matrix",
     ),
     Claim(
         "Batch normalisation improves the accuracy.",
@@ -136,6 +145,7 @@ CLAIMS = (
             if value("comparison.high") < 0
             else "cannot be decided by one run of each"
         ),
+        "comparison/differences",
     ),
     Claim(
         "Batch normalisation severely affects the training time.",
@@ -157,6 +167,7 @@ CLAIMS = (
             max(value("filters.conv1_closest_cosine"), value("filters.conv2_closest_cosine"))
             < value("filters.alike_from")
         ),
+        "filters/similarity/conv2",
     ),
     Claim(
         "Filters of this size show no recognisable pattern.",
@@ -165,6 +176,7 @@ CLAIMS = (
         lambda value: _holds(
             value("filters.conv1_edge_likeness") < value("filters.conv1_edge_likeness_by_chance") + MARGIN
         ),
+        "filters/edges",
     ),
     Claim(
         "Some channels of the first layer reproduce the digit, sharp or blurred.",
@@ -172,17 +184,20 @@ CLAIMS = (
         lambda value: _holds(
             bool(value("activations.conv1_sharp_copies") or value("activations.conv1_blurred_copies"))
         ),
+        "activations/conv1/overview",
     ),
     Claim(
         "The second layer is more abstract than the first.",
         "the channels' correlation with the image falls from {activations.conv1_correlation:.2f} to "
         "{activations.conv2_correlation:.2f}",
         lambda value: _holds(value("activations.conv2_correlation") < value("activations.conv1_correlation")),
+        "activations/conv2/overview",
     ),
     Claim(
         "Some images resist occlusion completely.",
         "{occlusion.resistant_share:.0%} of {occlusion.num_images:,} images",
         lambda value: _holds(value("occlusion.resistant_share") > 0),
+        "occlusion/resistance",
     ),
     Claim(
         "Where the probability falls, the patch hid the digit and not the background.",
@@ -195,22 +210,26 @@ CLAIMS = (
             if value("occlusion.drop_on_ink") > value("occlusion.drop_on_paper")
             else "does not hold here"
         ),
+        "occlusion/probability",
     ),
     Claim(
         "From noise, every class is reached with high confidence.",
         "{non_targeted.num_success} of {non_targeted.num_images}",
         lambda value: _holds(value("non_targeted.success_rate") == 1),
+        "non_targeted/images",
     ),
     Claim(
         "These images do not look like digits.",
         "{non_targeted.likeness.num_digits} of {non_targeted.num_images} are as near to a training image as test "
         "digits are",
         lambda value: _holds(value("non_targeted.likeness.num_digits") == 0),
+        "non_targeted/images",
     ),
     Claim(
         "The cost increases with the iterations, whatever the target.",
         "it ends higher than it began for {non_targeted.cost.rises_share:.0%} of the targets",
         lambda value: _holds(value("non_targeted.cost.rises_share") == 1),
+        "non_targeted/cost",
     ),
     Claim(
         "A small change, which a person hardly sees, puts a digit into any other class.",
@@ -220,6 +239,7 @@ CLAIMS = (
             min(value("targeted.num_success"), value("targeted.likeness.num_digits"))
             > 0.9 * value("targeted.num_images")
         ),
+        "targeted/images",
     ),
 )
 
@@ -235,7 +255,8 @@ def conclusion(record: Found) -> list[Verdict]:
     for claim in CLAIMS:
         try:
             if known(claim.evidence, record):
-                found.append(Verdict(claim.says, claim.evidence, claim.verdict(lambda key: lookup(record, key))))
+                verdict = claim.verdict(lambda key: lookup(record, key))
+                found.append(Verdict(claim.says, claim.evidence, verdict, claim.figure))
         except (KeyError, TypeError):  # a section that failed, or measured something else
             continue
     return found

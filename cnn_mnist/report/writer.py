@@ -23,8 +23,9 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.writer import FileWriter
 
 from cnn_mnist.cli import console
-from cnn_mnist.figures.canvas import to_pixels
-from cnn_mnist.report import page
+from cnn_mnist.figures.render import Picture, to_pixels
+from cnn_mnist.figures.tiles import CARD, WIDE, Tiles
+from cnn_mnist.report import layout, page
 from cnn_mnist.report.plan import Task
 from cnn_mnist.report.prose import plain
 from cnn_mnist.report.section import Section, Table
@@ -88,7 +89,7 @@ class Findings:
         self.cfg = cfg
         self.sides = sides
         self.start = time.perf_counter()
-        self.sections: list[page.Block] = []
+        self.sections: list[layout.Block] = []
         self.samples: dict[str, int] = {}  # test images asked for, by part
         self.error: Exception | None = None  # the first one
         self.record: dict[str, Any] = {
@@ -104,7 +105,7 @@ class Findings:
     def attempt(self, task: Task) -> Iterator[None]:
         """Compute a section; if it fails, report that and continue with the others."""
         start = time.perf_counter()
-        self.sections.append(page.Block(task.name, task.question, []))
+        self.sections.append(layout.Block(task.name, task.question, []))
         try:
             yield
         except Exception as error:
@@ -143,12 +144,12 @@ class Findings:
             with files.replacing(place / file) as scratch:
                 scratch.write_bytes(content)
         data = sorted(path for path in place.iterdir() if path.is_file())
-        pictures = self._draw(task, part, base, OTHER * is_other)
+        self._draw(task, part, base, OTHER * is_other)
 
         is_flat = task.kind == "attacks" and task.is_alone
         record |= found if is_flat else {task.name: found}
         prefix = f"{OTHER}." * is_other + f"{task.name}." * (not is_flat)
-        column = page.Column(found, prefix, list(options), part.answers, pictures, data)
+        column = layout.Column(found, prefix, list(options), part.answers, part.figures, data)
         self.sections[-1].columns.append(column)
         if len(self.sides) == 2 and not task.is_done_once:
             print(f"  {self.record['names'][is_other]}:")
@@ -160,21 +161,18 @@ class Findings:
         for file in part.files if task.kind == "export" else ():
             print(f"  {files.shown((place / file).resolve())}")
 
-    def _draw(self, task: Task, part: Section, base: Path, other: str) -> dict[str, Path]:
-        """Figures as files and in TensorBoard; returns the files by tag."""
-        places = {tag: base / f"{tag}.png" for tag in part.figures}
+    def _draw(self, task: Task, part: Section, base: Path, other: str) -> None:
+        """Figures as files, and in TensorBoard as wide as its cards."""
         with closing(FileWriter(str(self.folder), filename_suffix=f".{other}{task.name}")) as writer:
             for tag, figure in part.figures.items():
-                picture, png = Image.fromarray(to_pixels(figure)), io.BytesIO()
-                picture.save(png, "PNG")
-                with files.replacing(places[tag]) as scratch:
-                    scratch.write_bytes(png.getvalue())
+                png, width, height = _as_png(figure)
+                with files.replacing(base / f"{tag}.png") as scratch:
+                    scratch.write_bytes(png)
+                if isinstance(figure, Tiles):
+                    png, width, height = _as_png(figure, CARD)
                 name = f"{other}/{_tag(task, tag)}" if other else _tag(task, tag)
-                image = Summary.Image(
-                    width=picture.width, height=picture.height, colorspace=3, encoded_image_string=png.getvalue()
-                )
+                image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=png)
                 writer.add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), 0)
-        return places
 
     def close(self) -> Path:
         """Write the record and the page; returns the path of results.json."""
@@ -215,6 +213,13 @@ def _show_table(content: Table, found: dict[str, Any]) -> None:
     for row in content.rows:
         table.add_row(*(escape(plain(cell, found)) for cell in row))
     Console(width=None if console.has_terminal() else LOG_WIDTH).print(table, highlight=False)
+
+
+def _as_png(picture: Picture, width: int = WIDE) -> tuple[bytes, int, int]:
+    """A figure as a PNG file, with its width and height."""
+    image, png = Image.fromarray(to_pixels(picture, width)), io.BytesIO()
+    image.save(png, "PNG")
+    return png.getvalue(), image.width, image.height
 
 
 def _tag(task: Task, name: str) -> str:

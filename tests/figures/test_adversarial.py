@@ -3,13 +3,16 @@
 import pytest
 import torch
 from matplotlib.colors import to_rgba
-from matplotlib.figure import Figure
 
 from cnn_mnist.attacks import AttackResult
 from cnn_mnist.attacks.robustness import RobustAccuracy
 from cnn_mnist.attacks.transfer import Transfer
 from cnn_mnist.figures import adversarial as draw
-from cnn_mnist.figures.canvas import DARK, RIGHT, WRONG, cost_curves, to_pixels
+from cnn_mnist.figures import lines
+from cnn_mnist.figures.canvas import cost_curves
+from cnn_mnist.figures.lines import Lines, overlaid
+from cnn_mnist.figures.render import to_pixels
+from cnn_mnist.figures.tiles import Tiles
 
 
 def record(**fields: object) -> AttackResult:
@@ -27,38 +30,39 @@ def record(**fields: object) -> AttackResult:
     return AttackResult(**(values | fields))  # type: ignore[arg-type]
 
 
-def words(figure: Figure) -> dict[str, str]:
-    return {text.get_text(): text.get_color() for text in figure.axes[0].texts}
+def words(figure: Tiles) -> dict[str, str]:
+    """The captions of all tiles, each with its tone."""
+    return {tile.caption: tile.tone for group in figure.groups for tile in group}
 
 
 def test_fooling_images_say_what_they_are_taken_for() -> None:
     figure = draw.fooling_images(record())
-    assert words(figure) == {"as 1\np 0.750": RIGHT, "as 2\np 0.125": WRONG, "as 0\np 0.500": RIGHT}
+    assert words(figure) == {"as 1\np 0.750": "right", "as 2\np 0.125": "wrong", "as 0\np 0.500": "right"}
 
 
 def test_a_grid_has_a_place_for_every_pair() -> None:
     images, labels = torch.zeros(2, 1, 28, 28), torch.tensor([0, 1])
     result = record(target=torch.tensor([1, 2, 0]))
     figure = draw.grid_of_targets(images, labels, result, torch.tensor([0, 0, 1]), num_classes=3)
-    found = [(text.get_text(), text.get_color()) for text in figure.axes[0].texts]
-    assert found == [
-        ("the 0 itself", "black"),
-        ("as 1, p 0.75", RIGHT),
-        ("as 2, p 0.12", WRONG),
-        ("as 0, p 0.50", RIGHT),
-        ("the 1 itself", "black"),
-        ("not attacked", "grey"),
+    assert [[(tile.caption, tile.tone, int(tile.pixels[0, 0, 0])) for tile in row] for row in figure.groups] == [
+        [("the 0 itself", "strong", 255), ("as 1\np 0.75", "right", 191), ("as 2\np 0.12", "wrong", 191)],
+        [("as 0\np 0.50", "right", 191), ("the 1 itself", "strong", 255), ("not attacked", "faint", 255)],
     ]
-    assert "median MSE of the successes 0.0100" in figure.texts[0].get_text()
+    assert "median MSE of the successes 0.0100" in figure.title
 
 
 def test_sums_say_what_is_seen() -> None:
     figure = draw.sums(torch.zeros(3, 1, 28, 28), torch.tensor([4, 5, 6]), record(), "title")
-    assert {"= 1, p 0.750": RIGHT, "= 9, not 2": WRONG, "= 0, p 0.500": RIGHT}.items() <= words(figure).items()
-    assert {"4", "5", "6", "+"} <= words(figure).keys()
-    assert figure.axes[1].get_ylim() == pytest.approx((-0.1, 0.1))
+    assert [[tile.caption for tile in group] for group in figure.groups] == [
+        ["4", "+", "= 1\np 0.750"],
+        ["5", "+", "= 9\nnot 2"],
+        ["6", "+", "= 0\np 0.500"],
+    ]
+    assert [group[2].tone for group in figure.groups] == ["right", "wrong", "right"]
+    assert figure.bar is not None
+    assert figure.bar[1:3] == pytest.approx((-0.1, 0.1))
     untargeted = draw.sums(torch.zeros(3, 1, 28, 28), torch.tensor([4, 5, 6]), record(target=torch.full((3,), -1)), "t")
-    assert words(untargeted)["= 9, p 0.125"] == WRONG
+    assert words(untargeted)["= 9\np 0.125"] == "wrong"
 
 
 def test_transfer_marks_the_noises_own_class() -> None:
@@ -70,8 +74,8 @@ def test_transfer_marks_the_noises_own_class() -> None:
         torch.tensor([[7, 9], [3, 4]]),
     )
     seen = words(figure)
-    assert (seen["3: seen as 7"], seen["4: seen as 9"], seen["4: seen as 4"]) == (WRONG, DARK, "black")
-    assert {"noise made\nfor the 7", "noise made\nfor the 4"} <= seen.keys()
+    assert (seen["3 seen as 7"], seen["4 seen as 9"], seen["4 seen as 4"]) == ("wrong", "right", "")
+    assert figure.headings == ["Noise made for the class 7", "Noise made for the class 4"]
     rates = torch.tensor([0.5, 0.25])
     found = Transfer(torch.zeros(8), torch.zeros(2, 8), rates, rates / 2, rates / 4, rates / 8)
     bars = draw.transfer_rates(found, rates, "x")
@@ -81,22 +85,35 @@ def test_transfer_marks_the_noises_own_class() -> None:
 
 def test_robustness_is_drawn_beside_what_others_report_for_the_same_norm_and_attack_alone() -> None:
     found = RobustAccuracy(torch.tensor([0.0, 0.3]), torch.tensor([0.99, 0.5]), torch.rand(2, 10))
-    figure = draw.robustness(found, attack="pgd", norm="linf", num_images=7, dataset="mnist")
-    lines = {line.get_label(): line for line in figure.axes[0].lines}
-    assert lines["this network, pgd"].get_ydata().tolist() == pytest.approx([0.99, 0.5])
+    chart = draw.robustness(found, attack="pgd", norm="linf", num_images=7, dataset="mnist")
+    known = {line.label: line for line in chart.lines}
+    assert known["this network, pgd"].y == pytest.approx([0.99, 0.5])
     for source, accuracy in {
         "Madry et al. 2018, PGD-100 x 50": 0.8962,
         "Wong et al. 2020, PGD-50 x 10": 0.8877,
     }.items():
-        assert (lines[source].get_xdata()[0], lines[source].get_ydata()[0]) == (0.3, accuracy)
-    assert not [name for name in lines if "AutoAttack" in str(name) or "FGSM" in str(name)]
+        assert (known[source].x, known[source].y) == ([0.3], [accuracy])
+    assert not [name for name in known if "AutoAttack" in name or "FGSM" in name]
     one_step = draw.robustness(found, attack="fgsm", norm="linf", num_images=7, dataset="mnist")
-    sources = [str(line.get_label()) for line in one_step.axes[0].lines]
-    assert sources == ["this network, fgsm", "Madry et al. 2018, FGSM", "chance"]
-    assert len(figure.axes[1].lines) == 10
-    assert len(draw.robustness(found, attack="pgd", norm="l2", num_images=7, dataset="mnist").axes[0].lines) == 2
-    assert len(draw.robustness(found, attack="pgd", norm="linf", num_images=7, dataset="kmnist").axes[0].lines) == 2
-    assert to_pixels(figure).shape[2] == 3
+    assert [line.label for line in one_step.lines] == ["this network, fgsm", "Madry et al. 2018, FGSM", "chance"]
+    assert len(draw.robustness_by_class(found, norm="linf").axes[0].lines) == 10
+    assert len(draw.robustness(found, attack="pgd", norm="l2", num_images=7, dataset="mnist").lines) == 2
+    assert len(draw.robustness(found, attack="pgd", norm="linf", num_images=7, dataset="kmnist").lines) == 2
+    assert to_pixels(chart).shape[2] == 3
+
+
+def chart_of(values: list[float]) -> Lines:
+    found = RobustAccuracy(torch.tensor([0.0, 0.3]), torch.tensor(values), torch.rand(2, 10))
+    return draw.robustness(found, attack="fgsm", norm="linf", num_images=7, dataset="mnist")
+
+
+def test_two_networks_stand_on_the_same_axes_and_what_others_report_once() -> None:
+    both = lines.draw(overlaid((chart_of([0.99, 0.5]), chart_of([0.98, 0.9])), ["plain", "robust"]))
+    drawn = {str(line.get_label()): line for line in both.axes[0].lines}
+    assert list(drawn) == ["plain, fgsm", "robust, fgsm", "Madry et al. 2018, FGSM", "chance"]
+    assert list(drawn["robust, fgsm"].get_ydata()) == pytest.approx([0.98, 0.9])
+    assert drawn["plain, fgsm"].get_linestyle() == "-"
+    assert drawn["robust, fgsm"].get_linestyle() == "--"
 
 
 def test_cost_curves_end_where_the_longest_does() -> None:
@@ -108,4 +125,4 @@ def test_cost_curves_end_where_the_longest_does() -> None:
 
 
 def test_noises_are_named() -> None:
-    assert words(draw.noises(torch.ones(2, 1, 28, 28), ["as 1", "as 2"])) == {"as 1": "black", "as 2": "black"}
+    assert words(draw.noises(torch.ones(2, 1, 28, 28), ["as 1", "as 2"])) == {"as 1": "", "as 2": ""}

@@ -7,11 +7,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
-from cnn_mnist.figures.canvas import to_pixels
-from cnn_mnist.report import page
+from cnn_mnist.figures.tiles import Tile, Tiles
+from cnn_mnist.report import layout, page
 from cnn_mnist.report.prose import lookup
 from cnn_mnist.report.section import Answer
 from tests.conftest import SMALL, Command, Done
@@ -31,6 +31,8 @@ class Page(HTMLParser):
         self.links: list[str] = []
         self.ids: list[str] = []
         self.images: list[dict[str, str | None]] = []
+        self.grids: list[str] = []
+        self.figures: list[str] = []
         self.feed(html)
         self.close()
 
@@ -42,6 +44,10 @@ class Page(HTMLParser):
             self.links.append(str(given["href"]))
         if tag == "img":
             self.images.append(given)
+        if given.get("role") == "img":
+            self.grids.append(str(given["aria-label"]))
+        if tag == "figure":
+            self.figures.append(str(given["id"]))
         if tag not in VOID:
             self.open.append((tag, given))
 
@@ -49,11 +55,18 @@ class Page(HTMLParser):
         name, _ = self.open.pop()
         assert name == tag, f"</{tag}> closes <{name}>"
 
+    def is_in_figure(self) -> bool:
+        """Whether the text belongs to a figure, as an axis does: below a tile, or at a colour bar."""
+        return any(
+            {"tiles", "bar", "colours", "note", "number"} & set(str(given.get("class")).split())
+            for _, given in self.open
+        )
+
     def handle_data(self, data: str) -> None:
         name, given = self.open[-1] if self.open else ("", {})
         if name == "data":
             self.numbers.append((str(given["data-key"]), str(given["value"]), data))
-        elif not NOT_PROSE & {tag for tag, _ in self.open} and name != "a":
+        elif not NOT_PROSE & {tag for tag, _ in self.open} and name != "a" and not self.is_in_figure():
             self.text.append(data)
 
 
@@ -119,9 +132,14 @@ def test_every_figure_has_words_and_data(report: Done) -> None:
     found = read(report)
     assert len(found.images) >= 20
     for image in found.images:
-        assert str(image["src"]).startswith("data:image/webp;base64,")
-        assert len(str(image["alt"])) > 20
-    assert sum(link.endswith(".npz") for link in found.links) >= len(found.images)
+        is_chart = str(image["src"]).startswith("data:image/svg+xml;base64,")
+        assert is_chart or str(image["src"]).startswith("data:image/webp;base64,")
+        assert (len(str(image["alt"])) > 20) == is_chart  # a tile has its figure's
+    assert len(found.grids) >= 10
+    assert all(len(text) > 20 for text in found.grids)
+    num_figures = len(found.grids) + sum("svg" in str(image["src"])[:20] for image in found.images)
+    assert found.figures == [f"figure-{n}" for n in range(1, num_figures + 1)]
+    assert sum(link.endswith((".npz", ".json")) for link in found.links) >= num_figures
 
 
 def test_the_reports_questions_are_answered(whole: Done) -> None:
@@ -156,8 +174,9 @@ def test_two_networks_are_set_side_by_side(two: Done, run: Done) -> None:
     assert (found["first_only"], found["second_only"], found["difference"], found["p"]) == (0, 0, 0, 1)  # one network
     assert two.results["other"]["predictions"] == two.results["predictions"]
     assert two.results["against_checkpoint"] == run.results["checkpoint"]
-    keys = {key for key, _, _ in read(two).numbers}
-    assert {"filters.conv1_closest.0", "other.filters.conv1_closest.0", "comparison.low_points"} <= keys
+    keys = [key for key, _, _ in read(two).numbers]
+    assert {"filters.conv1_closest.0", "comparison.low_points", "other.predictions.accuracy"} <= set(keys)
+    assert "other.filters.conv1_closest.0" not in keys  # what is the same stands there once
     assert (two.folder / "other" / "analysis" / "filters" / "filters.npz").is_file()
 
 
@@ -165,20 +184,18 @@ def test_every_figure_that_can_be_drawn_has_a_caption(whole: Done) -> None:
     for kind in ("analysis", "attacks"):
         for path in (whole.folder / kind).rglob("*.png"):
             tag = str(path.relative_to(whole.folder / kind).with_suffix(""))
-            assert any(fnmatchcase(tag, pattern) for pattern in page.words()["figures"]), tag
-    assert page.caption_of("sonar/first_ping") == page.Caption("Sonar: first ping", "Sonar: first ping")
-    patterns = list(page.words()["figures"])
+            assert any(fnmatchcase(tag, pattern) for pattern in layout.words()["figures"]), tag
+    assert layout.caption_of("sonar/first_ping") == layout.Caption("Sonar: first ping", "Sonar: first ping")
+    patterns = list(layout.words()["figures"])
     for place, pattern in enumerate(patterns):  # none is hidden behind a wider one
         assert not any(fnmatchcase(pattern, wider) for wider in patterns[:place]), pattern
 
 
 def test_what_parts_say_is_escaped(tmp_path: Path) -> None:
-    from PIL import Image
-
-    Image.fromarray(to_pixels(Figure((1, 1)))).save(tmp_path / "conv1.png")
     found = {"name": "<script>alert(1)</script>"}
     answer = Answer("Is 1 < 2?", ["filters/conv1"], ["It is {name}."])
-    column = page.Column(found, "filters.", ["name"], [answer], {"filters/conv1": tmp_path / "conv1.png"}, [])
+    tiles = Tiles([[Tile(np.zeros((2, 2, 3), np.uint8), "<b>tile</b>")]], "title", note="<u>note</u>")
+    column = layout.Column(found, "filters.", ["name"], [answer], {"filters/conv1": tiles}, [])
     record = {
         "title": "<i>title</i>",
         "names": ["one"],
@@ -188,10 +205,12 @@ def test_what_parts_say_is_escaped(tmp_path: Path) -> None:
         "whole_test_set_seconds": {},
         "filters": found,
     }
-    path = page.write(tmp_path, record, [page.Block("filters", "", [column]), page.Block("occlusion", "", [])])
+    path = page.write(tmp_path, record, [layout.Block("filters", "", [column]), layout.Block("occlusion", "", [])])
     html = path.read_text()
     assert "<script>" not in html
     assert "<img src=x>" not in html
+    assert "<b>" not in html
+    assert "<u>" not in html
     assert "&lt;i&gt;title" in html
     assert "Is 1 &lt; 2?" in html
     json.dumps(record)

@@ -40,9 +40,9 @@ def test_the_title_says_what_it_is_about(record: dict[str, Any]) -> None:
 
 def test_the_abstract_says_what_is_known(record: dict[str, Any]) -> None:
     assert len(summary.abstract(record)) == len(summary.ABSTRACT)
-    assert all("other." in one for one in summary.abstract(record)[:2])
+    assert all("other." in one.says for one in summary.abstract(record)[:2])
     del record["pgd"], record["other"]
-    found = [plain(one, record) for one in summary.abstract(record)]
+    found = [plain(one.says, record) for one in summary.abstract(record)]
     assert len(found) == len(summary.ABSTRACT) - 1
     assert f"{record['predictions']['accuracy'] * 100:.2f} % of 10,000 test images correctly." in found[0]
     assert not any("second network" in one for one in found)

@@ -101,7 +101,7 @@ def test_callbacks_are_left_out_unless_one_of_them_measures_the_metric() -> None
 
 
 def test_trials_are_counted_in_whole_numbers() -> None:
-    from cnn_mnist.figures.canvas import to_pixels
+    from cnn_mnist.figures.render import to_pixels
     from cnn_mnist.report.sections.search import figures_of
 
     study = optuna.create_study()

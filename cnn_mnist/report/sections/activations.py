@@ -3,18 +3,24 @@
 from typing import Annotated, Any
 
 import torch
+from torch import Tensor
 
 from cnn_mnist.analysis import activations as look_at_activations
 from cnn_mnist.analysis import layers
-from cnn_mnist.analysis.activations import Activations
+from cnn_mnist.analysis.activations import Activations, ChannelStatistics
 from cnn_mnist.cli import console
 from cnn_mnist.data.batches import EVAL_BATCH_SIZE
-from cnn_mnist.figures import anatomy as draw
+from cnn_mnist.figures import activations as draw
+from cnn_mnist.figures.render import Picture
 from cnn_mnist.option_types import number
 from cnn_mnist.report.section import Answer, Section, needs
 from cnn_mnist.report.subject import Subject
 
 COPY = 0.8  # correlation with the image from which a channel counts as a copy of it
+SHARP = 0.5  # pixels of blur up to which a copy is called sharp
+MOST_NOTABLE = 6  # channels of the overview
+NUM_SHOWN = 10  # images: the report's number of test examples
+NUM_IN_OVERVIEW = 5  # images, each with a few channels
 
 
 @needs(picture=True, sample=True)
@@ -34,17 +40,20 @@ def activations(subject: Subject, *, num_images: Annotated[int, number(int, 2)])
     with torch.no_grad():
         outputs = layers.outputs(subject.network, subject.on_device()[0], names)
     shown = {layer: output.after.cpu() for layer, output in outputs.items()}
-    figures = {}
+    figures: dict[str, Picture] = {}
+    few, classes = subject.images[:NUM_SHOWN], subject.labels[:NUM_SHOWN]
     for layer, maps in shown.items():
         place = f"activations/{layers.key_of(layer)}"
-        figures[f"{place}/overview"] = draw.activations(subject.images[:10], maps[:10], layer)
+        figures[f"{place}/overview"] = draw.overview(few, classes, maps[:NUM_SHOWN], layer)
+        if maps.ndim == 4:
+            figures[f"{place}/all"] = draw.all_channels(few, classes, maps[:NUM_SHOWN], layer)
         for index, image, channels in zip(subject.indices[:10].tolist(), subject.images, maps, strict=False):
             figures[f"{place}/{_name(index)}"] = draw.channels(image, channels, layer)
     first = _name(int(subject.indices[0]))
     saved = {layers.key_of(layer): maps for layer, maps in shown.items()}
     tensors = {"activations": {"indices": subject.indices, "images": subject.images, **saved}}
-    overviews, close = (
-        [f"activations/{layers.key_of(layer)}/{name}" for layer in names] for name in ("overview", first)
+    overviews, close, everything = (
+        [f"activations/{layers.key_of(layer)}/{name}" for layer in names] for name in ("overview", first, "all")
     )
     if subject.test is None:
         return Section({}, [Answer("What does each channel make of the picture?", close, [])], tensors, figures)
@@ -60,29 +69,55 @@ def activations(subject: Subject, *, num_images: Annotated[int, number(int, 2)])
     findings = _channel_findings(found)
     if shown[names[0]].ndim != 4:
         return Section(findings, _about_units(names, overviews), tensors, figures)
-    figures["activations/statistics"] = draw.activation_statistics(found)
-    answers = _about_channels(names, close, overviews)
+    for layer, channels in found.layers.items():
+        place, maps = f"activations/{layers.key_of(layer)}", shown[layer][:NUM_SHOWN]
+        if maps.ndim == 4:
+            some = (few[:NUM_IN_OVERVIEW], classes[:NUM_IN_OVERVIEW], maps[:NUM_IN_OVERVIEW])
+            figures[f"{place}/overview"] = draw.overview(*some, layer, _notable(maps, channels))
+        figures[f"{place}/statistics"] = draw.statistics(channels, layer, found.num_images)
+    answers = _about_channels(names, overviews, [tag for tag in [*close, *everything] if tag in figures])
     return Section(findings, answers, tensors, figures)
 
 
-def _about_channels(names: list[str], close: list[str], overviews: list[str]) -> list[Answer]:
+def _notable(maps: Tensor, channels: ChannelStatistics) -> dict[int, str]:
+    """The channels that stand out, with what is said of each: strong, copies, dead.
+
+    Args:
+        maps: Of a few images, (B, C, H, W).
+        channels: The statistics over many.
+    """
+    correlation, is_sharp = channels.correlation.cpu(), channels.blur.cpu() <= SHARP
+    order = correlation.argsort(descending=True).tolist()
+    kinds = {
+        "sharp copy": [n for n in order if correlation[n] > COPY and is_sharp[n]],
+        "blurred copy": [n for n in order if correlation[n] > COPY and not is_sharp[n]],
+        "inverted copy": [n for n in reversed(order) if correlation[n] < -COPY],
+        "dead": channels.dead.nonzero()[:, 0].tolist(),
+    }
+    found = {numbers[0]: words for words, numbers in kinds.items() if numbers}
+    strong = {n: words for n, words in draw.strongest(maps, MOST_NOTABLE).items() if n not in found}
+    return dict(list(strong.items())[: MOST_NOTABLE - len(found)]) | found
+
+
+def _about_channels(names: list[str], overviews: list[str], on_demand: list[str]) -> list[Answer]:
     """Answers about convolutions."""
     keys = {layer: layers.key_of(layer) for layer in names}
     first, last = keys[names[0]], keys[names[-1]]
     answers = [
         Answer(
             "Which channels are dead, and which copy the image, sharp or blurred?",
-            close,
+            overviews,
             [
                 f"{layer}: dead channels: {{{key}_dead}}; sharp copies of the image: {{{key}_sharp_copies}}; "
                 f"blurred copies: {{{key}_blurred_copies}}; inverted copies: {{{key}_inverts}} (from a correlation "
                 "of {copy_from:.1f} on)."
                 for layer, key in keys.items()
             ],
+            on_demand=on_demand,
         ),
         Answer(
             "Does the background vary from channel to channel?",
-            ["activations/statistics"],
+            [f"activations/{key}/statistics" for key in keys.values()],
             [
                 f"{layer}: {{{key}_background_channels}} channels are above zero on empty paper, by up to "
                 f"{{{key}_background_largest:.2f}}."
@@ -92,14 +127,14 @@ def _about_channels(names: list[str], close: list[str], overviews: list[str]) ->
     ]
     if len(names) == 1:
         says = f"The size of the correlation with the image is {{{first}_correlation:.2f}} on average."
-        return [*answers, Answer("How much does it resemble the image?", overviews, [says])]
+        return [*answers, Answer("How much does it resemble the image?", [], [says])]
     later = "the second layer" if len(names) == 2 else "the last layer"
     says = (
         f"The size of the correlation with the image is {{{first}_correlation:.2f}} on average in {names[0]} and "
         f"{{{last}_correlation:.2f}} in {names[-1]}; {{{first}_zero_share:.0%}} of the values are zero in {names[0]} "
         f"and {{{last}_zero_share:.0%}} in {names[-1]}."
     )
-    return [*answers, Answer(f"How much more abstract is {later} than the first?", overviews, [says])]
+    return [*answers, Answer(f"How much more abstract is {later} than the first?", [], [says])]
 
 
 def _about_units(names: list[str], overviews: list[str]) -> list[Answer]:
@@ -126,7 +161,7 @@ def _channel_findings(found: Activations) -> dict[str, Any]:
             }
             continue
         correlation, blur = statistics.correlation, statistics.blur
-        copies, is_sharp = correlation > COPY, blur <= 0.5
+        copies, is_sharp = correlation > COPY, blur <= SHARP
         findings |= {
             f"{layer}_dead": statistics.dead.nonzero()[:, 0].tolist(),
             f"{layer}_zero_share": statistics.zero_share.mean().item(),

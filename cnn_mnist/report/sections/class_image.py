@@ -11,6 +11,7 @@ from cnn_mnist.cli import console
 from cnn_mnist.figures import anatomy as draw
 from cnn_mnist.figures import class_names
 from cnn_mnist.figures.canvas import cost_curves
+from cnn_mnist.figures.render import Picture
 from cnn_mnist.option_types import Count, Name, NonNegative, Place, Positive, Seed, number
 from cnn_mnist.report.section import Answer, Section, needs
 from cnn_mnist.report.subject import Subject
@@ -77,7 +78,7 @@ def class_image(
     key = layer and layers.key_of(layer)
     names = [f"{noun} {class_names.name(unit)}" if layer is None else str(unit) for unit in target.tolist()]
     stem = "classes" if layer is None else f"{key}{'' if neuron is None else f'_neuron_{neuron[0]}_{neuron[1]}'}"
-    figures = {
+    figures: dict[str, Picture] = {
         f"class_image/{stem}": draw.class_images(found, names, f"The image that maximises each {noun}", confidence)
     }
     rises = (found.cost[-1] > found.cost[0]).double().mean().item()

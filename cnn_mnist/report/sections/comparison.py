@@ -6,6 +6,7 @@ import torch
 
 from cnn_mnist.analysis.statistics import LEVEL, mcnemar
 from cnn_mnist.figures import training as draw
+from cnn_mnist.figures.render import Picture
 from cnn_mnist.report.differences import differences, in_words
 from cnn_mnist.report.section import Answer, Section, Table, needs
 from cnn_mnist.report.subject import Subject, name_of
@@ -37,7 +38,7 @@ def comparison(subject: Subject) -> Section:
     differing = (right[0] != right[1]).nonzero()[:, 0]
     shown = differing[torch.linspace(0, len(differing) - 1, min(NUM_SHOWN, len(differing))).round().long()]
     tensors = {"comparison": {"labels": labels, "first_right": right[0], "second_right": right[1]}}
-    figures = {}
+    figures: dict[str, Picture] = {}
     if len(shown):
         figures["comparison/differences"] = draw.differences(
             subject.test[shown].images, labels[shown], *(side.probability[shown] for side in sides)

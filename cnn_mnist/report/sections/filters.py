@@ -5,6 +5,7 @@ from typing import Any
 from cnn_mnist.analysis import filters as look_at_filters
 from cnn_mnist.analysis import layers
 from cnn_mnist.figures import anatomy as draw
+from cnn_mnist.figures.render import Picture
 from cnn_mnist.report.section import Answer, Section, needs
 from cnn_mnist.report.subject import Subject
 
@@ -59,14 +60,17 @@ def filters(subject: Subject) -> Section:
         order = ("second", "first") if len(edges) == 2 else ("last", "first")
         more = "less" if last < first else "more"
         edge_like.append(f"The {order[0]} layer's kernels are {more} like edges than the {order[1]}'s.")
-    figures = {
+    figures: dict[str, Picture] = {
         f"filters/{layers.key_of(layer)}": draw.filters(weight, layer, edges.get(layer))
         for layer, weight in weights.items()
     }
+    figures |= {
+        f"filters/similarity/{layers.key_of(layer)}": draw.similarity(alike, layer) for layer, alike in similar.items()
+    }
     answers = [Answer("Are the filters different from one another?", list(figures), different)]
     if edges:
-        figures["filters/statistics"] = draw.filter_statistics(similar, edges)
-        answers.append(Answer("Do they look like edge detectors?", ["filters/statistics"], edge_like))
+        figures["filters/edges"] = draw.edges(edges)
+        answers.append(Answer("Do they look like edge detectors?", ["filters/edges"], edge_like))
     else:
         says = ["This is not measured: it needs square filters that are smaller than the image, and of at least 3x3."]
         answers.append(Answer("Do they look like edge detectors?", [], says))

@@ -12,6 +12,7 @@ from cnn_mnist.analysis.occlusion import resistance as look_at_resistance
 from cnn_mnist.cli import console
 from cnn_mnist.data.batches import EVAL_BATCH_SIZE
 from cnn_mnist.figures import occlusion as draw_occlusion
+from cnn_mnist.figures.render import Picture
 from cnn_mnist.option_types import Fraction, Pixels, number
 from cnn_mnist.report.section import Answer, Section, needs
 from cnn_mnist.report.subject import Subject
@@ -32,7 +33,7 @@ def occlusion(
     """
     maps = maps_of(subject, window, stride, fill)
     of = "true" if subject.test is not None else "predicted"
-    figures = {
+    figures: dict[str, Picture] = {
         "occlusion/probability": draw_occlusion.probability_maps(subject.images, subject.labels, maps, of=of),
         "occlusion/predicted": draw_occlusion.predicted_maps(subject.images, subject.labels, maps, of=of),
     }
@@ -52,7 +53,10 @@ def occlusion(
     there = images.to(subject.device), labels.to(subject.device)
     whole = _in_batches(subject.network, *there, window=window, stride=stride, fill=fill)
     found = look_at_resistance(whole, images, labels, predicted, num_classes=subject.num_classes)
-    figures["occlusion/resistance"] = draw_occlusion.resistance(found)
+    figures |= {
+        "occlusion/becomes": draw_occlusion.becomes(found),
+        "occlusion/resistance": draw_occlusion.resistance(found),
+    }
     tensors["test_images"] = _saved(whole, chosen, labels)
     findings |= _resistance_findings(found)
     changes = found.confusion.clone().fill_diagonal_(0).sum(1)
@@ -104,7 +108,7 @@ def _resistance_answers(findings: dict[str, Any]) -> list[Answer]:
         )
     return [
         Answer("How much more does ink matter than background?", ["occlusion/probability"], [drops]),
-        Answer("What does an occluded image become?", ["occlusion/predicted"], [becomes]),
+        Answer("What does an occluded image become?", ["occlusion/predicted", "occlusion/becomes"], [becomes]),
         Answer("How many images resist occlusion?", ["occlusion/resistance"], resists),
     ]
 

@@ -10,6 +10,7 @@ from cnn_mnist.analysis.nearest import neighbours
 from cnn_mnist.attacks.gradient_ascent import NO_GRADIENT
 from cnn_mnist.attacks.result import predict
 from cnn_mnist.figures import picture as draw
+from cnn_mnist.figures.render import Picture
 from cnn_mnist.report.section import Answer, Section, Table, needs
 from cnn_mnist.report.subject import Subject
 from cnn_mnist.runs.files import as_csv
@@ -37,7 +38,10 @@ def picture(subject: Subject) -> Section:
         "notes": own.notes,
         "doubts": own.doubts,
     }
-    figures = {"picture/reading": draw.reading(own.given, own.box, own.image, probability)}
+    figures: dict[str, Picture] = {
+        "picture/reading": draw.reading(own.given, own.box, own.image),
+        "picture/probability": draw.probabilities(probability),
+    }
     tensors = {"image": own.image, "probability": probability}
     says = (
         "It is classified as {name}, with a probability of {confidence:.1%}; the next is {runner_up}, with "
@@ -82,7 +86,7 @@ def picture(subject: Subject) -> Section:
         figures["picture/nearest"] = draw.nearest(train.images[place], labels, distance)
         alike = "{nearest.num_same} of the {nearest.num_images} nearest training images are of class {name}."
     answers = [
-        Answer("What is it?", ["picture/reading"], [says, *doubtful]),
+        Answer("What is it?", ["picture/reading", "picture/probability"], [says, *doubtful]),
         Answer("How was the picture read?", [], [steps]),
         Answer("Which training images are most like it?", ["picture/nearest"] * ("nearest" in findings), [alike]),
         Answer(
@@ -119,7 +123,7 @@ def pictures(subject: Subject) -> Section:
     }
     entries = [draw.Entry(Path(name).name, picture.given, bool(picture.doubts)) for name, picture in read]
     sheets = (slice(start, start + SHEET) for start in range(0, len(read), SHEET))
-    figures = {
+    figures: dict[str, Picture] = {
         f"pictures/sheet_{k}": draw.contact_sheet(entries[sheet], images[sheet], probability[sheet])
         for k, sheet in enumerate(sheets, 1)
     }

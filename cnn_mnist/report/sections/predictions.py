@@ -7,6 +7,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
 from cnn_mnist.figures import training as draw
+from cnn_mnist.figures.render import Picture
 from cnn_mnist.published import LAB_RECIPE, LAB_REPORT
 from cnn_mnist.report.differences import differences, in_words
 from cnn_mnist.report.section import Answer, Section
@@ -49,8 +50,10 @@ def predictions(subject: Subject) -> Section:
         "confusion_matrix": counts.tolist(),
     }
     drawn = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))[:NUM_PREDICTIONS]
-    figures = {
-        "predictions/random": draw.predictions(subject.test[drawn].images, labels[drawn], probability[drawn]),
+    figures: dict[str, Picture] = {
+        "predictions/random": draw.predictions(
+            subject.test[drawn].images, labels[drawn], probability[drawn], "Test images drawn at random"
+        ),
         "predictions/confusion_matrix": draw.confusion_matrix(counts, f"{len(labels):,} test images"),
     }
     says = [
@@ -64,7 +67,7 @@ def predictions(subject: Subject) -> Section:
     answers = [Answer("How well does it do?", ["predictions/random"], says)]
     if len(wrong):
         figures["predictions/mistakes"] = draw.predictions(
-            subject.test[worst].images, labels[worst], probability[worst]
+            subject.test[worst].images, labels[worst], probability[worst], "The most confident mistakes"
         )
         answers += [
             Answer(

@@ -9,6 +9,7 @@ from torchmetrics.functional.regression import spearman_corrcoef
 from cnn_mnist.analysis.occlusion import mean_drop
 from cnn_mnist.analysis.saliency import saliency as look_at_saliency
 from cnn_mnist.figures import anatomy as draw
+from cnn_mnist.figures.render import Picture
 from cnn_mnist.option_types import Count, Fraction, Pixels
 from cnn_mnist.report.section import Answer, Section, needs
 from cnn_mnist.report.sections.occlusion import maps_of
@@ -29,7 +30,7 @@ def saliency(subject: Subject, *, window: Pixels, stride: Pixels, fill: Fraction
     images, labels = subject.on_device()
     drop = mean_drop(maps_of(subject, window, stride, fill))
     found = look_at_saliency(subject.network, images, labels, steps=steps)
-    figures = {"saliency/maps": draw.saliency(subject.images, drop, found, subject.labels)}
+    figures: dict[str, Picture] = {"saliency/maps": draw.saliency(subject.images, drop, found, subject.labels)}
 
     def agreement(one: Tensor, other: Tensor) -> float:
         """The mean over the images of which neither map is constant."""

@@ -17,6 +17,7 @@ from optuna.visualization import matplotlib as draw
 from cnn_mnist.cli import console
 from cnn_mnist.figures import sweep as draw_sweep
 from cnn_mnist.figures.canvas import whole_numbers
+from cnn_mnist.figures.render import Picture
 from cnn_mnist.report.plan import Task
 from cnn_mnist.report.section import Answer, Section, Table, needs
 from cnn_mnist.report.writer import Findings, InFolder
@@ -120,7 +121,7 @@ def trials(subject: Search) -> Section:
     return Section(findings, answers, {}, figures)
 
 
-def figures_of(study: optuna.Study, metric: str) -> dict[str, Figure]:
+def figures_of(study: optuna.Study, metric: str) -> dict[str, Picture]:
     """Optuna's own figures, in matplotlib."""
     matplotlib.use("Agg")
     with warnings.catch_warnings():

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from cnn_mnist.analysis.statistics import LEVEL
 from cnn_mnist.cli.schema import nearest
 from cnn_mnist.figures import sweep as draw
+from cnn_mnist.figures.render import Picture
 from cnn_mnist.report.section import Answer, Section, Table, needs
 from cnn_mnist.report.writer import InFolder
 from cnn_mnist.runs import files
@@ -116,7 +117,7 @@ def seeds(subject: Sweep) -> Section:
         pair |= {
             f"{name}_points": scaled(pair[name], 100 if in_percent else 1) for name in ("difference", "low", "high")
         }
-    figures = {"seeds/configurations": draw.configurations(groups, metric, in_percent=in_percent)}
+    figures: dict[str, Picture] = {"seeds/configurations": draw.configurations(groups, metric, in_percent=in_percent)}
     answers = [_which_is_best(findings, spec), *_is_it_chance(findings, in_percent, done)]
     if findings["options"]:
         answers.append(_what_matters(findings, spec))

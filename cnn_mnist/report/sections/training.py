@@ -4,6 +4,7 @@ from typing import Any
 
 from cnn_mnist.analysis.architecture import Layer, architecture, total
 from cnn_mnist.figures import training as draw
+from cnn_mnist.figures.render import Picture
 from cnn_mnist.report.section import Answer, Section, Table
 from cnn_mnist.report.subject import Subject
 from cnn_mnist.runs.metrics import read_curves
@@ -30,7 +31,8 @@ def training(subject: Subject) -> Section:
         "recipe_options": subject.recipe,
         **_sizes(layers),
     }
-    figures, tensors = {}, {}
+    figures: dict[str, Picture] = {}
+    tensors = {}
     answers = []
     if subject.train is not None:
         images, labels = subject.train[:NUM_SAMPLES]
@@ -48,18 +50,18 @@ def training(subject: Subject) -> Section:
         noun = "epoch" if findings["epochs"] == 1 else "epochs"
         says = [
             f"{{epochs}} {noun} over {{num_train}} training images took {{fit_seconds:.0f}} s, "
-            "{train_images_per_second:.0f} images a second."
+            "{train_images_per_second:,.0f} images a second."
         ]
     if curves:
         findings["curves"] = curves
-        figures["training/curves"] = draw.curves(curves)
+        figures |= {f"training/{name}": chart for name, chart in draw.curves(curves).items()}
         measured = [name for name in curves if name != "epoch"]
         rows = [
             [f"{{curves.epoch.{k}}}", *(f"{{curves.{name}.{k}:{_digits(name)}}}" for name in measured)]
             for k in range(len(curves["epoch"]))
         ]
         tables.append(Table("After each epoch", ["epoch", *measured], rows))
-    answers.append(Answer("How did it learn?", [tag for tag in figures if tag == "training/curves"], says, tables))
+    answers.append(Answer("How did it learn?", [tag for tag in figures if tag != "training/samples"], says, tables))
     return Section(findings, answers, tensors, figures)
 
 

@@ -4,15 +4,16 @@ import pytorch_lightning as pl
 from torch import nn
 
 from cnn_mnist.analysis import layers
-from cnn_mnist.figures.anatomy import activations
+from cnn_mnist.figures import activations as draw
 from cnn_mnist.option_types import Count
 from cnn_mnist.training.callbacks.picture_callback import PictureCallback, is_due, show
 
 
 class Activations(PictureCallback):
-    """The channels of the convolutions for an image of each class, every `every_n_epochs` and after the last.
+    """The channels of the convolutions, every `every_n_epochs` epochs and after the last.
 
-    Of a network without convolutions, the units of its hidden linear layers.
+    The strongest for an image of each class, and all of them for one image. Of a network without convolutions, the
+    units of its hidden linear layers.
     """
 
     def __init__(self, every_n_epochs: Count = 1) -> None:
@@ -22,9 +23,11 @@ class Activations(PictureCallback):
         """Draw the activations; validation has left the network in eval mode without gradients."""
         if is_due(trainer, self.every_n_epochs):
             test = trainer.datamodule.test  # type: ignore[attr-defined]
-            images, _ = test[test.of_each_class(test.num_classes)]
+            images, labels = test[test.of_each_class(test.num_classes)]
             network: nn.Module = pl_module.network  # type: ignore[assignment]
             seen = images.to(pl_module.device, pl_module.dtype)
             for layer, output in layers.outputs(network, seen, layers.to_look_at(network)).items():
-                tag = f"activations/{layers.key_of(layer)}/overview"
-                show(trainer, tag, activations(images, output.after.cpu(), layer))
+                tag, maps = f"activations/{layers.key_of(layer)}", output.after.cpu()
+                show(trainer, f"{tag}/overview", draw.overview(images, labels, maps, layer))
+                if maps.ndim == 4:
+                    show(trainer, f"{tag}/channels", draw.channels(images[0], maps[0], layer))

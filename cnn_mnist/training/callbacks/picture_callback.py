@@ -1,24 +1,25 @@
 """What callbacks that draw share: when they are due, and where pictures are logged."""
 
 import pytorch_lightning as pl
-from matplotlib.figure import Figure
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from cnn_mnist.figures.canvas import to_pixels
+from cnn_mnist.figures.render import Picture, to_pixels
+from cnn_mnist.figures.tiles import CARD
 
 
 class PictureCallback(Callback):
     """A callback that only draws: if it fails, training continues (see `plotting_failures`)."""
 
 
-def show(trainer: pl.Trainer, tag: str, figure: Figure) -> None:
-    """Add a figure at the current step to TensorBoard, and to every other logger that has `log_image`."""
+def show(trainer: pl.Trainer, tag: str, figure: Picture) -> None:
+    """Add a figure, as wide as a card of TensorBoard, to TensorBoard and to every logger that has `log_image`."""
+    pixels = to_pixels(figure, CARD)
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(tag, to_pixels(figure), trainer.global_step, dataformats="HWC")
+            logger.experiment.add_image(tag, pixels, trainer.global_step, dataformats="HWC")
         elif hasattr(logger, "log_image"):  # as Lightning's WandbLogger
-            logger.log_image(tag, [to_pixels(figure)], step=trainer.global_step)
+            logger.log_image(tag, [pixels], step=trainer.global_step)
 
 
 def is_due(trainer: pl.Trainer, every_n_epochs: int) -> bool:

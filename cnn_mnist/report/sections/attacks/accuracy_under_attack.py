@@ -12,6 +12,7 @@ from torch import Tensor
 from cnn_mnist.attacks.result import AttackResult, predict
 from cnn_mnist.attacks.robustness import Masking, RobustAccuracy, gradient_masking, robust_accuracy
 from cnn_mnist.figures import adversarial as draw
+from cnn_mnist.figures.render import Picture
 from cnn_mnist.report.section import Answer, Section, Table, of_attack
 from cnn_mnist.report.sections.attacks.common import NUM_SHOWN, attackable, not_counted, targets
 from cnn_mnist.report.subject import Subject
@@ -68,7 +69,7 @@ def evaluate(
     seconds = time.perf_counter() - clock
 
     first = torch.stack([(labels == c).nonzero()[0, 0] for c in labels.unique()])[:NUM_SHOWN]
-    figures = {
+    figures: dict[str, Picture] = {
         f"{name}/images": draw.sums(
             images[first], labels[first], result.rows(first), f"An image, what {name} adds, and their sum"
         )
@@ -125,6 +126,7 @@ def _add_curve(part: Section, name: str, found: RobustAccuracy, norm: str, datas
     part.figures[f"{name}/robustness"] = draw.robustness(
         found, attack=name, norm=norm, num_images=how["num_images"], dataset=dataset
     )
+    part.figures[f"{name}/robustness_by_class"] = draw.robustness_by_class(found, norm=norm)
     part.findings["robust_accuracy"] = {
         "epsilon": found.epsilon.tolist(),
         "robust_acc": found.accuracy.tolist(),
@@ -136,7 +138,7 @@ def _add_curve(part: Section, name: str, found: RobustAccuracy, norm: str, datas
     part.answers.append(
         Answer(
             "How does the accuracy fall with the strength of the attack?",
-            [f"{name}/robustness"],
+            [f"{name}/robustness", f"{name}/robustness_by_class"],
             [
                 "With the attack the accuracy on {robust_accuracy.num_images} test images goes from "
                 f"{{robust_accuracy.robust_acc.0:.1%}} at an epsilon of {{robust_accuracy.epsilon.0:g}} to "

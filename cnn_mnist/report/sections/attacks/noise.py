@@ -14,6 +14,7 @@ from cnn_mnist.cli import console
 from cnn_mnist.figures import adversarial as draw
 from cnn_mnist.figures import class_names
 from cnn_mnist.figures.canvas import cost_curves
+from cnn_mnist.figures.render import Picture
 from cnn_mnist.option_types import Class, Count, Fraction, Positive, Seed
 from cnn_mnist.report.section import Answer, Section, needs, of_attack
 from cnn_mnist.report.sections.attacks.common import (
@@ -74,7 +75,7 @@ def noise(
         f"{class_names.name(label)} as {class_names.name(c)}"
         for label, c in zip(labels.tolist(), aim.tolist(), strict=True)
     ]
-    figures = {
+    figures: dict[str, Picture] = {
         "noise/images": draw.sums(images, labels, result, "An image, the noise learnt for it, and their sum"),
         "noise/cost": cost_curves(result.trace, names, "logit of the target"),
     }
@@ -167,7 +168,7 @@ def universal(
     result = conclude(subject.network, images.to(subject.device), there, aim.to(subject.device)).cpu()
     result = result._replace(perturbation=noises[which])  # before clipping the sum
     names = [f"as {class_names.name(c)}" for c in aims.tolist()]
-    figures = {
+    figures: dict[str, Picture] = {
         "universal/images": draw.grid_of_targets(shown, classes, result, row, num_classes=subject.num_classes),
         "universal/noise": draw.noises(noises, names),
         "universal/cost": cost_curves(trace.cpu(), names, "mean log probability of the target"),

@@ -8,6 +8,7 @@ import torch
 from cnn_mnist import attacks
 from cnn_mnist.figures import adversarial as draw
 from cnn_mnist.figures.canvas import cost_curves
+from cnn_mnist.figures.render import Picture
 from cnn_mnist.option_types import Class, Count, Fraction, Positive, Seed
 from cnn_mnist.report.section import Answer, Section, of_attack
 from cnn_mnist.report.sections.attacks.common import _likeness, course, course_in_words, step_range, targets
@@ -49,7 +50,7 @@ def non_targeted(
         "cost": course(result.trace),
         **step_range(result.steps),
     }
-    figures = {
+    figures: dict[str, Picture] = {
         "non_targeted/images": draw.fooling_images(result),
         "non_targeted/cost": cost_curves(result.trace, [f"class {c}" for c in aim.tolist()], "logit of the class"),
     }

@@ -6,6 +6,7 @@ from typing import Any
 
 from cnn_mnist import attacks
 from cnn_mnist.figures import adversarial as draw
+from cnn_mnist.figures.render import Picture
 from cnn_mnist.option_types import Class, Count, Fraction, NonNegative, Positive
 from cnn_mnist.report.section import Answer, Section, needs, of_attack
 from cnn_mnist.report.sections.attacks.common import (
@@ -83,7 +84,7 @@ def targeted(
         "means for each target.",
     ]
     answers.append(Answer("Does the cost rise?", ["targeted/cost"], says))
-    figures = {
+    figures: dict[str, Picture] = {
         "targeted/images": draw.grid_of_targets(images, labels, result, row, num_classes=subject.num_classes),
         "targeted/cost": draw.mean_costs(result),
     }

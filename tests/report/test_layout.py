@@ -1,0 +1,95 @@
+"""Where things stand on the page: numbers of figures and tables, and what two networks have in common once."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure as Chart
+
+from cnn_mnist.figures.lines import Line, Lines
+from cnn_mnist.figures.render import Picture
+from cnn_mnist.figures.tiles import Tile, Tiles
+from cnn_mnist.report import layout
+from cnn_mnist.report.section import Answer, Table
+
+NAMES = ("one", "other")
+
+
+def tiles(shade: int) -> Tiles:
+    return Tiles([[Tile(np.full((2, 2, 3), shade, np.uint8), "a tile")]], "title")
+
+
+def column(value: float, answers: list[Answer], pictures: dict[str, Picture], prefix: str = "part.") -> layout.Column:
+    return layout.Column({"value": value, "half": 0.5}, prefix, [], answers, pictures, [Path("data.npz")])
+
+
+def two(first: layout.Column, second: layout.Column) -> layout.Question:
+    (chapter,) = layout.chapters([layout.Block("part", "", [first, second])], NAMES)
+    (question,) = chapter.questions
+    return question
+
+
+def test_figures_and_tables_are_numbered_in_the_order_they_are_read() -> None:
+    table = Table("t", ["a"], [["{value}"]])
+    answers = [
+        Answer("first?", ["x/a"], [], [table]),
+        Answer("second?", ["x/b"], [], [table, table], on_demand=["x/c"]),
+    ]
+    block = layout.Block("part", "", [column(1, answers, {f"x/{name}": tiles(0) for name in "abc"})])
+    laid_out = layout.chapters([block, block._replace(name="again")], ())
+    assert layout.numbers(laid_out) == {"x/a": 1, "x/b": 2, "x/c": 3}
+    parts = [question.shared for chapter in laid_out for question in chapter.questions]
+    assert [one.number for part in parts for one in [*part.figures, *part.on_demand]] == [1, 2, 3, 4, 5, 6]
+    assert [table.number for part in parts for table in part.tables] == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_two_networks_have_in_common_stands_there_once() -> None:
+    answer = Answer("?", ["same", "differs", "lines", "chart"], ["Half is {half}.", "It is {value}."])
+    pictures = [
+        {
+            "same": tiles(0),
+            "differs": tiles(shade),
+            "lines": Lines("x", "y", [Line("this network", [0], [shade], "black")]),
+            "chart": Chart(),
+        }
+        for shade in (1, 2)
+    ]
+    found = two(*(column(k, [answer], one, prefix) for k, (one, prefix) in enumerate(zip(pictures, "ab", strict=True))))
+    assert [one.tag for one in found.shared.figures] == ["same", "lines"]
+    assert [[one.tag for one in side.figures] for side in found.sides if side] == [["differs", "chart"]] * 2
+    assert [text.striptags() for text in found.shared.says] == ["Half is 0.5."]
+    assert [side.says[0].striptags() for side in found.sides if side] == ["It is 0.", "It is 1."]
+    both = found.shared.figures[1].picture
+    assert isinstance(both, Lines)
+    assert [line.label for line in both.lines] == ["one", "other"]
+
+
+def test_tables_about_the_same_things_become_one() -> None:
+    table = Table("t", ["epsilon", "accuracy"], [["{half}", "{value}"]])
+    found = two(*(column(k, [Answer("?", [], [], [table])], {}, prefix) for k, prefix in enumerate(("", "other."))))
+    (one,) = found.shared.tables
+    assert found.sides == []
+    assert one.columns == ["epsilon", "accuracy", "accuracy"]
+    assert one.groups == [("", 1), ("one", 1), ("other", 1)]
+    assert [cell.striptags() for cell in one.rows[0]] == ["0.5", "0", "1"]
+    assert 'data-key="other.value"' in one.rows[0][2]
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        (Table("t", ["a", "b"], [["{half}", "1"]]), Table("t", ["a", "b"], [["{half}", "1"], ["x", "2"]])),  # rows
+        (Table("t", ["a", "b"], [["x", "1"]]), Table("u", ["a", "b"], [["x", "2"]])),  # captions
+        (Table("t", [*"abcde"], [["x", *"1111"]]), Table("t", [*"abcde"], [["x", *"1112"]])),  # too wide together
+    ],
+)
+def test_other_tables_stay_apart(tables: tuple[Table, Table]) -> None:
+    found = two(*(column(1, [Answer("?", [], [], [table])], {}) for table in tables))
+    assert not found.shared
+    assert [len(side.tables) for side in found.sides if side] == [1, 1]
+
+
+def test_a_question_that_one_network_has_no_answer_to() -> None:
+    found = two(column(1, [Answer("?", [], ["It is {value}."])], {}), column(2, [], {}))
+    assert not found.shared
+    assert found.sides[1] is None
