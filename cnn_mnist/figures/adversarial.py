@@ -11,9 +11,8 @@ from cnn_mnist import published
 from cnn_mnist.attacks.result import AttackResult
 from cnn_mnist.attacks.robustness import RobustAccuracy
 from cnn_mnist.attacks.transfer import Transfer
-from cnn_mnist.figures.canvas import DARK, WRONG, Colours, class_curves, cost_curves, plot
+from cnn_mnist.figures.canvas import DARK, ITSELF, WRONG, Colours, Line, Lines, class_curves, cost_curves, plot
 from cnn_mnist.figures.class_names import name
-from cnn_mnist.figures.lines import ITSELF, Line, Lines
 from cnn_mnist.figures.tiles import Tiles, each, of_images
 
 

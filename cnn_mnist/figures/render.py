@@ -9,8 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cnn_mnist.figures import lines, tiles
-from cnn_mnist.figures.lines import Lines
+from cnn_mnist.figures import tiles
+from cnn_mnist.figures.canvas import Lines, draw_lines
 from cnn_mnist.figures.tiles import WIDE, Tiles
 
 FONTS = ["DejaVu Sans", "Verdana"]
@@ -21,14 +21,14 @@ def to_pixels(picture: Picture, width: int = WIDE) -> NDArray[np.uint8]:
     """A figure as RGB uint8 (H, W, 3); one of tiles in as many pixels of width as are given."""
     if isinstance(picture, Tiles):
         return tiles.draw(picture, width)
-    canvas = FigureCanvasAgg(lines.draw(picture) if isinstance(picture, Lines) else picture)
+    canvas = FigureCanvasAgg(draw_lines(picture) if isinstance(picture, Lines) else picture)
     canvas.draw()  # type: ignore[no-untyped-call]
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
 
 
 def to_svg(picture: Figure | Lines) -> bytes:
     """A chart as an SVG file without a date; texts stay texts, in DejaVu Sans or else Verdana, which is as wide."""
-    figure = lines.draw(picture) if isinstance(picture, Lines) else picture
+    figure = draw_lines(picture) if isinstance(picture, Lines) else picture
     file = io.BytesIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "cnn_mnist", "font.sans-serif": FONTS}):
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})

@@ -4,9 +4,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from cnn_mnist.figures.canvas import DARK, RIGHT, WRONG, plot
+from cnn_mnist.figures.canvas import DARK, RIGHT, WRONG, Line, Lines, plot
 from cnn_mnist.figures.class_names import name
-from cnn_mnist.figures.lines import Line, Lines
 from cnn_mnist.figures.tiles import Tiles, each, of_images
 
 MOST_COUNTED = 12  # classes of a confusion matrix with room for its counts

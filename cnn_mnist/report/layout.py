@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from markupsafe import Markup
 
-from cnn_mnist.figures.lines import Lines, overlaid
+from cnn_mnist.figures.canvas import Lines, overlaid
 from cnn_mnist.figures.render import Picture
 from cnn_mnist.figures.tiles import Tiles
 from cnn_mnist.report.prose import Found, marked, plain

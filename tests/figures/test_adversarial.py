@@ -8,9 +8,7 @@ from cnn_mnist.attacks import AttackResult
 from cnn_mnist.attacks.robustness import RobustAccuracy
 from cnn_mnist.attacks.transfer import Transfer
 from cnn_mnist.figures import adversarial as draw
-from cnn_mnist.figures import lines
-from cnn_mnist.figures.canvas import cost_curves
-from cnn_mnist.figures.lines import Lines, overlaid
+from cnn_mnist.figures.canvas import Lines, cost_curves, draw_lines, overlaid
 from cnn_mnist.figures.render import to_pixels
 from cnn_mnist.figures.tiles import Tiles
 
@@ -108,7 +106,7 @@ def chart_of(values: list[float]) -> Lines:
 
 
 def test_two_networks_stand_on_the_same_axes_and_what_others_report_once() -> None:
-    both = lines.draw(overlaid((chart_of([0.99, 0.5]), chart_of([0.98, 0.9])), ["plain", "robust"]))
+    both = draw_lines(overlaid((chart_of([0.99, 0.5]), chart_of([0.98, 0.9])), ["plain", "robust"]))
     drawn = {str(line.get_label()): line for line in both.axes[0].lines}
     assert list(drawn) == ["plain, fgsm", "robust, fgsm", "Madry et al. 2018, FGSM", "chance"]
     assert list(drawn["robust, fgsm"].get_ydata()) == pytest.approx([0.98, 0.9])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure as Chart
 
-from cnn_mnist.figures.lines import Line, Lines
+from cnn_mnist.figures.canvas import Line, Lines
 from cnn_mnist.figures.render import Picture
 from cnn_mnist.figures.tiles import Tile, Tiles
 from cnn_mnist.report import layout

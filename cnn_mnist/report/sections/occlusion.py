@@ -14,7 +14,7 @@ from cnn_mnist.data.batches import EVAL_BATCH_SIZE
 from cnn_mnist.figures import occlusion as draw_occlusion
 from cnn_mnist.figures.render import Picture
 from cnn_mnist.option_types import Fraction, Pixels, number
-from cnn_mnist.report.section import Answer, Section, needs
+from cnn_mnist.report.section import Answer, Section, Table, needs
 from cnn_mnist.report.subject import Subject
 
 
@@ -59,13 +59,22 @@ def occlusion(
     }
     tensors["test_images"] = _saved(whole, chosen, labels)
     findings |= _resistance_findings(found)
-    changes = found.confusion.clone().fill_diagonal_(0).sum(1)
-    is_digit = subject.num_classes == 10 and "classes" not in subject.recipe
-    label = 9 if is_digit else int(changes.argmax())  # nine: the report's own example
-    names = [subject.names[other] for other in findings["becomes"][str(label)]]
-    which = "nine" if is_digit else subject.names[label]
-    findings["most_changed"] = {"class": which, "becomes": names}
+    findings["by_class"] = [
+        {
+            "name": subject.names[label],
+            "wrong_share": share,
+            "becomes": [subject.names[other] for other in findings["becomes"][str(label)]],
+        }
+        for label, share in enumerate(_wrong_share(found).tolist())
+    ]
+    findings["most_changed"] = max(findings["by_class"], key=lambda one: one["wrong_share"])
     return Section(findings, _resistance_answers(findings), tensors, figures)
+
+
+def _wrong_share(found: Resistance) -> Tensor:
+    """Of each class, the share of patch positions at which its images are misclassified, (C,)."""
+    total = found.confusion.sum(1)
+    return (total - found.confusion.diag()) / total.clamp_min(1)
 
 
 def _resistance_findings(found: Resistance) -> dict[str, Any]:
@@ -93,10 +102,18 @@ def _resistance_answers(findings: dict[str, Any]) -> list[Answer]:
         "{drop_on_paper:.3f} where it covers empty paper alone"
     )
     drops += ": {drop_ratio:.1f} times as much." if math.isfinite(findings["drop_ratio"]) else "."
-    which = findings["most_changed"]["class"]
-    becomes = f"An occluded {which} is most often misclassified as {{most_changed.becomes}}."
-    if not findings["most_changed"]["becomes"]:
-        becomes = f"An occluded {which} is never misclassified."
+    becomes = "No class is ever misclassified because of the patch."
+    tables = []
+    if findings["most_changed"]["becomes"]:
+        becomes = (
+            "Images of class {most_changed.name} are misclassified most often, at {most_changed.wrong_share:.1%} of "
+            "the positions, and mostly as {most_changed.becomes}."
+        )
+        rows = [
+            [f"{{by_class.{k}.name}}", f"{{by_class.{k}.wrong_share:.1%}}", f"{{by_class.{k}.becomes}}"]
+            for k in range(len(findings["by_class"]))
+        ]
+        tables.append(Table("Under the patch", ["class", "positions misclassified", "mostly as"], rows))
     resists = [
         "Of {num_images} images that are classified correctly without a patch, {resistant_share:.1%} are classified "
         "correctly at every position of a patch of {window} x {window} pixels, grey {fill:g}."
@@ -108,7 +125,7 @@ def _resistance_answers(findings: dict[str, Any]) -> list[Answer]:
         )
     return [
         Answer("How much more does ink matter than background?", ["occlusion/probability"], [drops]),
-        Answer("What does an occluded image become?", ["occlusion/predicted", "occlusion/becomes"], [becomes]),
+        Answer("What does an occluded image become?", ["occlusion/predicted", "occlusion/becomes"], [becomes], tables),
         Answer("How many images resist occlusion?", ["occlusion/resistance"], resists),
     ]
 

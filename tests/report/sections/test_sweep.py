@@ -13,10 +13,9 @@ import torch
 from scipy import stats
 
 from cnn_mnist.analysis.statistics import Configuration, paired_over_seeds
-from cnn_mnist.figures import lines
 from cnn_mnist.figures import sweep as draw
 from cnn_mnist.figures import training as draw_training
-from cnn_mnist.figures.canvas import cost_curves
+from cnn_mnist.figures.canvas import cost_curves, draw_lines
 from cnn_mnist.figures.render import to_pixels
 from cnn_mnist.sweeps import jobs
 from cnn_mnist.sweeps.configurations import configuration_of, described, options_of
@@ -187,7 +186,7 @@ def test_epochs_have_no_fractions(num_epochs: int) -> None:
     group = Configuration("one", np.ones(3), np.ones(3), 1.0, 1.0, 1.0, np.full((3, num_epochs), 0.9))
     trace = torch.rand(num_epochs + 1, 2)
     for figure in (
-        *map(lines.draw, draw_training.curves(curves).values()),
+        *map(draw_lines, draw_training.curves(curves).values()),
         draw.curves([group], "test/acc", in_percent=True),
         cost_curves(trace, ["a", "b"], "cost"),
     ):
