@@ -52,7 +52,7 @@ results: $(READY) ## RESULTS.md from nothing: every recipe over five seeds, abou
 	$(BIN)/python -m benchmarks.readme
 
 tensorboard: $(READY) ## open TensorBoard on outputs/ and multirun/, on the next free port
-	$(BIN)/tensorboard --logdir_spec outputs:outputs,multirun:multirun
+	$(BIN)/python -m cnn_mnist tensorboard
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

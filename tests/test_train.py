@@ -4,16 +4,19 @@ import csv
 import re
 import signal
 import socket
+import textwrap
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
 
 from cnn_mnist.data.datamodule import DataModule
-from cnn_mnist.runs import checkpoint
+from cnn_mnist.runs import checkpoint, training_record
 from tests.conftest import Command, Done, Interrupt, same
 
 DIGITS = ("data=digits", "trainer=cpu")
@@ -21,7 +24,9 @@ EVERY_OTHER_EPOCH = (
     "filters/conv1",
     "filters/conv2",
     "activations/conv1/overview",
+    "activations/conv1/channels",
     "activations/conv2/overview",
+    "activations/conv2/channels",
     "occlusion/probability",
     "occlusion/predicted",
 )
@@ -57,7 +62,8 @@ def test_a_run_leaves_what_it_promises(run: Done) -> None:
     assert run.folder.parent.name == "digits-paper"
     assert run.folder.parents[1].name == "outputs"
     names = {path.name for path in run.folder.iterdir() if not path.name.startswith("events.out.tfevents.")}
-    assert names == {"config.yaml", "results.json", "metrics.csv", "hparams.yaml", "checkpoints", "train.log"}
+    files = {"config.yaml", "results.json", "metrics.csv", "hparams.yaml", "checkpoints", "train.log"}
+    assert names == files | {"projector_config.pbtxt", "00000"}  # the last two: TensorBoard's projector
     assert [path.name for path in (run.folder / "checkpoints").iterdir()] == ["last.ckpt"]
 
 
@@ -93,10 +99,17 @@ def test_tensorboard_holds_curves_and_pictures(run: Done) -> None:
     assert once == {tag: [45] for tag in ADVERSARIAL}
     others = {tag: steps for tag, steps in pictures.items() if tag not in every_epoch and tag not in once}
     assert others == {tag: [30, 45] for tag in EVERY_OTHER_EPOCH}  # the second epoch, and the last
+    assert found.Tags()["graph"]
+    assert {"optimisation/learning_rate", "optimisation/gradient_norm"} <= set(found.Tags()["scalars"])
+    assert {"custom_scalars__config__", "architecture/text_summary", "pr_curves/9"} <= set(found.Tags()["tensors"])
+    assert (run.folder / "projector_config.pbtxt").is_file()
+    (config,) = found.Tensors("configuration/text_summary")[0].tensor_proto.string_val
+    assert yaml.safe_load(textwrap.dedent(config.decode()))["seed"] == 5
     plugin = found.SummaryMetadata("_hparams_/session_start_info").plugin_data
-    assert plugin.plugin_name == "hparams"
-    assert b"digits" in plugin.content
-    assert b"test/acc" in found.SummaryMetadata("_hparams_/experiment").plugin_data.content
+    session = plugin_data_pb2.HParamsPluginData.FromString(plugin.content).session_start_info
+    assert set(session.hparams) == {*training_record.ALWAYS, "network.kernel_size"}  # and nothing at its usual value
+    experiment = found.SummaryMetadata("_hparams_/experiment").plugin_data.content
+    assert all(name in experiment for name in (b"test/acc", b"test/loss", b"fit_seconds"))
 
 
 def test_the_same_seed_without_callbacks_gives_the_same_weights(run: Done, train: Command) -> None:

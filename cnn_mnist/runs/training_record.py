@@ -1,5 +1,6 @@
 """The record of a training: results.json, and TensorBoard's HParams tab."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,18 @@ from cnn_mnist.runs.record import surroundings
 from cnn_mnist.training.callbacks.throughput import Timing
 from cnn_mnist.training.module import Classifier
 from cnn_mnist.training.optimizers import recorded
+
+ALWAYS = (
+    "recipe",
+    "dataset",
+    "network",
+    "batchnorm",
+    "optimizer",
+    "lr",
+    "max_epochs",
+    "seed",
+)  # options in the HParams tab
+SKIPPED = ("_target_", "root", "fallback")  # without influence on the metrics
 
 
 def of_training(
@@ -66,22 +79,26 @@ def of_training(
 
 @rank_zero_only
 def fill_hparams(trainer: pl.Trainer, cfg: DictConfig, record: dict[str, Any]) -> None:
-    """Add the run to TensorBoard's HParams tab: options and final test metrics.
+    """Add the run to TensorBoard's HParams tab: its options that are not the usual ones, and final test metrics.
 
     Lightning's own way would log every metric as another point of its curve.
     """
-    network = {"network": str(cfg.network._target_).rpartition(".")[2]}
-    network |= {f"network.{key}": value for key, value in cfg.network.items()}
     steps = recorded(OmegaConf.to_container(cfg.model, resolve=True))  # type: ignore[arg-type]
-    scalars = [cfg.data, cfg.model, steps, network, {"max_epochs": cfg.trainer.max_epochs}]
-    skipped = ("_target_", "root", "fallback")  # without influence on the metrics
-    hparams = {
-        str(key): value if isinstance(value, bool | int | float | str) else str(value)
-        for part in scalars
-        for key, value in part.items()
-        if str(key).rpartition(".")[2] not in skipped and value is not None
+    chosen = {"recipe": cfg.recipe, "network": str(cfg.network._target_).rpartition(".")[2]}
+    chosen |= {f"network.{key}": value for key, value in cfg.network.items()} | {"max_epochs": cfg.trainer.max_epochs}
+    options = {str(key): value for part in (chosen, cfg.model, steps, cfg.data) for key, value in part.items()}
+    usual = {
+        name: parameter.default
+        for make in (Classifier, DataModule)
+        for name, parameter in inspect.signature(make).parameters.items()
     }
-    metrics = {name: record[name] for name in ("test/acc", "test/loss") if name in record}
+    hparams = {
+        key: value if isinstance(value, bool | int | float | str) else str(value)
+        for key, value in options.items()
+        if key.rpartition(".")[2] not in SKIPPED and value is not None
+        if key in ALWAYS or value != usual.get(key)
+    }
+    metrics = {name: record[name] for name in ("test/acc", "test/loss", "fit_seconds") if name in record}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             writer = logger.experiment._get_file_writer()

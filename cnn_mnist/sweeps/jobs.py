@@ -36,6 +36,14 @@ NO_DDP = (
     "run it alone, or leave it to hydra/launcher=joblib or slurm to run jobs side by side"
 )
 NOT_PART_OF_IT = ("data.root", "trainer.accelerator", "trainer.devices", "overrides")  # without effect on results
+UNNAMED = (
+    *NOT_PART_OF_IT,
+    "data",
+    "data.fallback",
+    "experiment",
+    "trainer",
+    "ckpt_path",
+)  # or named by the folder above
 OWN_IMAGES = ("npz", "image_folder")  # data sets of which data.root is not the place, but the data set itself
 
 
@@ -94,7 +102,19 @@ def job_folder(overrides: Sequence[str], left_out: Sequence[str] = ()) -> str:
     return f"{clean[:LONGEST]}-{hashlib.sha256(repr(words).encode()).hexdigest()[:8]}"
 
 
+def options_in_name(overrides: Sequence[str]) -> str:
+    """What the name of a run's folder says after the date: the options that make it another training, or nothing."""
+    keys = {word: word.lstrip("+~").partition("=")[0] for word in overrides}
+    chosen = [
+        word
+        for word, key in keys.items()
+        if key not in UNNAMED and not key.startswith(("callbacks", "logger", "hydra"))
+    ]
+    return f"_{job_folder(chosen)}" if chosen else ""
+
+
 OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
+OmegaConf.register_new_resolver("options_in_name", options_in_name, replace=True)
 
 
 def do_job(

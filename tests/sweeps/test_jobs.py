@@ -168,6 +168,13 @@ def test_folders_of_jobs_neither_collide_nor_grow_too_long() -> None:
     assert jobs.job_folder([]) == "defaults"
 
 
+def test_a_run_is_named_after_what_makes_it_another_training() -> None:
+    same = ["data=mnist", "experiment=tuned", "trainer=cpu", "callbacks=none", "~callbacks.samples", "data.root=/x"]
+    assert jobs.options_in_name([*same, "hydra.run.dir=x", "logger=[csv]"]) == ""
+    assert jobs.options_in_name(["seed=3", *same, "model.batchnorm=true"]) == "_model.batchnorm-true_seed-3"
+    assert jobs.options_in_name(["trainer.max_epochs=2", "network=mlp"]) == "_network-mlp_trainer.max_epochs-2"
+
+
 def test_paths_that_look_alike_get_folders_of_their_own(run: Done, analyze: Command, tmp_path: Path) -> None:
     pixels = DataModule("digits").ready().test.images[7, 0].numpy().repeat(4, 0).repeat(4, 1)
     for name in ("a=b.png", "a-b.png"):

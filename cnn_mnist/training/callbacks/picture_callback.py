@@ -1,8 +1,9 @@
-"""What callbacks that draw share: when they are due, and where pictures are logged."""
+"""What callbacks that draw share: when they are due, and where they write."""
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
+from torch.utils.tensorboard import SummaryWriter
 
 from cnn_mnist.figures.render import Picture, to_pixels
 from cnn_mnist.figures.tiles import CARD
@@ -20,6 +21,12 @@ def show(trainer: pl.Trainer, tag: str, figure: Picture) -> None:
             logger.experiment.add_image(tag, pixels, trainer.global_step, dataformats="HWC")
         elif hasattr(logger, "log_image"):  # as Lightning's WandbLogger
             logger.log_image(tag, [pixels], step=trainer.global_step)
+
+
+def writers(trainer: pl.Trainer) -> list[SummaryWriter]:
+    """The writers of TensorBoard's loggers, in the process that writes; none in the others."""
+    loggers = trainer.loggers if trainer.is_global_zero else []
+    return [logger.experiment for logger in loggers if isinstance(logger, TensorBoardLogger)]
 
 
 def is_due(trainer: pl.Trainer, every_n_epochs: int) -> bool:
