@@ -107,7 +107,8 @@ def test_tensorboard_holds_curves_and_pictures(run: Done) -> None:
     assert yaml.safe_load(textwrap.dedent(config.decode()))["seed"] == 5
     plugin = found.SummaryMetadata("_hparams_/session_start_info").plugin_data
     session = plugin_data_pb2.HParamsPluginData.FromString(plugin.content).session_start_info
-    assert set(session.hparams) == {*training_record.ALWAYS, "network.kernel_size"}  # and nothing at its usual value
+    named = {"max_epochs", "dataset"}  # on the command line
+    assert set(session.hparams) == {*training_record.ALWAYS, *named}  # and nothing else at its usual value
     experiment = found.SummaryMetadata("_hparams_/experiment").plugin_data.content
     assert all(name in experiment for name in (b"test/acc", b"test/loss", b"fit_seconds"))
 

@@ -19,16 +19,8 @@ from cnn_mnist.training.callbacks.throughput import Timing
 from cnn_mnist.training.module import Classifier
 from cnn_mnist.training.optimizers import recorded
 
-ALWAYS = (
-    "recipe",
-    "dataset",
-    "network",
-    "batchnorm",
-    "optimizer",
-    "lr",
-    "max_epochs",
-    "seed",
-)  # options in the HParams tab
+ALWAYS = ("recipe", "batchnorm", "seed")  # in the HParams tab
+USUAL = {"network": "CNN", "network.kernel_size": 3, "optimizer": "Adam"}
 SKIPPED = ("_target_", "root", "fallback")  # without influence on the metrics
 
 
@@ -79,24 +71,28 @@ def of_training(
 
 @rank_zero_only
 def fill_hparams(trainer: pl.Trainer, cfg: DictConfig, record: dict[str, Any]) -> None:
-    """Add the run to TensorBoard's HParams tab: its options that are not the usual ones, and final test metrics.
+    """Add the run to TensorBoard's HParams tab: the options that set it apart, and final test metrics.
 
-    Lightning's own way would log every metric as another point of its curve.
+    Those are the ones that the command named and those that are not as usual: a tab of all twenty, most of which never
+    change, hides the metrics. Lightning's own way would log every metric as another point of its curve.
     """
     steps = recorded(OmegaConf.to_container(cfg.model, resolve=True))  # type: ignore[arg-type]
     chosen = {"recipe": cfg.recipe, "network": str(cfg.network._target_).rpartition(".")[2]}
     chosen |= {f"network.{key}": value for key, value in cfg.network.items()} | {"max_epochs": cfg.trainer.max_epochs}
     options = {str(key): value for part in (chosen, cfg.model, steps, cfg.data) for key, value in part.items()}
-    usual = {
+    usual = USUAL | {
         name: parameter.default
         for make in (Classifier, DataModule)
         for name, parameter in inspect.signature(make).parameters.items()
+        if name not in USUAL
     }
+    named = {word.lstrip("+~").partition("=")[0].removeprefix("model.") for word in cfg.overrides}
+    named = {key.removeprefix("data.").removeprefix("trainer.") for key in named}
     hparams = {
         key: value if isinstance(value, bool | int | float | str) else str(value)
         for key, value in options.items()
         if key.rpartition(".")[2] not in SKIPPED and value is not None
-        if key in ALWAYS or value != usual.get(key)
+        if key in ALWAYS or key in named or value != usual.get(key, value)
     }
     metrics = {name: record[name] for name in ("test/acc", "test/loss", "fit_seconds") if name in record}
     for logger in trainer.loggers:
