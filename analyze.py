@@ -23,13 +23,15 @@ def main(cfg: DictConfig) -> None:
 
     from cnn_mnist.cli import console
     from cnn_mnist.figures.class_names import class_names
-    from cnn_mnist.report import plan, subject
+    from cnn_mnist.report import pdf, plan, subject
     from cnn_mnist.report.writer import About, Findings
     from cnn_mnist.training.allocator import keep_freed_memory
 
     console.quiet()
     keep_freed_memory()
     asked = plan.tasks(cfg, overrides)
+    if cfg.report == "pdf":
+        pdf.browser()  # that there is none is said now, not after minutes of work
     needs_data = any(task.needs.data for task in asked)
     sides: Sequence[About]
     names: Sequence[str] = ()
@@ -52,7 +54,10 @@ def main(cfg: DictConfig) -> None:
             for side in sides[:1] if task.is_done_once else sides:
                 findings.add(task, side, instantiate(task.node, _convert_="all")(side))
     path = findings.close()
-    print(f"report: {path.with_name('report.html')}")
+    page = path.with_name("report.html")
+    print(f"report: {page}")
+    if cfg.report == "pdf":
+        print(f"report: {pdf.print_page(page)}")
     print(f"results: {path}")
     findings.check()
 

@@ -55,6 +55,7 @@ class Analyze:
     metric: str
     images: Selection
     seed: Seed
+    report: Literal["html", "pdf"]
 
 
 class Trainer:

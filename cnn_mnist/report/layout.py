@@ -18,7 +18,7 @@ from cnn_mnist.figures.tiles import Tiles
 from cnn_mnist.report.prose import Found, marked, plain
 from cnn_mnist.report.section import Answer, Table
 
-MOST_COLUMNS = 4  # of a table that is set beside another network's
+MOST_COLUMNS = 5  # of a table that is set beside another network's
 
 
 class Column(NamedTuple):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cnn_mnist.report import pdf
 from tests.conftest import SMALL, Command, Done
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -72,8 +73,8 @@ def test_the_report_opens_without_a_fault(report: Path, size: str, scheme: str, 
         "async () => { const all = [...document.images]; await Promise.all(all.map(i => i.decode()));"
         " return all.map(i => i.naturalWidth) }"
     )
-    assert len(decoded) >= 20
-    assert all(pixels > 100 for pixels in decoded)
+    assert len(decoded) >= 200
+    assert all(decoded)
     assert page.evaluate("document.documentElement.scrollWidth") <= width  # no sideways scrolling
     outside = page.evaluate("w => [...document.images].filter(i => i.getBoundingClientRect().right > w).length", width)
     assert outside == 0
@@ -110,12 +111,68 @@ def test_a_figure_opens_in_full_size_and_goes_back(report: Path, browser: "sync_
     image = frame.locator("img")
     assert image.bounding_box()["width"] < 375
     frame.locator(".enlarge").click()
-    natural = image.evaluate("i => i.naturalWidth")
-    assert image.bounding_box()["width"] >= natural
+    assert image.bounding_box()["width"] >= 800
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
     frame.locator(".reduce").click()
     assert image.bounding_box()["width"] < 375
     page.close()
+
+
+WIDTHS = (360, 390, 768, 1280, 1920)
+CUT = """width => [...document.querySelectorAll("main *")].filter(one => !one.closest(".scroll, .reduce") && (
+    one.getBoundingClientRect().right > width + 0.5 ||
+    (getComputedStyle(one).display !== "inline" && one.scrollWidth > one.clientWidth + 1))
+).map(one => one.outerHTML.slice(0, 120))"""
+TEXTS = """() => [...document.querySelectorAll("body *")].filter(
+    one => [...one.childNodes].some(node => node.nodeType === 3 && node.textContent.trim()) && one.checkVisibility()
+).map(one => [parseFloat(getComputedStyle(one).fontSize), one.outerHTML.slice(0, 120)])"""
+CHARTS = """() => [...document.querySelectorAll(".frame img")].map(image => {
+    const svg = new TextDecoder().decode(Uint8Array.from(atob(image.src.split(",")[1]), c => c.charCodeAt(0)));
+    const scale = image.clientWidth / parseFloat(svg.match(/viewBox="0 0 ([0-9.]+)/)[1]);
+    const sizes = [...svg.matchAll(/font(?:-size)?: ([0-9.]+)px/g)].map(found => parseFloat(found[1]));
+    return [scale * Math.min(...sizes), image.alt];
+})"""
+
+
+def test_nothing_is_cut_and_no_text_is_too_small(report: Path, browser: "sync_api.Browser") -> None:
+    page = browser.new_page()
+    page.goto(report.as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(CUT, width) == []
+        smallest = 11 if width >= 1280 else 9
+        charts = page.evaluate(CHARTS)
+        assert len(charts) >= 10
+        small = [one for one in [*page.evaluate(TEXTS), *charts] if one[0] < smallest and width >= 390]
+        assert small == [], width
+    page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_fault(report: Path, scheme: str, browser: "sync_api.Browser") -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    context = browser.new_context(bypass_csp=True, color_scheme=scheme, viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.goto(report.as_uri())
+    found = axe.run(page).response["violations"]
+    assert [(one["id"], one["nodes"][0]["html"][:120]) for one in found] == []
+    context.close()
+
+
+def test_it_is_printed(report: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = pdf.print_page(report)
+    content = file.read_bytes()
+    assert content.startswith(b"%PDF")
+    assert len(re.findall(rb"/Type\s*/Page[^s]", content)) >= 5
+    file.unlink()
+    monkeypatch.setattr(pdf, "BROWSERS", ("true",))  # ends well, and prints nothing
+    with pytest.raises(ValueError, match="did not print"):
+        pdf.print_page(report)
+    monkeypatch.setattr(pdf, "BROWSERS", ())
+    with pytest.raises(ValueError, match="report=pdf needs Chromium, Chrome or Edge"):
+        pdf.browser()
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +207,12 @@ def test_tensorboard_shows_what_the_callbacks_logged(tensorboard: str, browser: 
         page.get_by_text(re.compile(f"^{tag}")).first.wait_for(timeout=60_000)
     page.locator("img").first.wait_for(timeout=60_000)
     assert page.locator("img").first.evaluate("i => i.decode().then(() => i.naturalWidth)") > 100
+    page.goto(f"{tensorboard}/#custom_scalars", wait_until="load")
+    for chart in ("accuracy", "loss", "learning rate", "gradient norm"):
+        page.get_by_text(chart, exact=True).first.wait_for(timeout=60_000)
+    page.goto(f"{tensorboard}/#text", wait_until="load")
+    page.get_by_text("800,206").first.wait_for(timeout=60_000)
     page.goto(f"{tensorboard}/#hparams", wait_until="load")
-    for name in ("batchnorm", "test/acc", "test/loss"):
-        page.get_by_text(name).first.wait_for(timeout=60_000)
+    for name in ("batchnorm", "test/acc", "test/loss", "fit_seconds"):
+        page.get_by_text(name, exact=True).locator("visible=true").first.wait_for(timeout=60_000)
     page.close()

@@ -80,7 +80,7 @@ def test_tables_about_the_same_things_become_one() -> None:
     [
         (Table("t", ["a", "b"], [["{half}", "1"]]), Table("t", ["a", "b"], [["{half}", "1"], ["x", "2"]])),  # rows
         (Table("t", ["a", "b"], [["x", "1"]]), Table("u", ["a", "b"], [["x", "2"]])),  # captions
-        (Table("t", [*"abcde"], [["x", *"1111"]]), Table("t", [*"abcde"], [["x", *"1112"]])),  # too wide together
+        (Table("t", [*"abcdef"], [["x", *"11111"]]), Table("t", [*"abcdef"], [["x", *"11112"]])),  # too wide together
     ],
 )
 def test_other_tables_stay_apart(tables: tuple[Table, Table]) -> None:
