@@ -17,7 +17,7 @@ from cnn_mnist.runs.files import shown
 if TYPE_CHECKING:
     from cnn_mnist.data.picture import Picture
 
-THUMBNAIL = 160  # pixels of the longer side of a picture on a contact sheet, about the size at which it is drawn
+THUMBNAIL = 112  # pixels of the longer side of a picture on a contact sheet: four times those of an image
 
 
 class Reading(NamedTuple):

@@ -132,12 +132,27 @@ CHARTS = """() => [...document.querySelectorAll(".frame img")].map(image => {
     const sizes = [...svg.matchAll(/font(?:-size)?: ([0-9.]+)px/g)].map(found => parseFloat(found[1]));
     return [scale * Math.min(...sizes), image.alt];
 })"""
+CUT_IN_CHARTS = """() => [...document.querySelectorAll(".frame img")].flatMap(image => {
+    const svg = new TextDecoder().decode(Uint8Array.from(atob(image.src.split(",")[1]), c => c.charCodeAt(0)));
+    const place = document.createElement("div");
+    place.innerHTML = svg.slice(svg.indexOf("<svg"));
+    document.body.append(place);
+    const whole = place.firstElementChild.getBoundingClientRect();
+    const cut = [...place.querySelectorAll("text")].filter(text => {
+        const box = text.getBoundingClientRect();
+        const isInWidth = box.left >= whole.left && box.right <= whole.right;
+        return !isInWidth || box.top < whole.top - 1 || box.bottom > whole.bottom + 1;
+    }).map(text => `${image.alt}: ${text.textContent}`);
+    place.remove();
+    return cut;
+})"""
 
 
 def test_nothing_is_cut_and_no_text_is_too_small(report: Path, browser: "sync_api.Browser") -> None:
     page = browser.new_page()
     page.goto(report.as_uri())
     page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
+    assert page.evaluate(CUT_IN_CHARTS) == []
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": 900})
         assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -123,7 +123,7 @@ def seeds(subject: Sweep) -> Section:
         answers.append(_what_matters(findings, spec))
         known = [one for one in findings["options"] if one["share"] is not None]
         if known:
-            figures["seeds/options"] = draw.shares(known, "share of the variance between runs (omega squared)")
+            figures["seeds/options"] = draw.shares(known, "share of the variance (omega squared)")
     if np.isfinite(np.concatenate([group.seconds for group in groups])).all():
         figures["seeds/time"] = draw.against_time(groups, metric, in_percent=in_percent)
         answers.append(Answer("What does it cost?", ["seeds/time"], []))
