@@ -23,7 +23,8 @@ def main(cfg: DictConfig) -> None:
 
     from cnn_mnist.cli import console
     from cnn_mnist.figures.class_names import class_names
-    from cnn_mnist.report import pdf, plan, subject
+    from cnn_mnist.report import plan, subject
+    from cnn_mnist.report.export import pdf
     from cnn_mnist.report.writer import About, Findings
     from cnn_mnist.training.allocator import keep_freed_memory
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cnn_mnist.report import pdf
+from cnn_mnist.report.export import pdf
 from tests.conftest import SMALL, Command, Done
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
