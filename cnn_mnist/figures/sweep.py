@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from cnn_mnist.analysis.statistics import Configuration
-from cnn_mnist.figures.canvas import MARKERS, per_cent, plot, whole_numbers
+from cnn_mnist.figures.canvas import MARKERS, Line, Lines, per_cent, plot, whole_numbers
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe and Ito 2008
 NAME = 24  # letters of a configuration's name in a line
@@ -62,6 +63,36 @@ def curves(groups: Sequence[Configuration], metric: str, *, in_percent: bool) ->
     _label(axes, metric, "y", in_percent)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower left", fontsize=9, frameon=False)
+    return figure
+
+
+def history(
+    numbers: Sequence[int], values: Sequence[float], best: Sequence[float], metric: str, *, in_percent: bool
+) -> Lines:
+    """The metric of each trial of a search, by number, and the best so far."""
+    lines = [
+        Line("a trial", numbers, values, COLOURS[0], "o"),
+        Line("the best so far", numbers, best, COLOURS[1], "-"),
+    ]
+    return Lines("trial", metric, lines, has_whole_x=True, in_percent=in_percent)
+
+
+def against_option(
+    key: str, tried: Sequence[Any], values: Sequence[float], metric: str, *, in_percent: bool, is_log: bool
+) -> Figure:
+    """The metric of each trial of a search against the value of an option."""
+    figure, axes = plot()
+    is_number = all(isinstance(value, int | float) and not isinstance(value, bool) for value in tried)
+    axes.plot(tried if is_number else [str(value) for value in tried], values, "o", color=COLOURS[0], alpha=0.7)
+    if is_log:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.margins(x=0.15)
+    axes.set_xlabel(key)
+    _label(axes, metric, "y", in_percent)
+    axes.grid(alpha=0.3)
     return figure
 
 

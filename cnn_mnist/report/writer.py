@@ -143,7 +143,7 @@ class Findings:
         for file, content in part.files.items():
             with files.replacing(place / file) as scratch:
                 scratch.write_bytes(content)
-        data = sorted(path for path in place.iterdir() if path.is_file())
+        data = sorted(path for path in place.iterdir() if path.is_file() and path.suffix != ".png")
         self._draw(task, part, base, OTHER * is_other)
 
         is_flat = task.kind == "attacks" and task.is_alone

@@ -100,17 +100,28 @@ def test_callbacks_are_left_out_unless_one_of_them_measures_the_metric() -> None
         assert ("callbacks=none" in fixed) == is_left_out
 
 
-def test_trials_are_counted_in_whole_numbers() -> None:
-    from cnn_mnist.figures.render import to_pixels
+def test_the_figures_show_each_trial_the_best_so_far_and_each_option() -> None:
+    from cnn_mnist.figures.canvas import Lines, draw_lines
     from cnn_mnist.report.sections.search import figures_of
 
-    study = optuna.create_study()
-    study.optimize(lambda trial: trial.suggest_float("model.lr", 0.1, 1), n_trials=2)
+    study = optuna.create_study(direction="maximize")
+    scores = iter([0.5, 0.25, 0.75])
+
+    def objective(trial: optuna.Trial) -> float:
+        trial.suggest_float("model.lr", 1e-4, 1e-1, log=True)
+        trial.suggest_categorical("model.batchnorm", [True, False])
+        return next(scores)
+
+    study.optimize(objective, n_trials=3)
     figures = figures_of(study, "val/acc")
-    for figure in figures.values():
-        to_pixels(figure)
-    ticks = [
-        *figures["search/history"].axes[0].get_xticks(),
-        *figures["search/slices"].axes[-1].get_yticks(),
-    ]
-    assert all(tick == round(tick) for tick in ticks)
+    assert set(figures) == {"search/history", "search/against/model.lr", "search/against/model.batchnorm"}
+    history = figures["search/history"]
+    assert isinstance(history, Lines)
+    assert [list(line.y) for line in history.lines] == [[0.5, 0.25, 0.75], [0.5, 0.5, 0.75]]
+    assert all(tick == round(tick) for tick in draw_lines(history).axes[0].get_xticks())
+    lowest = figures_of(study, "val/loss")["search/history"]
+    assert isinstance(lowest, Lines)
+    assert list(lowest.lines[1].y) == [0.5, 0.25, 0.25]
+    axes = figures["search/against/model.lr"].axes[0]  # type: ignore[union-attr]
+    assert axes.get_xscale() == "log"
+    assert list(axes.lines[0].get_xdata()) == [trial.params["model.lr"] for trial in study.trials]

@@ -4,19 +4,15 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import matplotlib
 import numpy as np
 import optuna
-from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
-from optuna.visualization import matplotlib as draw
 
 from cnn_mnist.cli import console
-from cnn_mnist.figures import sweep as draw_sweep
-from cnn_mnist.figures.canvas import whole_numbers
+from cnn_mnist.figures import sweep as draw
 from cnn_mnist.figures.render import Picture
 from cnn_mnist.report.plan import Task
 from cnn_mnist.report.section import Answer, Section, Table, needs
@@ -107,12 +103,17 @@ def trials(subject: Search) -> Section:
     findings["trials"] = [
         {key.replace(".", "_"): value for key, value in trial.items()} for trial in findings["trials"]
     ]
+    against = [tag for tag in figures if tag.startswith("search/against/")]
     answers = [
         Answer("What was best?", ["search/history"], says, [Table("The ten best", columns, rows)]),
-        Answer("How does the metric go with each option?", ["search/slices"], []),
+        Answer(
+            "How does the metric go with each option?",
+            [tag for tag in figures if tag.startswith("search/against/")],
+            [],
+        ),
     ]
     if findings["options"]:
-        figures["search/options"] = draw_sweep.shares(findings["options"])
+        figures["search/options"] = draw.shares(findings["options"])
         shares = (
             "Optuna's estimate of how much of the variance between trials goes with each option. The shares add up to "
             "one even where no option has an effect: a sweep over several seeds tells an effect from chance."
@@ -122,16 +123,22 @@ def trials(subject: Search) -> Section:
 
 
 def figures_of(study: optuna.Study, metric: str) -> dict[str, Picture]:
-    """Optuna's own figures, in matplotlib."""
-    matplotlib.use("Agg")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # experimental, says Optuna
-        history = draw.plot_optimization_history(study, target_name=metric)
-        slices = draw.plot_slice(study, target_name=metric)
-    first = np.asarray(slices, dtype=object).flat[0]
-    whole_numbers(history.xaxis)
-    whole_numbers(first.figure.axes[-1].yaxis)  # of the colour bar, which counts trials
-    return {"search/history": cast(Figure, history.figure), "search/slices": first.figure}
+    """Each trial's value with the best so far, and the values against each option."""
+    done = study.get_trials(states=(TrialState.COMPLETE,))
+    values = [float(trial.value or 0) for trial in done]
+    is_highest, in_percent = mode_of(metric) == "max", metric.endswith("acc")
+    best = (np.maximum if is_highest else np.minimum).accumulate(values).tolist()
+    figures: dict[str, Picture] = {
+        "search/history": draw.history([trial.number for trial in done], values, best, metric, in_percent=in_percent)
+    }
+    for key, kind in done[0].distributions.items():
+        tried = {trial.number: trial.params[key] for trial in done if key in trial.params}
+        found = [value for trial, value in zip(done, values, strict=True) if trial.number in tried]
+        is_log = bool(getattr(kind, "log", False))
+        figures[f"search/against/{key}"] = draw.against_option(
+            key, list(tried.values()), found, metric, in_percent=in_percent, is_log=is_log
+        )
+    return figures
 
 
 def _importances(study: optuna.Study, values: Sequence[float]) -> list[dict[str, Any]]:
