@@ -154,8 +154,10 @@ class Findings:
         if len(self.sides) == 2 and not task.is_done_once:
             print(f"  {self.record['names'][is_other]}:")
         for answer in part.answers:
+            if answer.says:
+                print(f"  {answer.question}")
             for sentence in answer.says:
-                print(f"  {plain(sentence, found)}")
+                print(f"    {plain(sentence, found)}")
             for table in answer.tables if task.needs.tables else ():
                 _show_table(table, found)
         for file in part.files if task.kind == "export" else ():

@@ -106,11 +106,7 @@ def trials(subject: Search) -> Section:
     against = [tag for tag in figures if tag.startswith("search/against/")]
     answers = [
         Answer("What was best?", ["search/history"], says, [Table("The ten best", columns, rows)]),
-        Answer(
-            "How does the metric go with each option?",
-            [tag for tag in figures if tag.startswith("search/against/")],
-            [],
-        ),
+        Answer("How does the metric go with each option?", against, []),
     ]
     if findings["options"]:
         figures["search/options"] = draw.shares(findings["options"])
