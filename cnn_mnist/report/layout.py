@@ -138,6 +138,11 @@ def numbers(laid_out: Sequence[Chapter]) -> dict[str, int]:
     return found
 
 
+def num_tables(laid_out: Sequence[Chapter]) -> int:
+    """The number of tables."""
+    return sum(len(part.tables) for part in _parts(laid_out))
+
+
 def _parts(laid_out: Sequence[Chapter]) -> Iterator[Part]:
     for chapter in laid_out:
         for question in chapter.questions:
@@ -152,10 +157,14 @@ def words() -> dict[str, Any]:
 
 
 def caption_of(tag: str) -> Caption:
-    """The caption and the alternative text of a figure: from words.yaml, or else made from its tag."""
+    """The caption and the alternative text of a figure: from words.yaml, or else made from its tag.
+
+    `LAYER` stands for the part of the tag that the pattern's first star stands for.
+    """
     for pattern, texts in words()["figures"].items():
         if fnmatchcase(tag, pattern):
-            return Caption(**texts)
+            layer = tag.split("/")[pattern.split("/").index("*")] if "*" in pattern.split("/") else ""
+            return Caption(**{name: text.replace("LAYER", layer) for name, text in texts.items()})
     name = tag.replace("/", ": ").replace("_", " ").capitalize()
     return Caption(name, name)
 
@@ -210,10 +219,8 @@ def _merged(
     first, second = parts
     shared = Part()
     texts = [[plain(sentence, column.found) for sentence in answer.says] for column, answer in found]
-    same = set(texts[0]) & set(texts[1])
-    shared.says = [html for html, text in zip(first.says, texts[0], strict=True) if text in same]
-    for part, own in zip(parts, texts, strict=True):
-        part.says = [html for html, text in zip(part.says, own, strict=True) if text not in same]
+    if texts[0] == texts[1]:  # some alone, out of their order, would not say of which network they speak
+        shared.says, first.says, second.says = first.says, [], []
     shared.figures, first.figures, second.figures = _split(
         first.figures, second.figures, lambda one, other: _one_figure(one, other, names)
     )

@@ -42,7 +42,9 @@ def write(folder: Path, record: dict[str, Any], sections: list[layout.Block]) ->
     def see(tag: str) -> Markup:
         """A link to the figure of a tag; nothing where there is none."""
         number = numbers.get(tag)
-        return Markup("" if number is None else f' <a class="see" href="#figure-{number}">Figure {number}</a>')
+        return Markup(
+            "" if number is None else f' <span class="see">(<a href="#figure-{number}">Figure {number}</a>)</span>'
+        )
 
     chapters = layout.chapters(sections, record.get("names", ()))
     numbers = layout.numbers(chapters)
@@ -56,6 +58,7 @@ def write(folder: Path, record: dict[str, Any], sections: list[layout.Block]) ->
             conclusion=summary.conclusion(record),
             sections=sections,
             chapters=chapters,
+            num_tables=layout.num_tables(chapters),
             words=layout.words(),
             value=value,
             knows=knows,

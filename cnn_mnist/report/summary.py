@@ -96,12 +96,12 @@ ABSTRACT = (
 
 
 def abstract(record: Found) -> list[Finding]:
-    """The findings that the record knows, each a whole sentence over it."""
+    """The findings that the record knows, each a sentence over it without its full stop."""
     found = []
     for finding in ABSTRACT:
         if known(finding.says, record):
             second = finding.second if "other" in record and known(finding.second, record) else ""
-            found.append(Finding(f"{finding.says}{second}.", finding.figure))
+            found.append(Finding(f"{finding.says}{second}", finding.figure))
     return found
 
 

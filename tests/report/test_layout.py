@@ -57,11 +57,27 @@ def test_what_two_networks_have_in_common_stands_there_once() -> None:
     found = two(*(column(k, [answer], one, prefix) for k, (one, prefix) in enumerate(zip(pictures, "ab", strict=True))))
     assert [one.tag for one in found.shared.figures] == ["same", "lines"]
     assert [[one.tag for one in side.figures] for side in found.sides if side] == [["differs", "chart"]] * 2
-    assert [text.striptags() for text in found.shared.says] == ["Half is 0.5."]
-    assert [side.says[0].striptags() for side in found.sides if side] == ["It is 0.", "It is 1."]
+    assert not found.shared.says  # one of them differs
+    assert [[text.striptags() for text in side.says] for side in found.sides if side] == [
+        ["Half is 0.5.", "It is 0."],
+        ["Half is 0.5.", "It is 1."],
+    ]
     both = found.shared.figures[1].picture
     assert isinstance(both, Lines)
     assert [line.label for line in both.lines] == ["one", "other"]
+
+
+def test_an_answer_that_is_the_same_in_all_its_sentences_stands_there_once() -> None:
+    answer = Answer("?", [], ["Half is {half}.", "Indeed."])
+    found = two(column(1, [answer], {}), column(2, [answer], {}))
+    assert [text.striptags() for text in found.shared.says] == ["Half is 0.5.", "Indeed."]
+    assert found.sides == []
+
+
+def test_captions_name_the_layer() -> None:
+    assert layout.caption_of("activations/conv2/all").caption.startswith("All channels of conv2 ")
+    assert layout.caption_of("filters/similarity/stem_0").caption.startswith("The cosine of every filter of stem_0 ")
+    assert layout.caption_of("fgsm/robustness").caption.startswith("Accuracy under attack")
 
 
 def test_tables_about_the_same_things_become_one() -> None:

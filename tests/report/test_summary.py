@@ -44,7 +44,7 @@ def test_the_abstract_says_what_is_known(record: dict[str, Any]) -> None:
     del record["pgd"], record["other"]
     found = [plain(one.says, record) for one in summary.abstract(record)]
     assert len(found) == len(summary.ABSTRACT) - 1
-    assert f"{record['predictions']['accuracy'] * 100:.2f} % of 10,000 test images correctly." in found[0]
+    assert f"{record['predictions']['accuracy'] * 100:.2f} % of 10,000 test images correctly" in found[0]
     assert not any("second network" in one for one in found)
     assert summary.abstract({"dataset": "mnist"}) == []
 
