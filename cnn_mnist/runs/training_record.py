@@ -98,6 +98,7 @@ def fill_hparams(trainer: pl.Trainer, cfg: DictConfig, record: dict[str, Any]) -
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             writer = logger.experiment._get_file_writer()
+            logger.experiment.add_scalar("fit_seconds", record["fit_seconds"], trainer.global_step)
             for summary in summaries(hparams, metrics):
                 writer.add_summary(summary)
             logger.experiment.flush()
