@@ -109,8 +109,8 @@ def test_tensorboard_holds_curves_and_pictures(run: Done) -> None:
     session = plugin_data_pb2.HParamsPluginData.FromString(plugin.content).session_start_info
     named = {"max_epochs", "dataset"}  # on the command line
     assert set(session.hparams) == {*training_record.ALWAYS, *named}  # and nothing else at its usual value
-    experiment = found.SummaryMetadata("_hparams_/experiment").plugin_data.content
-    assert all(name in experiment for name in (b"test/acc", b"test/loss", b"fit_seconds"))
+    with pytest.raises(KeyError):  # one run's columns would hide what sets others apart
+        found.SummaryMetadata("_hparams_/experiment")
 
 
 def test_the_same_seed_without_callbacks_gives_the_same_weights(run: Done, train: Command) -> None:

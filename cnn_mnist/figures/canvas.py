@@ -150,7 +150,7 @@ def overlaid(charts: Sequence[Lines], names: Sequence[str]) -> Lines:
             label = line.label.replace(ITSELF, name) if ITSELF in line.label else f"{name}: {line.label}"
             found.append(line._replace(label=label))
             if k:
-                found[-1] = found[-1]._replace(style=f"{line.style[0]}--", is_hollow=True)
+                found[-1] = found[-1]._replace(style=f"{line.style[0]}--")
     return charts[0]._replace(lines=[*found, *(line for line in charts[0].lines if line.is_reference)])
 
 
@@ -169,12 +169,12 @@ def draw_lines(chart: Lines) -> Figure:
         )
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)
-    if chart.y_range is not None:
-        axes.set_ylim(*chart.y_range)
     if chart.has_whole_x:
         whole_numbers(axes.xaxis)
     if chart.in_percent:
         per_cent(axes.yaxis)
+    if chart.y_range is not None:
+        axes.set_ylim(*chart.y_range)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower left", fontsize=9, frameon=False)
     return figure

@@ -10,6 +10,7 @@ from cnn_mnist.figures.tiles import Tiles, each, of_images
 
 MOST_COUNTED = 12  # classes of a confusion matrix with room for its counts
 LOOKS = {"train": ("o-", DARK), "test": ("s-", WRONG), "val": ("^:", "#555555")}
+ATTACK_MARKS = {"robust_acc": "D", "fgsm_acc": "v"}
 ATTACKS = {"robust_acc": ", under attack", "fgsm_acc": ", under one step"}
 
 
@@ -105,7 +106,7 @@ def curves(values: dict[str, list[float | int | None]]) -> dict[str, Lines]:
                     [float(epoch or 0) for epoch in values["epoch"]],
                     [float("nan") if value is None else value for value in curve],
                     colour,
-                    style if rest == metric else f"{style[0]}--",
+                    style if rest == metric else f"{ATTACK_MARKS.get(rest, 'P')}{style[1:]}",
                     is_hollow=rest != metric,
                 )
             )

@@ -99,6 +99,6 @@ def fill_hparams(trainer: pl.Trainer, cfg: DictConfig, record: dict[str, Any]) -
         if isinstance(logger, TensorBoardLogger):
             writer = logger.experiment._get_file_writer()
             logger.experiment.add_scalar("fit_seconds", record["fit_seconds"], trainer.global_step)
-            for summary in summaries(hparams, metrics):
+            for summary in summaries(hparams, metrics)[1:]:  # the first would fix the columns for all runs
                 writer.add_summary(summary)
             logger.experiment.flush()
