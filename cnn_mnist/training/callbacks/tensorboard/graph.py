@@ -1,6 +1,8 @@
 """The network as a graph of its operations."""
 
+import io
 import warnings
+from contextlib import redirect_stdout, suppress
 
 import pytorch_lightning as pl
 
@@ -10,7 +12,7 @@ from cnn_mnist.training.callbacks.picture_callback import PictureCallback, write
 
 
 class Graph(PictureCallback):
-    """The network's operations, traced with an empty image."""
+    """The network's operations, traced with an empty image; left out where torch cannot trace it."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Trace the network; a resumed run has its graph already."""
@@ -20,4 +22,5 @@ class Graph(PictureCallback):
         for writer in writers(trainer):
             with untouched(network), warnings.catch_warnings():  # type: ignore[arg-type]
                 warnings.simplefilter("ignore")  # torch's own tracer is deprecated, says torch
-                writer.add_graph(network, layers.example(network))  # type: ignore[arg-type]
+                with suppress(Exception), redirect_stdout(io.StringIO()):  # not every network can be traced
+                    writer.add_graph(network, layers.example(network))  # type: ignore[arg-type]
