@@ -32,7 +32,7 @@ def main(cfg: DictConfig) -> None:
     keep_freed_memory()
     asked = plan.tasks(cfg, overrides)
     if cfg.report == "pdf":
-        pdf.browser()  # that there is none is said now, not after minutes of work
+        pdf.browser()  # without one, fail now and not after minutes of work
     needs_data = any(task.needs.data for task in asked)
     sides: Sequence[About]
     names: Sequence[str] = ()

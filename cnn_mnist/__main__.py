@@ -28,8 +28,10 @@ def main() -> None:
         sys.argv = [str(FRONT / f"{word}.py"), *sys.argv[2:]]
         sys.path[0] = str(FRONT)
         runpy.run_path(sys.argv[0], run_name="__main__")
-    elif word == "tensorboard":
+    elif word == "tensorboard" and len(sys.argv) == 2:
         tensorboard.serve()
+    elif word == "tensorboard":
+        print(USAGE)
     else:
         known = ", ".join((*COMMANDS, "tensorboard"))
         print(f"error: there is no command {word}: choose from {known}", file=sys.stderr)

@@ -28,7 +28,7 @@ def own(train: Command, tmp_path_factory: pytest.TempPathFactory) -> Done:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content)
     done = train(
-        *CONF, "data=digits", "trainer=cpu", "trainer.max_epochs=2", "callbacks=weights", "callbacks.weights.bins=9",
+        *CONF, "data=digits", "trainer=cpu", "trainer.max_epochs=2", "callbacks=sizes", "callbacks.sizes.bins=9",
         "logger=[tensorboard,csv,json_lines]", "model.optimizer=nadam",
         cwd=folder,
     )  # fmt: skip
@@ -79,7 +79,7 @@ def tags(folder: Path, kind: str) -> list[str]:
 
 
 def test_help_shows_them(own: Done) -> None:
-    for script, names in (("analyze.py", ("brightness", "gradient_value")), ("train.py", ("weights",))):
+    for script, names in (("analyze.py", ("brightness", "gradient_value")), ("train.py", ("sizes",))):
         command = [sys.executable, str(ROOT / script), *CONF, "--help"]
         done = subprocess.run(command, cwd=own.cwd, capture_output=True, text=True, timeout=60, check=True)
         for name in names:
@@ -127,8 +127,8 @@ def test_the_curve_of_an_own_metric_is_on_the_page(own: Done, analyze: Command) 
         ("analyze.py", ("analysis=brightness", "brightness.num_images=0"), "brightness.num_images must be a whole"),
         ("analyze.py", ("attack=gradient_value", "attack.epsilon=2"), "attack.epsilon must be a number from 0 to 1"),
         ("analyze.py", ("attack=gradient_valu",), "attack=gradient_valu does not exist: did you mean"),
-        ("train.py", ("callbacks=weights", "callbacks.weights.bins=0"), "callbacks.weights.bins must be a whole"),
-        ("train.py", ("callbacks=weights", "callbacks.weights.bin=9"), "did you mean callbacks.weights.bins?"),
+        ("train.py", ("callbacks=sizes", "callbacks.sizes.bins=0"), "callbacks.sizes.bins must be a whole"),
+        ("train.py", ("callbacks=sizes", "callbacks.sizes.bin=9"), "did you mean callbacks.sizes.bins?"),
     ],
 )  # fmt: skip
 def test_their_options_are_checked_like_any_other(

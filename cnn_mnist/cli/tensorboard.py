@@ -1,8 +1,8 @@
 """TensorBoard on the runs below outputs/ and multirun/."""
 
+import signal
 import tempfile
 import threading
-from contextlib import suppress
 from pathlib import Path
 
 RUNS = ("outputs", "multirun")
@@ -24,5 +24,10 @@ def serve() -> None:
         server.configure(argv=["tensorboard", "--logdir", folder])
         print(f"TensorBoard on {' and '.join(RUNS)}: {server.launch()}")
         print("new runs appear by themselves; Ctrl+C ends it", flush=True)
-        with suppress(KeyboardInterrupt):
-            threading.Event().wait()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _end)
+        threading.Event().wait()
+
+
+def _end(number: int, _: object) -> None:
+    raise SystemExit(128 + number)

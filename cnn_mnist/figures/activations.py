@@ -9,12 +9,11 @@ from torch import Tensor
 
 from cnn_mnist.analysis.activations import ChannelStatistics
 from cnn_mnist.figures.anatomy import left_out, sheet
-from cnn_mnist.figures.canvas import DARK, Colours, enlarged, plot
+from cnn_mnist.figures.canvas import DARK, DIVERGING, LIGHT, WRONG, Colours, enlarged, plot
 from cnn_mnist.figures.class_names import name
 from cnn_mnist.figures.tiles import Tile, Tiles, each, of_images
 
-DIVERGING, SEQUENTIAL = "RdBu_r", "viridis"
-LIGHT, ACCENT = "#7fb3d5", "#c1440e"
+SEQUENTIAL = "viridis"
 MOST_CHANNELS, MOST_UNITS = 64, 28 * 28  # of a layer that are drawn
 NUM_STRONGEST = 3  # channels beside each image, which fit beside it on a phone
 SHEET_COLUMNS = 8
@@ -28,7 +27,7 @@ def overview(images: Tensor, labels: Tensor, maps: Tensor, layer: str, channels:
         labels: Their classes, int64 (B,).
         maps: (B, C, H, W), or (B, ...) of a linear layer; after the activation function.
         layer: Its name.
-        channels: Those that are shown, with what is said of each; None: the strongest.
+        channels: The channels to show, each with a remark; None: the strongest.
     """
     if maps.ndim != 4:
         return units(images, maps.flatten(1), layer)
@@ -44,7 +43,7 @@ def overview(images: Tensor, labels: Tensor, maps: Tensor, layer: str, channels:
 
 
 def strongest(maps: Tensor, number: int = NUM_STRONGEST) -> dict[int, str]:
-    """The channels (B, C, H, W) with the largest mean activation, and what is said of them."""
+    """The channels (B, C, H, W) with the largest mean activation, each with a remark."""
     order = maps.mean((0, 2, 3)).argsort(descending=True, stable=True)
     return dict.fromkeys(order[:number].tolist(), "strong")
 
@@ -107,9 +106,7 @@ def statistics(channels: ChannelStatistics, layer: str, num_images: int) -> Figu
         chosen = (blur <= 0.5) == is_sharp
         axes.bar(number[chosen], correlation[chosen], color=colour, label=label)
     background = (channels.background / channels.largest.clamp_min(1e-12)).cpu().numpy()
-    axes.plot(
-        number, background, "_", color=ACCENT, markersize=6, markeredgewidth=2, label="background / largest value"
-    )
+    axes.plot(number, background, "_", color=WRONG, markersize=6, markeredgewidth=2, label="background / largest value")
     dead = channels.dead.cpu().numpy()
     if dead.any():
         axes.plot(number[dead], np.zeros(dead.sum()), "x", color="black", markersize=6, label="dead channel")

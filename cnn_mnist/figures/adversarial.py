@@ -11,7 +11,18 @@ from cnn_mnist import published
 from cnn_mnist.attacks.result import AttackResult
 from cnn_mnist.attacks.robustness import RobustAccuracy
 from cnn_mnist.attacks.transfer import Transfer
-from cnn_mnist.figures.canvas import DARK, ITSELF, WRONG, Colours, Line, Lines, class_curves, cost_curves, plot
+from cnn_mnist.figures.canvas import (
+    DARK,
+    DIVERGING,
+    ITSELF,
+    WRONG,
+    Colours,
+    Line,
+    Lines,
+    class_curves,
+    cost_curves,
+    plot,
+)
 from cnn_mnist.figures.class_names import name
 from cnn_mnist.figures.tiles import Tiles, each, of_images
 
@@ -149,7 +160,7 @@ def _epsilon(norm: str) -> str:
 
 def _both_signs(values: Tensor) -> Colours:
     limit = max(values.abs().max().item(), 1e-6)
-    return Colours("RdBu_r", -limit, limit, "added grey value")
+    return Colours(DIVERGING, -limit, limit, "added grey value")
 
 
 def _rows(*columns: Tensor) -> list[tuple[Any, ...]]:

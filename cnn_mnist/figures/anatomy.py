@@ -8,13 +8,12 @@ from cnn_mnist.analysis.class_image import ClassImages
 from cnn_mnist.analysis.filters import EdgeLikeness, Similarity
 from cnn_mnist.analysis.saliency import Saliency
 from cnn_mnist.figures import class_names
-from cnn_mnist.figures.canvas import DARK, Colours, enlarged, plot
-from cnn_mnist.figures.tiles import Tile, Tiles, each, of_images
+from cnn_mnist.figures.canvas import DARK, DIVERGING, LIGHT, WRONG, Colours, enlarged, plot
+from cnn_mnist.figures.tiles import MARGIN, WIDE, Tile, Tiles, each, of_images
 
-DIVERGING = "RdBu_r"
-LIGHT, ACCENT = "#7fb3d5", "#c1440e"
 MOST_FILTERS, MOST_KERNELS = 64, 32  # of a layer that are drawn
-SCALES = (4, 1)  # of a sheet of kernels, on a wide and on a narrow page
+ROOM = (WIDE - 2 * MARGIN, 328)  # pixels for a sheet of kernels, on a wide page and on a phone
+LARGEST_SCALE = 4  # of a sheet of kernels
 
 
 def filters(weight: Tensor, layer: str, edges: EdgeLikeness | None) -> Tiles:
@@ -38,20 +37,22 @@ def _single_filters(weight: Tensor, layer: str, edges: EdgeLikeness | None) -> T
 
 
 def left_out(number: int, most: int, what: str = "") -> str:
-    """What is said where not all are shown."""
+    """A note such as "(the first 32 of 64)", or nothing where all are shown."""
     return f"(the first {most} of {number}{what})" if number > most else ""
 
 
 def _kernels(weight: Tensor, layer: str) -> Tiles:
     """All kernels of a layer in one sheet: a filter per row, a channel of its input per column; (C, C', K, K)."""
     all_filters, all_channels = weight.shape[:2]
-    weight = weight[:MOST_KERNELS, :MOST_KERNELS].detach().float()
+    most = min(MOST_KERNELS, ROOM[1] // (weight.shape[-1] + 1))
+    weight = weight[:MOST_KERNELS, :most].detach().float()
     largest = weight.abs().max().item()
     limit = weight.abs().quantile(0.995).item()  # a few outliers would leave the rest pale
     colours = Colours(DIVERGING, -limit, limit, f"weight (largest: {largest:.2f})")
-    note = f"{left_out(all_filters, MOST_KERNELS, ' filters')} {left_out(all_channels, MOST_KERNELS, ' channels')}"
-    wide, narrow = (scale if weight.shape[-1] <= 7 else 1 for scale in SCALES)
-    tile = Tile(sheet(colours.of(weight)), scale=wide, narrow=narrow)
+    note = f"{left_out(all_filters, MOST_KERNELS, ' filters')} {left_out(all_channels, most, ' channels')}"
+    pixels = sheet(colours.of(weight))
+    wide, narrow = (min(LARGEST_SCALE, room // pixels.shape[1]) for room in ROOM)
+    tile = Tile(pixels, scale=wide, narrow=narrow)
     title = f"Filters of {layer}: one per row, a column per channel of its input"
     return Tiles([[tile]], title, bar=colours, note=note.strip())
 
@@ -84,7 +85,7 @@ def edges(found: dict[str, EdgeLikeness]) -> Figure:
     """A histogram of edge likeness for each layer, beside that of random kernels."""
     figure, axes = plot(height=3.6 + 0.2 * len(found))
     bins = np.linspace(0, 1, 21).tolist()
-    for (layer, one), colour in zip(found.items(), (ACCENT, LIGHT, DARK, "#8a8a8a"), strict=False):
+    for (layer, one), colour in zip(found.items(), (WRONG, LIGHT, DARK, "#8a8a8a"), strict=False):
         score = one.score.numpy()
         label = f"{layer} ({len(score):,} kernels)"
         axes.hist(score, bins, weights=np.full(len(score), 1 / len(score)), alpha=0.7, label=label, color=colour)

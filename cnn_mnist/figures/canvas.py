@@ -16,7 +16,8 @@ from torch import Tensor
 
 from cnn_mnist.figures.class_names import colour
 
-DARK = "#1b4f72"
+DARK, LIGHT = "#1b4f72", "#7fb3d5"
+DIVERGING = "RdBu_r"  # a colour map with zero in its middle
 RIGHT, WRONG = "#1b6ca8", "#c1440e"  # told apart by colour-blind readers, and in grey
 MARKERS = "os^vD<>phX"
 WIDTH = 4.6  # inches of a chart: two fit side by side on a desktop, and nine points can be read on a phone

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from matplotlib import rc_context
 from matplotlib.colors import hsv_to_rgb, to_rgb
 
 LONGEST = 9  # letters; a tile is no wider
@@ -17,7 +18,8 @@ def class_names(names: Sequence[str]) -> Iterator[None]:
     """Names of the classes for the figures drawn inside the block."""
     before = _names.set(tuple(names))
     try:
-        yield
+        with rc_context({"text.parse_math": False}):  # a $ in a name is a dollar
+            yield
     finally:
         _names.reset(before)
 

@@ -10,7 +10,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from cnn_mnist.analysis.occlusion import OcclusionMap, Resistance
-from cnn_mnist.figures.canvas import DARK, INK, Colours, enlarged, plot
+from cnn_mnist.figures.canvas import DARK, INK, WRONG, Colours, enlarged, plot
 from cnn_mnist.figures.class_names import colour, name
 from cnn_mnist.figures.tiles import Pixels, Tile, Tiles, each, written
 
@@ -18,7 +18,7 @@ PROBABILITY = Colours("viridis", 0, 1, "probability")
 FINE = 4  # quarter pixels: the centre of an even window lies between two pixels
 STILL_RIGHT = "#e8e8e8"
 HEAT = 0.85  # share of the map's colour; the rest is the image, which shines through
-PAPER, OUTLINE = 0.5, "#c1440e"  # grey value at which the ink's outline is drawn; the patch's frame
+PAPER = 0.5  # grey value at which the ink's outline is drawn
 
 
 def probability_maps(images: Tensor, labels: Tensor, maps: OcclusionMap, *, of: str = "true") -> Tiles:
@@ -136,7 +136,7 @@ def _patch_tile(maps: OcclusionMap) -> Tile:
     side = 28 * FINE
     paper = INK.of(torch.zeros(side, side)).copy()
     start, end = (side - FINE * maps.window) // 2, (side + FINE * maps.window) // 2
-    paper[start:end, start:end] = [round(255 * part) for part in to_rgb(OUTLINE)]
+    paper[start:end, start:end] = [round(255 * part) for part in to_rgb(WRONG)]
     paper[start + 1 : end - 1, start + 1 : end - 1] = INK.of(torch.tensor([maps.fill]))
     return Tile(paper, "the patch, to scale", "faint", scale=1)
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnn_mnist.figures.canvas import DARK, Colours, per_cent, plot, reduced
+from cnn_mnist.figures.canvas import DARK, DIVERGING, Colours, per_cent, plot, reduced
 from cnn_mnist.figures.class_names import name
 from cnn_mnist.figures.tiles import Pixels, Tile, Tiles, boxed, each, of_images
 
@@ -26,8 +26,8 @@ def reading(given: NDArray[np.float32], box: tuple[int, int, int, int], image: T
         image: (1, 1, 28, 28) in [0, 1].
     """
     small = reduced(given, SIDE)
-    ratio = small.shape[0] / given.shape[0]
-    top, left, bottom, right = (round(ratio * place) for place in box)
+    down, across = (small.shape[side] / given.shape[side] for side in (0, 1))
+    top, left, bottom, right = (round(ratio * place) for ratio, place in zip((down, across) * 2, box, strict=True))
     scale = max(1, SIDE // max(small.shape[:2]))
     picture = Tile(boxed(_as_bytes(small), (top, left, bottom, right)), "the picture, and its ink", scale=scale)
     seen = of_images(image[:, 0], ["what the network sees"], scale=LARGE)
@@ -53,7 +53,7 @@ def probabilities(probability: Tensor) -> Figure:
 def change(image: Tensor, perturbation: Tensor) -> Tiles:
     """An image, a change and their sum, each (1, 1, 28, 28)."""
     most = max(perturbation.abs().max().item(), 1e-6)
-    colours = Colours("RdBu_r", -most, most, "change of the grey value")
+    colours = Colours(DIVERGING, -most, most, "change of the grey value")
     before = of_images(image[:, 0], ["what the network sees"], scale=4)
     added = of_images(perturbation[:, 0], ["the change"], scale=4, colours=colours)
     after = of_images((image + perturbation)[:, 0], ["the sum"], scale=4)

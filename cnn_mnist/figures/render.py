@@ -30,7 +30,8 @@ def to_svg(picture: Figure | Lines) -> bytes:
     """A chart as an SVG file without a date; texts stay texts, in DejaVu Sans or else Verdana, which is as wide."""
     figure = draw_lines(picture) if isinstance(picture, Lines) else picture
     file = io.BytesIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "cnn_mnist", "font.sans-serif": FONTS}):
+    looks = {"font.sans-serif": FONTS, "svg.fonttype": "none", "svg.hashsalt": "cnn_mnist", "text.parse_math": False}
+    with rc_context(looks):  # type: ignore[arg-type]
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     svg = re.sub(rb"<metadata>.*?</metadata>\s*|<!--.*?-->\s*", b"", file.getvalue(), flags=re.DOTALL)
     return re.sub(rb' (?:d|x|y)="[^"]*"', _rounded, svg)

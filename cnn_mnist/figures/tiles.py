@@ -17,7 +17,7 @@ Pixels = NDArray[np.uint8]  # RGB (H, W, 3)
 
 TONES = {"": "#1d2329", "right": RIGHT, "wrong": WRONG, "strong": "#1d2329", "faint": "#6b7280"}
 WIDE, CARD = 936, 376  # pixels: the page on a desktop, and a card of TensorBoard
-GAP, GROUP_GAP, MARGIN, LINE = 8, 8, 8, 14
+GAP, MARGIN, LINE = 8, 8, 14
 NARROWEST = 56  # pixels of a caption
 BAR = (160, 10)
 
@@ -46,7 +46,7 @@ class Tiles(NamedTuple):
     Attributes:
         groups: Tiles that stay together.
         title: A line above, in the file; the page has its own words.
-        note: What is left out, in brackets.
+        note: A remark in brackets, such as how many are left out.
         headings: A line above each group, or none.
         is_stacked: The tiles of a group stand one below another.
         is_row: Each group begins a new row.
@@ -85,11 +85,11 @@ def draw(figure: Tiles, width: int = WIDE) -> Pixels:
         _block(group, text, inner, figure.is_stacked) for group, text in zip(figure.groups, headings, strict=True)
     ]
     title = _wrapped(f"{figure.title} {figure.note}".strip(), inner, bold=True)
-    rows = list(_rows([block.width for block in blocks], inner, GROUP_GAP, one_each=figure.is_row))
-    across = max(sum(blocks[k].width + GROUP_GAP for k in row) - GROUP_GAP for row in rows)
+    rows = list(_rows([block.width for block in blocks], inner, GAP, one_each=figure.is_row))
+    across = max(sum(blocks[k].width + GAP for k in row) - GAP for row in rows)
     used = min(inner, max(across, *(round(_length(line, bold=True)) for line in title), BAR[0] + 120))
-    down = MARGIN + LINE * len(title) + sum(max(blocks[k].height for k in row) + GROUP_GAP for row in rows)
-    legend = list(_rows([30 + round(_length(text)) for text, _ in figure.legend], used, GROUP_GAP))
+    down = MARGIN + LINE * len(title) + sum(max(blocks[k].height for k in row) + GAP for row in rows)
+    legend = list(_rows([30 + round(_length(text)) for text, _ in figure.legend], used, GAP))
     down += 2 * LINE * (figure.bar is not None) + (LINE + 6) * len(legend)
     paper = Image.new("RGB", (used + 2 * MARGIN, down + MARGIN), "white")
     pen = ImageDraw.Draw(paper)
@@ -101,15 +101,15 @@ def draw(figure: Tiles, width: int = WIDE) -> Pixels:
         x = MARGIN
         for k in row:
             blocks[k].put(paper, pen, x, y)
-            x += blocks[k].width + GROUP_GAP
-        y += max(blocks[k].height for k in row) + GROUP_GAP
+            x += blocks[k].width + GAP
+        y += max(blocks[k].height for k in row) + GAP
     for line_of in legend:
         x = MARGIN
         for k in line_of:
             text, colour = figure.legend[k]
             pen.rectangle((x, y, x + 12, y + 12), tuple(round(255 * part) for part in colour), "#999999")
             pen.text((x + 18, y), text, "black", _font())
-            x += 30 + round(_length(text)) + GROUP_GAP
+            x += 30 + round(_length(text)) + GAP
         y += LINE + 6
     if figure.bar is not None:
         _put_bar(paper, pen, figure.bar, y)

@@ -1,5 +1,6 @@
 """What stands where on the page: numbered figures and tables, and what two networks have in common only once."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -103,7 +104,7 @@ class Part:
 
 
 class Question(NamedTuple):
-    """A question, what is said of it once, and what is said of each of two networks; None: it has no answer to it."""
+    """A question with its answer: what two networks share, and the rest of each; None where one has no answer."""
 
     question: str
     shared: Part
@@ -218,7 +219,7 @@ def _merged(
     """What two answers to a question have in common, and what is left of each."""
     first, second = parts
     shared = Part()
-    texts = [[plain(sentence, column.found) for sentence in answer.says] for column, answer in found]
+    texts = [[_values(sentence) for sentence in part.says] for part in parts]
     if texts[0] == texts[1]:  # some alone, out of their order, would not say of which network they speak
         shared.says, first.says, second.says = first.says, [], []
     shared.figures, first.figures, second.figures = _split(
@@ -231,6 +232,11 @@ def _merged(
         first.tables, second.tables, lambda one, other: _one_table(one, other, names)
     )
     return shared, [first, second] if first or second else []
+
+
+def _values(html: Markup) -> str:
+    """A sentence with its values, unrounded, but not the keys under which they stand."""
+    return re.sub(r' data-key="[^"]*"', "", html)
 
 
 Shown = TypeVar("Shown", Figure, TableOnPage)
@@ -277,7 +283,7 @@ def _one_table(one: TableOnPage, other: TableOnPage, names: Sequence[str]) -> Ta
     heads = [[row[0].striptags() for row in table.rows] for table in (one, other)]
     if (one.caption, one.columns, heads[0]) != (other.caption, other.columns, heads[1]):
         return None
-    cells = [[[cell.striptags() for cell in row] for row in table.rows] for table in (one, other)]
+    cells = [[[_values(cell) for cell in row] for row in table.rows] for table in (one, other)]
     if cells[0] == cells[1]:
         return one
     if len(one.columns) > MOST_COLUMNS:

@@ -64,8 +64,7 @@ class Finding(NamedTuple):
 
 ABSTRACT = (
     Finding(
-        "After {training.epochs} epochs the network classifies {predictions.accuracy:.2%} of "
-        "{predictions.num_images:,} test images correctly",
+        "The network classifies {predictions.accuracy:.2%} of {predictions.num_images:,} test images correctly",
         "training/accuracy",
         ", the second network {other.predictions.accuracy:.2%}",
     ),

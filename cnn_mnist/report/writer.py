@@ -149,7 +149,9 @@ class Findings:
         is_flat = task.kind == "attacks" and task.is_alone
         record |= found if is_flat else {task.name: found}
         prefix = f"{OTHER}." * is_other + f"{task.name}." * (not is_flat)
-        column = layout.Column(found, prefix, list(options), part.answers, part.figures, data)
+        column = layout.Column(
+            found, prefix, [key for key in options if key not in part.findings], part.answers, part.figures, data
+        )
         self.sections[-1].columns.append(column)
         if len(self.sides) == 2 and not task.is_done_once:
             print(f"  {self.record['names'][is_other]}:")

@@ -21,7 +21,7 @@ from cnn_mnist.training.optimizers import recorded
 
 ALWAYS = ("recipe", "batchnorm", "seed")  # in the HParams tab
 USUAL = {"network": "CNN", "network.kernel_size": 3, "optimizer": "Adam"}
-SKIPPED = ("_target_", "root", "fallback")  # without influence on the metrics
+SKIPPED = ("_target_", "root", "fallback", "accelerator", "devices", "num_nodes")  # without influence on the metrics
 
 
 def of_training(
@@ -78,8 +78,10 @@ def fill_hparams(trainer: pl.Trainer, cfg: DictConfig, record: dict[str, Any]) -
     """
     steps = recorded(OmegaConf.to_container(cfg.model, resolve=True))  # type: ignore[arg-type]
     chosen = {"recipe": cfg.recipe, "network": str(cfg.network._target_).rpartition(".")[2]}
-    chosen |= {f"network.{key}": value for key, value in cfg.network.items()} | {"max_epochs": cfg.trainer.max_epochs}
-    options = {str(key): value for part in (chosen, cfg.model, steps, cfg.data) for key, value in part.items()}
+    chosen |= {f"network.{key}": value for key, value in cfg.network.items()}
+    options = {
+        str(key): value for part in (cfg.trainer, chosen, cfg.model, steps, cfg.data) for key, value in part.items()
+    }
     usual = USUAL | {
         name: parameter.default
         for make in (Classifier, DataModule)

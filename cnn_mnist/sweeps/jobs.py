@@ -104,13 +104,9 @@ def job_folder(overrides: Sequence[str], left_out: Sequence[str] = ()) -> str:
 
 def options_in_name(overrides: Sequence[str]) -> str:
     """What the name of a run's folder says after the date: the options that make it another training, or nothing."""
-    keys = {word: word.lstrip("+~").partition("=")[0] for word in overrides}
-    chosen = [
-        word
-        for word, key in keys.items()
-        if key not in UNNAMED and not key.startswith(("callbacks", "logger", "hydra"))
-    ]
-    return f"_{job_folder(chosen)}" if chosen else ""
+    chosen = [word for word in overrides if not word.lstrip("+~").startswith(("callbacks", "logger", "hydra"))]
+    name = job_folder(chosen, UNNAMED)
+    return "" if name == job_folder([]) else f"_{name}"
 
 
 OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)

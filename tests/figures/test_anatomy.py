@@ -51,6 +51,7 @@ def test_all_kernels_are_one_sheet_with_a_row_for_each_filter() -> None:
     dark = (tile.pixels == [round(255 * part) for part in colormaps["RdBu_r"](1.0)[:3]]).all(-1)
     assert dark.sum() == 25
     assert dark[12:, 6:].all()
+    assert anatomy.filters(torch.rand(2, 32, 11, 11), "x", None).groups[0][0].pixels.shape[1] <= 328
     assert anatomy.filters(torch.rand(40, 50, 3, 3), "x", None).note == "(the first 32 of 40 filters) " + (
         "(the first 32 of 50 channels)"
     )

@@ -3,7 +3,9 @@
 import torch
 
 from cnn_mnist.figures import training as figures
-from cnn_mnist.figures.render import to_pixels
+from cnn_mnist.figures.canvas import overlaid
+from cnn_mnist.figures.class_names import class_names
+from cnn_mnist.figures.render import to_pixels, to_svg
 
 
 def test_predictions_say_true_and_predicted_class_and_mark_mistakes() -> None:
@@ -38,3 +40,17 @@ def test_curves_are_those_on_record() -> None:
     charts = figures.curves(values)  # type: ignore[arg-type]
     assert [(line.label, list(line.y)) for line in charts["loss"].lines] == [("train", [0.5, 0.25])]
     assert [line.label for line in charts["accuracy"].lines] == ["test", "test, under attack"]
+
+
+def test_lines_of_one_network_and_of_two_can_be_told_apart() -> None:
+    values = {"epoch": [1], "train/acc": [0.5], "test/acc": [0.5], "test/robust_acc": [0.4], "test/fgsm_acc": [0.3]}
+    chart = figures.curves(values)["accuracy"]  # type: ignore[arg-type]
+    both = overlaid((chart, chart), ("one", "other"))
+    assert len({(line.colour, line.style, line.is_hollow) for line in both.lines}) == 8
+
+
+def test_a_dollar_in_the_name_of_a_class_is_a_dollar() -> None:
+    with class_names(["$a$", "b_$", "c"]):
+        figure = figures.confusion_matrix(torch.eye(3, dtype=torch.long), "3 images")
+        assert to_pixels(figure).size > 0
+    assert b"b_$" in to_svg(figure)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure as Chart
 
-from cnn_mnist.figures.canvas import Line, Lines
+from cnn_mnist.figures.canvas import Colours, Line, Lines
 from cnn_mnist.figures.render import Picture
 from cnn_mnist.figures.tiles import Tile, Tiles
 from cnn_mnist.report import layout
@@ -109,3 +109,17 @@ def test_a_question_that_one_network_has_no_answer_to() -> None:
     found = two(column(1, [Answer("?", [], ["It is {value}."])], {}), column(2, [], {}))
     assert not found.shared
     assert found.sides[1] is None
+
+
+def test_values_that_are_equal_only_when_rounded_stand_there_twice() -> None:
+    answer = Answer("?", [], ["It is {value:.1f}."])
+    found = two(column(1.01, [answer], {}), column(1.02, [answer], {}))
+    assert not found.shared
+    assert [side.says[0].striptags() for side in found.sides if side] == ["It is 1.0.", "It is 1.0."]
+
+
+def test_figures_on_other_scales_stay_apart() -> None:
+    answer = Answer("?", ["x"], [])
+    pictures = [tiles(0)._replace(bar=Colours("viridis", 0, limit)) for limit in (1, 2)]
+    found = two(*(column(1, [answer], {"x": picture}) for picture in pictures))
+    assert not found.shared

@@ -44,7 +44,7 @@ class Page(HTMLParser):
             self.links.append(str(given["href"]))
         if tag == "img":
             self.images.append(given)
-        if given.get("role") == "img":
+        if given.get("role") == "group":
             self.grids.append(str(given["aria-label"]))
         if tag == "figure":
             self.figures.append(str(given["id"]))
@@ -58,7 +58,7 @@ class Page(HTMLParser):
     def is_in_figure(self) -> bool:
         """Whether the text belongs to a figure, as an axis does: below a tile, or at a colour bar."""
         return any(
-            {"tiles", "bar", "colours", "note", "number"} & set(str(given.get("class")).split())
+            {"mosaic", "bar", "colours", "note", "number"} & set(str(given.get("class")).split())
             for _, given in self.open
         )
 

@@ -173,6 +173,7 @@ def test_a_run_is_named_after_what_makes_it_another_training() -> None:
     assert jobs.options_in_name([*same, "hydra.run.dir=x", "logger=[csv]"]) == ""
     assert jobs.options_in_name(["seed=3", *same, "model.batchnorm=true"]) == "_model.batchnorm-true_seed-3"
     assert jobs.options_in_name(["trainer.max_epochs=2", "network=mlp"]) == "_network-mlp_trainer.max_epochs-2"
+    assert jobs.options_in_name(["data=npz", "data.root=a.npz"]) == "_data.root-a.npz"  # the data set itself
 
 
 def test_paths_that_look_alike_get_folders_of_their_own(run: Done, analyze: Command, tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def print_page(page: Path) -> Path:
         ValueError: There is no browser, or it did not print.
     """
     file = page.resolve().with_suffix(".pdf")
+    file.unlink(missing_ok=True)
     is_root = hasattr(os, "geteuid") and os.geteuid() == 0
     with tempfile.TemporaryDirectory() as profile:  # of its own: an open browser stays as it is
         command = [browser(), "--headless", "--disable-gpu", f"--user-data-dir={profile}", "--no-pdf-header-footer"]

@@ -44,7 +44,8 @@ def activations(subject: Subject, *, num_images: Annotated[int, number(int, 2)])
     few, classes = subject.images[:NUM_SHOWN], subject.labels[:NUM_SHOWN]
     for layer, maps in shown.items():
         place = f"activations/{layers.key_of(layer)}"
-        figures[f"{place}/overview"] = draw.overview(few, classes, maps[:NUM_SHOWN], layer)
+        name = "overview" if maps.ndim == 4 else "units"
+        figures[f"{place}/{name}"] = draw.overview(few, classes, maps[:NUM_SHOWN], layer)
         if maps.ndim == 4:
             figures[f"{place}/all"] = draw.all_channels(few, classes, maps[:NUM_SHOWN], layer)
         for index, image, channels in zip(subject.indices[:10].tolist(), subject.images, maps, strict=False):
@@ -68,7 +69,7 @@ def activations(subject: Subject, *, num_images: Annotated[int, number(int, 2)])
     }
     findings = _channel_findings(found)
     if shown[names[0]].ndim != 4:
-        return Section(findings, _about_units(names, overviews), tensors, figures)
+        return Section(findings, _about_units(names), tensors, figures)
     for layer, channels in found.layers.items():
         place, maps = f"activations/{layers.key_of(layer)}", shown[layer][:NUM_SHOWN]
         if maps.ndim == 4:
@@ -80,7 +81,7 @@ def activations(subject: Subject, *, num_images: Annotated[int, number(int, 2)])
 
 
 def _notable(maps: Tensor, channels: ChannelStatistics) -> dict[int, str]:
-    """The channels that stand out, with what is said of each: strong, copies, dead.
+    """The channels that stand out, each with a remark: strong, a copy, dead.
 
     Args:
         maps: Of a few images, (B, C, H, W).
@@ -137,7 +138,7 @@ def _about_channels(names: list[str], overviews: list[str], on_demand: list[str]
     return [*answers, Answer(f"How much more abstract is {later} than the first?", [], [says])]
 
 
-def _about_units(names: list[str], overviews: list[str]) -> list[Answer]:
+def _about_units(names: list[str]) -> list[Answer]:
     """Answers about linear layers, whose units have no position on the image."""
     says = [
         f"{layer}: {{{key}_num_dead}} of {{{key}_num_units}} units are zero for every image; {{{key}_zero_share:.0%}} "
@@ -145,7 +146,13 @@ def _about_units(names: list[str], overviews: list[str]) -> list[Answer]:
         for layer, key in ((layer, layers.key_of(layer)) for layer in names)
     ]
     says.append("These are linear layers: their units have no position on the image, and cannot be copies of it.")
-    return [Answer("Which units are dead, and how many are active at once?", overviews, says)]
+    return [
+        Answer(
+            "Which units are dead, and how many are active at once?",
+            [f"activations/{layers.key_of(layer)}/units" for layer in names],
+            says,
+        )
+    ]
 
 
 def _channel_findings(found: Activations) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def occlusion(
         "occlusion/predicted": draw_occlusion.predicted_maps(subject.images, subject.labels, maps, of=of),
     }
     tensors = {"occlusion": _saved(maps, subject.indices, subject.labels)}
-    findings: dict[str, Any] = {"window": window, "stride": stride, "fill": fill}
+    findings: dict[str, Any] = {"window": window, "stride": stride, "fill": fill, "explained": of}
     if subject.test is None:
         answers = [Answer("Which parts of the image does the prediction depend on?", list(figures), [])]
         return Section(findings, answers, tensors, figures)

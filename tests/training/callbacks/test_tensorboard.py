@@ -144,3 +144,18 @@ def test_graph_texts_histograms_and_charts_are_there(trained: Trained) -> None:
 def test_a_network_without_a_linear_layer_has_no_embedding() -> None:
     network = nn.Sequential(nn.Conv2d(1, 10, 28), nn.Flatten())
     assert projector._before_the_last(network, torch.rand(2, 1, 28, 28)) is None
+
+
+def test_a_linear_layer_may_be_called_by_the_name_of_its_input() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = nn.Linear(784, 3)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.last(input=images.flatten(1))  # type: ignore[no-any-return]
+
+    images = torch.rand(2, 1, 28, 28)
+    found = projector._before_the_last(Named(), images)
+    assert found is not None
+    assert torch.equal(found, images.flatten(1))

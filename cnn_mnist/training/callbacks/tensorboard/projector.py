@@ -9,20 +9,20 @@ from torch import Tensor, nn
 
 from cnn_mnist.checks import untouched
 from cnn_mnist.option_types import Count
-from cnn_mnist.training.callbacks.picture_callback import PictureCallback, is_due, writers
+from cnn_mnist.training.callbacks.picture_callback import PictureCallback, writers
 
 FOLDER = "00000"  # where torch writes embeddings
 
 
 class Projector(PictureCallback):
-    """The input of the last linear layer for `num_images` test images, with the images, after the last epoch."""
+    """The input of the last linear layer for `num_images` test images, with the images, at the end of training."""
 
     def __init__(self, num_images: Count = 1000) -> None:
         self.num_images = num_images
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write them; a network without a linear layer has none."""
-        if not (is_due(trainer, trainer.max_epochs or 1) and writers(trainer)):
+        if not writers(trainer):
             return
         test = trainer.datamodule.test  # type: ignore[attr-defined]
         images, labels = test[test.evenly_spaced(self.num_images)]
@@ -33,7 +33,7 @@ class Projector(PictureCallback):
         for writer in writers(trainer):
             shutil.rmtree(Path(writer.log_dir, FOLDER), ignore_errors=True)  # of the same run, before more epochs
             writer.add_embedding(
-                found.double().cpu().mul(1000).round() / 1000,  # three digits: half the file
+                found.cpu().double().mul(1000).round() / 1000,  # three digits: half the file
                 metadata=[names[label] for label in labels.tolist()],
                 label_img=1 - images,
                 tag="before_the_last_layer",
@@ -44,7 +44,9 @@ def _before_the_last(network: nn.Module, images: Tensor) -> Tensor | None:
     """The input (B, D) of the linear layer that is called last; None where there is none."""
     seen: list[Tensor] = []
     handles = [
-        module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        module.register_forward_pre_hook(
+            lambda _, inputs, named: seen.append(inputs[0] if inputs else named["input"]), with_kwargs=True
+        )
         for module in network.modules()
         if isinstance(module, nn.Linear)
     ]
