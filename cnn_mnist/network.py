@@ -13,11 +13,12 @@ Counts are those of the report's 3x3 filters; `kernel_size` puts its conjecture 
 show clearer patterns.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 CHANNELS = 32
 HIDDEN = 500
@@ -118,6 +119,32 @@ def is_plain(layer: nn.Module) -> bool:
         and getattr(layer, "affine", True)
         and getattr(layer, "padding_mode", "zeros") == "zeros"
     )
+
+
+def is_report_network(model: nn.Module, images: Tensor) -> TypeGuard[CNN]:
+    """Whether a model is the report's network with unmodified layers, and the images have its size and dtype."""
+    if type(model) is not CNN or images.shape[1:] != (1, 28, 28):
+        return False
+    if "forward" in vars(model) or any(getattr(model, name) for name in HOOKS):
+        return False
+    with torch.device("meta"):  # draws no random numbers
+        usual = CNN(model.batchnorm, model.kernel_size, getattr(model.fc2, "out_features", 10))
+    tensors = [images, *model.parameters()]
+    return repr(model) == repr(usual) and all(map(is_plain, model.children())) and _are_floats(tensors)
+
+
+def _are_floats(tensors: list[Tensor]) -> bool:
+    return all(tensor.dtype == torch.float32 for tensor in tensors)
+
+
+def folded(layer: nn.Conv2d | nn.Linear, norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a layer with the normalisation behind it, as eval mode has it, made part of them."""
+    assert layer.bias is not None
+    if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+        fuse = fuse_conv_bn_weights if isinstance(layer, nn.Conv2d) else fuse_linear_bn_weights
+        running = norm.running_mean, norm.running_var, norm.eps
+        return fuse(layer.weight, layer.bias, *running, norm.weight, norm.bias)  # type: ignore[arg-type]
+    return layer.weight, layer.bias
 
 
 def _statistics(norm: nn.BatchNorm2d, images: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

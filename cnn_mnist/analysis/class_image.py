@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cnn_mnist.analysis import layers
-from cnn_mnist.attacks.gradient_ascent import ObjectiveValue, Progress, ascend, unit_inside
+from cnn_mnist.attacks.gradient_ascent import ObjectiveValue, Progress, ascend, fixed_step, unit_inside
 from cnn_mnist.attacks.projection import to_grey_values
 from cnn_mnist.checks import untouched
 
@@ -89,9 +89,7 @@ def maximise(
             penalised,
             start,
             steps=steps,
-            step_size=step_size,
-            direction=unit_inside,
-            project=to_grey_values,
+            move=fixed_step(step_size, unit_inside, to_grey_values),
             progress=progress,
         )
     return ClassImages(climbed.images, climbed.trace)

@@ -17,14 +17,13 @@ The arithmetic of a position is a fifth of the full forward pass.
 """
 
 from itertools import groupby
-from typing import NamedTuple, TypeGuard
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
+from torch import Tensor
 
-from cnn_mnist.network import CHANNELS, CNN, HIDDEN, HOOKS, is_plain
+from cnn_mnist.network import CHANNELS, CNN, HIDDEN, folded
 
 POOL1, POOL2 = 14, 7  # rows and columns
 IMAGES_AT_ONCE = 100  # in FC1: the larger, the better its matrix products, at 2 MB an image
@@ -71,22 +70,6 @@ class Axis(NamedTuple):
         return torch.cat([w.unflatten(1, (-1, 2)).transpose(0, 1).flatten(0, 2) for w in windows])
 
 
-def fits(model: nn.Module, images: Tensor) -> TypeGuard[CNN]:
-    """Whether a model is the report's network with unmodified layers, and the images have its size and dtype."""
-    if type(model) is not CNN or images.shape[1:] != (1, 28, 28):
-        return False
-    if "forward" in vars(model) or any(getattr(model, name) for name in HOOKS):
-        return False
-    with torch.device("meta"):  # draws no random numbers
-        usual = CNN(model.batchnorm, model.kernel_size, getattr(model.fc2, "out_features", 10))
-    tensors = [images, *model.parameters()]
-    return repr(model) == repr(usual) and all(map(is_plain, model.children())) and _are_floats(tensors)
-
-
-def _are_floats(tensors: list[Tensor]) -> bool:
-    return all(tensor.dtype == torch.float32 for tensor in tensors)
-
-
 def class_probabilities(network: CNN, images: Tensor, *, window: int, stride: int, fill: float) -> Tensor:
     """Every class's probability (B, G, G, C) with the patch at each position.
 
@@ -113,9 +96,9 @@ class Occluder:
         self.reached, self.seen = self.axis.reached, self.axis.seen(size)
         self.seen = (self.seen + torch.arange(size, device=self.seen.device) * len(self.axis.row)).flatten()
         self.sums = torch.arange(0, len(self.seen), size, device=self.seen.device)
-        conv1, self.bias1 = _folded(network.conv1, network.norm1)
-        conv2, self.bias2 = _folded(network.conv2, network.norm2)
-        fc1, self.bias3 = _folded(network.fc1, network.norm3)
+        conv1, self.bias1 = folded(network.conv1, network.norm1)
+        conv2, self.bias2 = folded(network.conv2, network.norm2)
+        fc1, self.bias3 = folded(network.fc1, network.norm3)
         shifts = [(dx, 1 - dx, dy, 1 - dy) for dy in (0, 1) for dx in (0, 1)]  # the four values under a max-pool
         self.conv1 = [F.pad(conv1, shift).flatten(1).T.contiguous() for shift in shifts]  # each ((K + 1)^2, 32)
         self.conv2 = conv2.permute(2, 3, 1, 0).reshape(size, size * CHANNELS, CHANNELS)  # filter row, column x in, out
@@ -230,13 +213,3 @@ def axis(window: int, stride: int, kernel_size: int, device: torch.device) -> Ax
     padding = (0, (False,) * (kernel_size + 1))
     row, covered = zip(*states, padding, strict=True)
     return Axis(torch.tensor(row, device=device), torch.tensor(covered, device=device), groups, len(starts))
-
-
-def _folded(layer: nn.Conv2d | nn.Linear, norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a layer with the normalisation behind it, as eval mode has it, made part of them."""
-    assert layer.bias is not None
-    if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
-        fuse = fuse_conv_bn_weights if isinstance(layer, nn.Conv2d) else fuse_linear_bn_weights
-        running = norm.running_mean, norm.running_var, norm.eps
-        return fuse(layer.weight, layer.bias, *running, norm.weight, norm.bias)  # type: ignore[arg-type]
-    return layer.weight, layer.bias

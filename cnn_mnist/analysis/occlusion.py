@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from cnn_mnist.analysis import incremental_occlusion
 from cnn_mnist.checks import checked_images, examined
+from cnn_mnist.network import is_report_network
 
 OCCLUDED_AT_ONCE = 200  # occluded images, on the plain path: more of them would not stay in cache
 
@@ -88,7 +89,7 @@ def occlusion_map(
     if not 0 <= fill <= 1:
         raise ValueError(f"fill must be from 0 to 1, got {fill}")
     with torch.no_grad(), examined(model, images, labels) as (logits_of, images, labels):
-        if incremental_occlusion.fits(model, images):
+        if is_report_network(model, images):
             occluded = incremental_occlusion.class_probabilities(model, images, window=window, stride=stride, fill=fill)
         else:
             occluded = class_probabilities(logits_of, images, window=window, stride=stride, fill=fill)

@@ -1,5 +1,9 @@
 """Attacks: pure functions from a model and images to an `AttackResult`."""
 
+from cnn_mnist.attacks.autoattack.apgd import apgd
+from cnn_mnist.attacks.autoattack.ensemble import auto
+from cnn_mnist.attacks.autoattack.fab import fab
+from cnn_mnist.attacks.autoattack.square import square
 from cnn_mnist.attacks.deepfool import deepfool
 from cnn_mnist.attacks.fooling import non_targeted
 from cnn_mnist.attacks.noise import noise, universal
@@ -11,12 +15,16 @@ from cnn_mnist.checks import ModelWarning as AttackWarning
 __all__ = [
     "AttackResult",
     "AttackWarning",
+    "apgd",
+    "auto",
     "deepfool",
+    "fab",
     "fgsm",
     "judge",
     "noise",
     "non_targeted",
     "pgd",
+    "square",
     "targeted",
     "universal",
 ]

@@ -3,10 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from cnn_mnist.attacks.gradient_ascent import NO_GRADIENT, ObjectiveValue, ascend, inside, l2
-from cnn_mnist.attacks.pgd import _is_over
+from cnn_mnist.attacks.gradient_ascent import NO_GRADIENT, ObjectiveValue, ascend, fixed_step, inside, l2
 from cnn_mnist.attacks.projection import to_grey_values
-from cnn_mnist.attacks.result import AttackResult, check_number, conclude
+from cnn_mnist.attacks.result import AttackResult, check_number, conclude, is_over
 from cnn_mnist.checks import examined
 
 
@@ -56,14 +55,12 @@ def deepfool(
             distance = (margins.detach().abs() / slopes).scatter(1, label, torch.inf)
             nearest = distance.argmin(1, keepdim=True)
             ahead = (margins.gather(1, nearest) / slopes.gather(1, nearest))[:, 0]
-            return ObjectiveValue(-ahead.square() / 2, _is_over(logits, labels[index], targeted))
+            return ObjectiveValue(-ahead.square() / 2, is_over(logits, labels[index], targeted))
 
         climbed = ascend(
             half_squared_distance,
             images,
             steps=steps,
-            step_size=1 + overshoot,
-            direction=inside,
-            project=to_grey_values,
+            move=fixed_step(1 + overshoot, inside, to_grey_values),
         )
         return conclude(logits_of, images, climbed, labels, targeted=targeted)

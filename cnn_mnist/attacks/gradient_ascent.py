@@ -1,8 +1,9 @@
 """Gradient ascent on images, the one loop behind all attacks and class images.
 
-    x <- project(x + step_size * direction(gradient of the objective at x))
+    x <- move(x, gradient of the objective at x)
 
-All images are optimised at once, each on its own cost, and each leaves the batch as soon as it is done.
+The move of most attacks is `fixed_step`: project(x + step_size * direction(gradient)). All images are optimised at
+once, each on its own cost, and each leaves the batch as soon as it is done.
 """
 
 from collections.abc import Callable, Iterable
@@ -50,6 +51,7 @@ NO_GRADIENT = "the model's answer has no gradient with respect to the images"
 Objective = Callable[[Tensor, Tensor], ObjectiveValue]  # images (b, 1, H, W), their indices int64 (b,) among the N
 Direction = Callable[[Tensor, Tensor], Tensor]  # gradient and images -> the step, all (b, 1, H, W)
 Project = Callable[[Tensor, Tensor], Tensor]  # images and their indices -> allowed images
+Move = Callable[[Tensor, Tensor, Tensor], Tensor]  # images, gradient, their indices -> the next images
 Progress = Callable[[range], Iterable[int]]  # wraps the iterator over the steps, to show progress
 
 
@@ -58,9 +60,7 @@ def ascend(
     start: Tensor,
     *,
     steps: int,
-    step_size: float,
-    direction: Direction,
-    project: Project,
+    move: Move,
     progress: Progress = iter,
     evaluate_last: bool = True,
 ) -> Ascent:
@@ -73,9 +73,7 @@ def ascend(
         objective: To be increased.
         start: Images to start from.
         steps: Maximum number of steps.
-        step_size: Multiplies what `direction` returns.
-        direction: From the gradient to the step.
-        project: Back to the allowed images.
+        move: From images and gradient to the next images: `fixed_step`, or a step with a memory of its own.
         progress: Wraps the iterator over the steps, to show progress.
         evaluate_last: Whether to evaluate the objective once more after the last step. Otherwise the trace ends before
             it, and no score sees it.
@@ -111,7 +109,7 @@ def ascend(
                         continue
                 if step == 0:
                     zero_gradient[part] = (gradient == 0).flatten(1).all(1)
-                images.index_copy_(0, part, project(x + step_size * direction(gradient, x), part))
+                images.index_copy_(0, part, move(x, gradient, part))
                 taken[part] += 1
                 left.append(part)
             if step < steps:
@@ -119,6 +117,15 @@ def ascend(
             if not len(active):
                 break
     return Ascent(images if judged.score is None else kept, taken, trace, zero_gradient)
+
+
+def fixed_step(step_size: float, direction: Direction, project: Project) -> Move:
+    """A step of the same length each time, back to the allowed images: what most attacks do."""
+
+    def move(x: Tensor, gradient: Tensor, index: Tensor) -> Tensor:
+        return project(x + step_size * direction(gradient, x), index)
+
+    return move
 
 
 def batch_size(device: torch.device) -> int:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnn_mnist.attacks.gradient_ascent import Direction, ObjectiveValue, Project, ascend, sign, standardised
+from cnn_mnist.attacks.gradient_ascent import Direction, ObjectiveValue, Project, ascend, fixed_step, sign, standardised
 from cnn_mnist.attacks.projection import linf_ball, to_grey_values
 from cnn_mnist.attacks.result import AttackResult, check_number, conclude
 from cnn_mnist.checks import checked_images, examined, seeded
@@ -92,9 +92,7 @@ def universal(
             mean_log_probability,
             torch.zeros_like(images[:1]),
             steps=steps,
-            step_size=step_size,
-            direction=sign,
-            project=lambda matrix, index: matrix.clamp(-epsilon, epsilon),
+            move=fixed_step(step_size, sign, lambda matrix, index: matrix.clamp(-epsilon, epsilon)),
         )
         matrix = climbed.images.expand_as(images)
         shared = climbed._replace(
@@ -124,7 +122,7 @@ def _climb_logit(
             reached = logits.softmax(1).gather(1, aim)[:, 0] >= confidence
             return ObjectiveValue(logits.gather(1, aim)[:, 0], reached)
 
-        climbed = ascend(judge, start, steps=steps, step_size=step_size, direction=direction, project=project)
+        climbed = ascend(judge, start, steps=steps, move=fixed_step(step_size, direction, project))
         return conclude(logits_of, start, climbed, target, confidence=confidence)
 
 

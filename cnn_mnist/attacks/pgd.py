@@ -1,14 +1,15 @@
 """FGSM and PGD: one step, or many steps, within a budget."""
 
+import functools
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnn_mnist.attacks.gradient_ascent import Ascent, Objective, ObjectiveValue, Progress, ascend, sign
+from cnn_mnist.attacks.gradient_ascent import Ascent, Objective, ObjectiveValue, Progress, ascend, fixed_step, sign
 from cnn_mnist.attacks.projection import BALLS, to_grey_values
-from cnn_mnist.attacks.result import AttackResult, check_number, conclude, predict
+from cnn_mnist.attacks.result import AttackResult, check_number, conclude, in_turn, is_over
 from cnn_mnist.checks import examined, seeded
 
 
@@ -32,12 +33,10 @@ def fgsm(
     check_number("epsilon", epsilon, 0, 1)
     with examined(model, images, labels) as (logits_of, images, labels):
         climbed = ascend(
-            _cross_entropy(logits_of, labels, targeted, early_stop=False),
+            cross_entropy(logits_of, labels, targeted=targeted, early_stop=False),
             images,
             steps=1,
-            step_size=epsilon,
-            direction=sign,
-            project=to_grey_values,
+            move=fixed_step(epsilon, sign, to_grey_values),
             evaluate_last=False,
         )
         return conclude(logits_of, images, climbed, labels, targeted=targeted)
@@ -94,44 +93,22 @@ def pgd(
     seeds = torch.randint(2**62, (num_starts,), generator=generator, device=generator.device).tolist()
     with examined(model, images, labels) as (logits_of, images, labels):
         direction, random_start, project = BALLS[norm](images, epsilon)
-        found, taken = images.clone(), torch.zeros_like(labels)
-        zero_gradient = torch.zeros_like(labels, dtype=torch.bool)
-        is_over = _is_over(predict(logits_of, images), labels, targeted)
-        traces: list[Tensor] = []
-        for seed in seeds:
-            left = (~is_over).nonzero()[:, 0] if early_stop else torch.arange(len(images), device=images.device)
-            if not len(left):
-                break
-            climbed = ascend(
-                _cross_entropy(logits_of, labels[left], targeted, early_stop=early_stop),
+
+        def attempt(left: Tensor, seed: int) -> Ascent:
+            return ascend(
+                cross_entropy(logits_of, labels[left], targeted=targeted, early_stop=early_stop),
                 random_start(torch.Generator(generator.device).manual_seed(seed))[left],
                 steps=steps,
-                step_size=step_size,
-                direction=direction,
-                project=lambda moved, index, left=left: project(moved, left[index]),  # type: ignore[misc]
+                move=fixed_step(step_size, direction, lambda moved, index: project(moved, left[index])),
                 progress=progress,
                 evaluate_last=early_stop,  # else the last step alone counts, and is seen below
             )
-            still = ~is_over[left]
-            found[left[still]] = climbed.images[still]
-            if len(traces) + 1 < len(seeds):
-                is_over[left] |= _is_over(predict(logits_of, climbed.images), labels[left], targeted)
-            taken[left] += climbed.steps
-            zero_gradient[left] |= climbed.zero_gradient
-            trace = images.new_full((len(climbed.trace), len(images)), torch.nan)
-            trace[:, left] = climbed.trace
-            traces.append(trace)
-        trace = torch.cat(traces) if traces else images.new_empty(0, len(images))
-        climbed = Ascent(found, taken, trace, zero_gradient)
-        return conclude(logits_of, images, climbed, labels, targeted=targeted)
+
+        attempts = [functools.partial(attempt, seed=seed) for seed in seeds]
+        return in_turn(logits_of, images, labels, attempts, targeted=targeted, early_stop=early_stop)
 
 
-def _is_over(logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:
-    """Whether each image is where it should be, bool (B,)."""
-    return (logits.argmax(1) == labels) == targeted
-
-
-def _cross_entropy(model: nn.Module, labels: Tensor, targeted: bool, *, early_stop: bool) -> Objective:
+def cross_entropy(model: nn.Module, labels: Tensor, *, targeted: bool = False, early_stop: bool = True) -> Objective:
     """The cross-entropy with the label, to grow; or with the target, to shrink.
 
     What is climbed is m = log sum exp of the other classes' logits - the label's logit, of which the cross-entropy is
@@ -147,7 +124,7 @@ def _cross_entropy(model: nn.Module, labels: Tensor, targeted: bool, *, early_st
         cross_entropy = F.cross_entropy(logits.detach(), labels[index], reduction="none")
         return ObjectiveValue(
             cost,
-            _is_over(logits, labels[index], targeted) if early_stop else None,
+            is_over(logits, labels[index], targeted) if early_stop else None,
             shown=-cross_entropy if targeted else cross_entropy,
         )
 

@@ -51,4 +51,35 @@ def l2_ball(images: Tensor, epsilon: float) -> Ball:
     return Ball(unit, random_start, project)
 
 
+def onto_hyperplane(images: Tensor, normal: Tensor, amount: Tensor, norm: str) -> Tensor:
+    """The smallest change of each image, within the grey values, with which `normal` times the change is `amount`.
+
+    Where the grey values do not allow that much, the change goes as far as they allow. Every pixel moves in proportion
+    to a speed, at most to its limit: in the Linf norm all speeds are 1, in the L2 norm they are those of the normal.
+    How far is found by Newton's method on a concave, piecewise linear function, which ends after finitely many steps.
+
+    Args:
+        images: (B, 1, H, W) in [0, 1].
+        normal: (B, 1, H, W).
+        amount: (B,).
+        norm: `linf` or `l2`.
+
+    Source: Croce and Hein 2020, "Minimally distorted adversarial examples".
+    """
+    size = normal.abs()
+    direction = normal.sign() * amount.sign().view(-1, 1, 1, 1)
+    room = torch.where(direction > 0, 1 - images, images)
+    speed = torch.ones_like(size) if norm == "linf" else size
+    wanted, reach = amount.abs(), torch.zeros_like(amount)
+    for _ in range(MOST_KINKS):
+        moved = torch.minimum(speed * reach.view(-1, 1, 1, 1), room)
+        slope = (size * speed * (moved < room)).sum((1, 2, 3))
+        missing = (wanted - (size * moved).sum((1, 2, 3))) * (slope > 0)
+        if (missing <= 1e-6 * wanted).all():
+            break
+        reach = reach + missing.clamp_min(0) / slope.clamp_min(torch.finfo(slope.dtype).tiny)
+    return direction * torch.minimum(speed * reach.view(-1, 1, 1, 1), room)
+
+
+MOST_KINKS = 50  # more than any image of grey values needs
 BALLS = {"linf": linf_ball, "l2": l2_ball}

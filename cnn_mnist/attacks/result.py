@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 
 from cnn_mnist.attacks.gradient_ascent import Ascent, batch_size
 from cnn_mnist.checks import ModelWarning, check_logits
+
+Attempt = Callable[[Tensor], Ascent]  # indices int64 (b,) of the images to attack -> what became of them
 
 
 class AttackResult(NamedTuple):
@@ -107,6 +110,54 @@ def conclude(
         target, success = torch.full_like(classes, -1), predicted != classes
     perturbation = climbed.images - original
     return AttackResult(climbed.images, perturbation, target, predicted, highest, success, climbed.steps, climbed.trace)
+
+
+def is_over(logits: Tensor, labels: Tensor, targeted: bool = False) -> Tensor:
+    """Whether each image is where it should be, bool (B,): misclassified, or classified as the target."""
+    return (logits.argmax(1) == labels) == targeted
+
+
+def in_turn(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    attempts: Sequence[Attempt],
+    *,
+    targeted: bool = False,
+    early_stop: bool = True,
+) -> AttackResult:
+    """The result of several attempts, such as starts, of which one success is enough.
+
+    An image that is misclassified before the attack is returned unchanged.
+
+    Args:
+        model: The model, frozen and in eval mode.
+        images: (N, 1, H, W).
+        labels: True classes, int64 (N,); with `targeted`, those aimed at.
+        attempts: Each is given the images that are left.
+        targeted: Whether to go towards `labels`.
+        early_stop: Whether an image leaves at its first success. Otherwise every attempt is made on every image.
+    """
+    found, taken = images.clone(), torch.zeros_like(labels)
+    zero_gradient = torch.zeros_like(labels, dtype=torch.bool)
+    has_left = is_over(predict(model, images), labels, targeted)
+    traces: list[Tensor] = []
+    for attempt in attempts:
+        left = (~has_left).nonzero()[:, 0] if early_stop else torch.arange(len(images), device=images.device)
+        if not len(left):
+            break
+        climbed = attempt(left)
+        still = ~has_left[left]
+        found[left[still]] = climbed.images[still]
+        if len(traces) + 1 < len(attempts):
+            has_left[left] |= is_over(predict(model, climbed.images), labels[left], targeted)
+        taken[left] += climbed.steps
+        zero_gradient[left] |= climbed.zero_gradient
+        trace = images.new_full((len(climbed.trace), len(images)), torch.nan)
+        trace[:, left] = climbed.trace
+        traces.append(trace)
+    trace = torch.cat(traces) if traces else images.new_empty(0, len(images))
+    return conclude(model, images, Ascent(found, taken, trace, zero_gradient), labels, targeted=targeted)
 
 
 def judge(

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from cnn_mnist.attacks.gradient_ascent import ObjectiveValue, ascend, unit_inside
+from cnn_mnist.attacks.gradient_ascent import ObjectiveValue, ascend, fixed_step, unit_inside
 from cnn_mnist.attacks.noise import _check
 from cnn_mnist.attacks.projection import to_grey_values
 from cnn_mnist.attacks.result import AttackResult, check_number, conclude
@@ -67,5 +67,5 @@ def targeted(
                 shown=logit - beta * mse,
             )
 
-        climbed = ascend(judge, images, steps=steps, step_size=step_size, direction=unit_inside, project=to_grey_values)
+        climbed = ascend(judge, images, steps=steps, move=fixed_step(step_size, unit_inside, to_grey_values))
         return conclude(logits_of, images, climbed, target, confidence=confidence)

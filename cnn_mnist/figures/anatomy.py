@@ -116,7 +116,8 @@ def saliency(images: Tensor, drop: Tensor, found: Saliency, labels: Tensor) -> T
     parts = [of_images(images[:, 0], names)]
     for name, values in columns:  # each image on its own scale: only the places compare between methods
         limit = values.nan_to_num().abs().flatten(1).amax(1)
-        captions = [name if most else f"{name}: none" for most in limit.tolist()]
+        drops = [f"\n{most:.2g}" if values is drop else "" for most in limit.tolist()]
+        captions = [name + fall if most else f"{name}: none" for most, fall in zip(limit.tolist(), drops, strict=True)]
         parts.append(of_images(values / limit.clamp_min(1e-12).view(-1, 1, 1), captions, colours=colours))
     title = "What speaks for the class (red) or against it (blue), each map on its own scale"
     return Tiles(list(zip(*parts, strict=True)), title, bar=colours)

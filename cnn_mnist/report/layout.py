@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cache
 from itertools import count
@@ -130,12 +130,12 @@ def chapters(blocks: Sequence[Block], names: Sequence[str]) -> list[Chapter]:
     return found
 
 
-def numbers(laid_out: Sequence[Chapter]) -> dict[str, int]:
-    """The number of the first figure of each tag."""
-    found: dict[str, int] = {}
+def numbers(laid_out: Sequence[Chapter]) -> dict[str, list[int]]:
+    """The numbers of the figures of each tag: one, or one for each network."""
+    found: dict[str, list[int]] = {}
     for part in _parts(laid_out):
         for figure in [*part.figures, *part.on_demand]:
-            found.setdefault(figure.tag, figure.number)
+            found.setdefault(figure.tag, []).append(figure.number)
     return found
 
 
@@ -225,6 +225,10 @@ def _merged(
     shared.figures, first.figures, second.figures = _split(
         first.figures, second.figures, lambda one, other: _one_figure(one, other, names)
     )
+    for side, name in zip((first, second), names, strict=True):  # too wide for half a page
+        wide = [figure for figure in side.figures if isinstance(figure.picture, Tiles) and figure.picture.is_row]
+        side.figures = [figure for figure in side.figures if figure not in wide]
+        shared.figures += [replace(figure, caption=Markup("{}: {}").format(name, figure.caption)) for figure in wide]
     shared.on_demand, first.on_demand, second.on_demand = _split(
         first.on_demand, second.on_demand, lambda one, other: _one_figure(one, other, names)
     )

@@ -39,12 +39,12 @@ def write(folder: Path, record: dict[str, Any], sections: list[layout.Block]) ->
         except KeyError:
             return False
 
-    def see(tag: str) -> Markup:
-        """A link to the figure of a tag; nothing where there is none."""
-        number = numbers.get(tag)
-        return Markup(
-            "" if number is None else f' <span class="see">(<a href="#figure-{number}">Figure {number}</a>)</span>'
-        )
+    def see(*tags: str, second: bool = False) -> Markup:
+        """Links to the figures of some tags, of the second network where it has its own; nothing without figures."""
+        known = [numbers[tag][-1 if second else 0] for tag in tags if tag in numbers]
+        links = ", ".join(f'<a href="#figure-{number}">{number}</a>' for number in known)
+        noun = "Figures" if len(known) > 1 else "Figure"
+        return Markup(f' <span class="see">({noun} {links})</span>' if known else "")
 
     chapters = layout.chapters(sections, record.get("names", ()))
     numbers = layout.numbers(chapters)

@@ -123,8 +123,11 @@ def of_attack(
         findings["against"] = {"success_rate": rate, "num_images": len(is_fooled)}
         if len(is_fooled):
             says = (
-                "Of {against.num_images} successes, {against.success_rate:.1%} fool the other network, too, of those "
-                "that it classified correctly before."
+                "{against.num_images} of the successful images were not the target's already for the other network; "
+                "{against.success_rate:.1%} of them are now."
+                if is_aimed.any()
+                else "Before the attack both networks classify {against.num_images} of the successful images "
+                "correctly; {against.success_rate:.1%} of them fool the other network, too."
             )
             answers.append(Answer("Do the images fool the other network, too?", [], [says]))
     saved = {"original": original, "label": labels, **result._asdict()}

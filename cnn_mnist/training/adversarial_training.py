@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnn_mnist.attacks.gradient_ascent import ObjectiveValue, ascend
+from cnn_mnist.attacks.gradient_ascent import ObjectiveValue, ascend, fixed_step
 from cnn_mnist.attacks.projection import linf_ball
 from cnn_mnist.checks import untouched
 
@@ -41,9 +41,7 @@ def adversarial_examples(
             cross_entropy,
             ball.random_start(generator),
             steps=steps,
-            step_size=REACH * epsilon / steps,
-            direction=ball.direction,
-            project=ball.project,
+            move=fixed_step(REACH * epsilon / steps, ball.direction, ball.project),
             evaluate_last=False,
         )
     return climbed.images

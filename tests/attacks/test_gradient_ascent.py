@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cnn_mnist.attacks.gradient_ascent import ObjectiveValue, ascend, inside, l2, sign, standardised, unit
+from cnn_mnist.attacks.gradient_ascent import ObjectiveValue, ascend, fixed_step, inside, l2, sign, standardised, unit
 from cnn_mnist.attacks.projection import l2_ball, linf_ball, to_grey_values
 
 START = torch.full((3, 1, 2, 2), 0.5)
@@ -29,7 +29,7 @@ def test_each_image_climbs_its_own_summit_and_stops_there() -> None:
         seen.append(index.tolist())
         return judge(x, index)
 
-    found = ascend(watched, START, steps=20, step_size=0.1, direction=unit, project=to_grey_values)
+    found = ascend(watched, START, steps=20, move=fixed_step(0.1, unit, to_grey_values))
     assert found.steps.tolist() == [0, 3, 9]  # 0.4 and 1.0 away, steps of 0.1, done from 0.11 on
     assert seen[0] == [0, 1, 2]
     assert seen[1:4] == [[1, 2]] * 3  # the first image costs nothing once it is done
@@ -46,14 +46,14 @@ def test_the_best_image_on_the_way_is_kept() -> None:
         height = x.mean((1, 2, 3))
         return ObjectiveValue(height, score=-(height - 0.62).abs(), shown=2 * height)
 
-    found = ascend(judge, START, steps=4, step_size=0.1, direction=sign, project=to_grey_values)
+    found = ascend(judge, START, steps=4, move=fixed_step(0.1, sign, to_grey_values))
     torch.testing.assert_close(found.images, torch.full_like(START, 0.6))
     assert found.trace[:, 0].tolist() == pytest.approx([1.0, 1.2, 1.4, 1.6, 1.8])
 
 
 def test_without_looking_back_the_last_step_is_not_judged() -> None:
     judge = to_summit(torch.ones(3, 1, 2, 2))
-    found = ascend(judge, START, steps=2, step_size=0.1, direction=sign, project=to_grey_values, evaluate_last=False)
+    found = ascend(judge, START, steps=2, move=fixed_step(0.1, sign, to_grey_values), evaluate_last=False)
     assert found.trace.shape == (2, 3)
     torch.testing.assert_close(found.images, torch.full_like(START, 0.7))
 
@@ -62,16 +62,14 @@ def test_a_gradient_of_zero_is_noticed_and_none_at_all_refused() -> None:
     def flat(x: Tensor, index: Tensor) -> ObjectiveValue:
         return ObjectiveValue((x * 0).sum((1, 2, 3)) + x.mean((1, 2, 3)) * (index == 1))
 
-    found = ascend(flat, START, steps=1, step_size=0.1, direction=sign, project=to_grey_values)
+    found = ascend(flat, START, steps=1, move=fixed_step(0.1, sign, to_grey_values))
     assert found.zero_gradient.tolist() == [True, False, True]
     with pytest.raises(ValueError, match="no gradient with respect to the images"):
         ascend(
             lambda x, index: ObjectiveValue(x.detach().mean((1, 2, 3))),
             START,
             steps=1,
-            step_size=0.1,
-            direction=sign,
-            project=to_grey_values,
+            move=fixed_step(0.1, sign, to_grey_values),
         )
 
 

@@ -15,6 +15,15 @@ from cnn_mnist.report.section import Answer, Table
 NAMES = ("one", "other")
 
 
+def test_rows_that_are_too_wide_for_half_a_page_stand_one_below_another() -> None:
+    answer = Answer("?", ["rows", "few"], [])
+    pictures = [{"rows": tiles(shade)._replace(is_row=True), "few": tiles(shade)} for shade in (1, 2)]
+    found = two(*(column(k, [answer], one) for k, one in enumerate(pictures)))
+    assert [str(one.caption).partition(":")[0] for one in found.shared.figures] == list(NAMES)
+    assert [[one.tag for one in side.figures] for side in found.sides if side] == [["few"], ["few"]]
+    assert [one.number for one in found.shared.figures] == [1, 2]
+
+
 def tiles(shade: int) -> Tiles:
     return Tiles([[Tile(np.full((2, 2, 3), shade, np.uint8), "a tile")]], "title")
 
@@ -37,7 +46,7 @@ def test_figures_and_tables_are_numbered_in_the_order_they_are_read() -> None:
     ]
     block = layout.Block("part", "", [column(1, answers, {f"x/{name}": tiles(0) for name in "abc"})])
     laid_out = layout.chapters([block, block._replace(name="again")], ())
-    assert layout.numbers(laid_out) == {"x/a": 1, "x/b": 2, "x/c": 3}
+    assert layout.numbers(laid_out) == {"x/a": [1, 4], "x/b": [2, 5], "x/c": [3, 6]}
     parts = [question.shared for chapter in laid_out for question in chapter.questions]
     assert [one.number for part in parts for one in [*part.figures, *part.on_demand]] == [1, 2, 3, 4, 5, 6]
     assert [table.number for part in parts for table in part.tables] == [1, 2, 3, 4, 5, 6]

@@ -19,7 +19,7 @@ def record() -> dict[str, Any]:
 
 
 def verdicts(record: dict[str, Any]) -> dict[str, str]:
-    return {plain(one.claim, record): one.verdict for one in summary.conclusion(record)}
+    return {plain(claim, record): evidence[0].verdict for claim, evidence in summary.conclusion(record)}
 
 
 def test_the_title_says_what_it_is_about(record: dict[str, Any]) -> None:
@@ -50,10 +50,20 @@ def test_the_abstract_says_what_is_known(record: dict[str, Any]) -> None:
 
 
 def test_every_claim_is_spoken_about(record: dict[str, Any]) -> None:
-    assert len(summary.conclusion(record)) == len(summary.CLAIMS)
+    found = dict(summary.conclusion(record))
+    assert len(found) == len(summary.CLAIMS)
+    for claim, evidence in found.items():  # each network's, unless both are spoken about at once
+        whose = [""] if claim.startswith("Batch normalisation") else ["names.0", "names.1"]
+        assert [one.whose for one in evidence] == whose
+        assert all(plain(one.says, one.found) for one in evidence)
+    record["other"]["filters"]["conv1_closest_cosine"] = 0.99
+    other = dict(summary.conclusion(record))["All filters are different from one another."]
+    assert [one.verdict for one in other] == ["holds", "does not hold here"]
     del record["comparison"]
     assert len(summary.conclusion(record)) == len(summary.CLAIMS) - 2
     record["predictions"]["differs_from_lab_report"] = [{"key": "epochs"}]
+    assert all(one.prefix == "other." for _, evidence in summary.conclusion(record) for one in evidence)
+    del record["other"]
     assert summary.conclusion(record) == []
     assert summary.conclusion({"dataset": "digits"}) == []
 
@@ -84,6 +94,12 @@ def test_every_claim_is_spoken_about(record: dict[str, Any]) -> None:
             0.9,
             "From noise, every class is reached with high confidence.",
             "does not hold here",
+        ),
+        (
+            "targeted.cost.ends_highest_share",
+            1.0,
+            "The cost increases with the iterations, whatever the target.",
+            "holds",
         ),
         ("non_targeted.likeness.num_digits", 3, "These images do not look like digits.", "does not hold here"),
         (

@@ -121,7 +121,7 @@ def _about_channels(names: list[str], overviews: list[str], on_demand: list[str]
             [f"activations/{key}/statistics" for key in keys.values()],
             [
                 f"{layer}: {{{key}_background_channels}} channels are above zero on empty paper, by up to "
-                f"{{{key}_background_largest:.2f}}."
+                f"{{{key}_background_largest:.2f}} (the figure shows it as a share of the channel's largest value)."
                 for layer, key in keys.items()
             ],
         ),

@@ -83,7 +83,11 @@ def class_image(
     }
     rises = (found.cost[-1] > found.cost[0]).double().mean().item()
     findings: dict[str, Any] = {"unit": noun, "num_images": len(target), "steps": steps, "cost_rises_share": rises}
-    says = ["After {steps} steps the cost is higher than it began for {cost_rises_share:.0%} of {num_images} images."]
+    says = [
+        f"What is maximised, the cost, is the {'logit of the class' if layer is None else 'activation'} less "
+        "{penalty:g} times the squared norm of the image. After {steps} steps it is higher than it began for "
+        "{cost_rises_share:.0%} of {num_images} images."
+    ]
     if confidence is None:
         mean = found.cost.mean(1, keepdim=True)
         figures[f"class_image/{stem}_cost"] = cost_curves(mean, [f"mean of {num_units} channels"], "cost")

@@ -7,9 +7,11 @@ import torch
 from cnn_mnist.analysis.statistics import LEVEL, mcnemar
 from cnn_mnist.figures import training as draw
 from cnn_mnist.figures.render import Picture
+from cnn_mnist.published import LAB_REPORT
 from cnn_mnist.report.differences import differences, in_words
 from cnn_mnist.report.section import Answer, Section, Table, needs
 from cnn_mnist.report.subject import Subject, name_of
+from cnn_mnist.runs.metrics import read_curves
 
 NUM_SHOWN = 24  # images on which the two differ
 
@@ -35,6 +37,10 @@ def comparison(subject: Subject) -> Section:
         findings[key] |= {
             name: side.run[name] for name in ("fit_seconds", "epochs", "num_threads", "device") if name in side.run
         }
+    if leads := _leads(*(read_curves(side.folder / "metrics.csv") for side in sides)):
+        findings["leads"] = leads
+    if subject.dataset == "mnist" and (sides[0].is_normalised, sides[1].is_normalised) == (False, True):
+        findings["lab_report_time_ratio"] = LAB_REPORT[True]["fit_seconds"] / LAB_REPORT[False]["fit_seconds"]
     differing = (right[0] != right[1]).nonzero()[:, 0]
     shown = differing[torch.linspace(0, len(differing) - 1, min(NUM_SHOWN, len(differing))).round().long()]
     tensors = {"comparison": {"labels": labels, "first_right": right[0], "second_right": right[1]}}
@@ -47,17 +53,29 @@ def comparison(subject: Subject) -> Section:
     return Section(findings, answers, tensors, figures)
 
 
+def _leads(first: dict[str, list[Any]], second: dict[str, list[Any]]) -> dict[str, int]:
+    """After how many epochs each network had the higher test accuracy; empty where the epochs cannot be compared."""
+    pairs = list(zip(first.get("test/acc", []), second.get("test/acc", []), strict=False))
+    if len(pairs) < 2 or len(first["test/acc"]) != len(second["test/acc"]):
+        return {}
+    return {
+        "epochs": len(pairs),
+        "first": sum(one > other for one, other in pairs),
+        "second": sum(one < other for one, other in pairs),
+    }
+
+
 def _says(findings: dict[str, Any]) -> list[str]:
     """The answer, in sentences."""
     low, high = findings["low"], findings["high"]
     verdict = (
-        "{second.name} is better" if low > 0 else "{first.name} is better" if high < 0 else "no difference can be told"
+        "{second.name} is better" if low > 0 else "{first.name} is better" if high < 0 else "no difference is shown"
     )
     says = [
         "Of the same {num_images} test images, {second.name} classifies {second.accuracy:.2%} correctly and "
         "{first.name} {first.accuracy:.2%}: a difference of {difference_points:+.2f} percentage points "
-        "({level:.0%} interval {low_points:+.2f} to {high_points:+.2f}). Each alone is right on {second_only} and "
-        f"{{first_only}} images (McNemar's test: p = {{p:.2g}}), so {verdict}."
+        "({level:.0%} interval {low_points:+.2f} to {high_points:+.2f}). Only {second.name} is right on "
+        f"{{second_only}} images, and only {{first.name}} on {{first_only}} (McNemar's test: p = {{p:.2g}}): {verdict}."
     ]
     times = [findings[key].get("fit_seconds") for key in ("first", "second")]
     if None not in times:
@@ -73,6 +91,11 @@ def _says(findings: dict[str, Any]) -> list[str]:
     if len(findings["differences"]) > 1:
         different = in_words(findings["differences"], "differences")
         says.append(f"The two were trained with different options: {different}.")
+    if "leads" in findings:
+        says.append(
+            "After {leads.first} of {leads.epochs} epochs the test accuracy of {first.name} was the higher one, after "
+            "{leads.second} that of {second.name}."
+        )
     says.append("One run of each: this speaks for these two networks, and says nothing of other seeds.")
     return says
 

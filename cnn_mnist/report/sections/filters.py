@@ -10,6 +10,7 @@ from cnn_mnist.report.section import Answer, Section, needs
 from cnn_mnist.report.subject import Subject
 
 ALIKE = 0.95  # cosine from which two filters count as duplicates
+MARGIN = 0.05  # of a mean cosine with an edge, below which two layers are about the same
 
 
 @needs(data=False)
@@ -58,8 +59,11 @@ def filters(subject: Subject) -> Section:
     if len(edges) > 1:
         first, *_, last = (findings[f"{layers.key_of(layer)}_edge_likeness"] for layer in edges)
         order = ("second", "first") if len(edges) == 2 else ("last", "first")
-        more = "less" if last < first else "more"
-        edge_like.append(f"The {order[0]} layer's kernels are {more} like edges than the {order[1]}'s.")
+        if abs(last - first) < MARGIN:
+            edge_like.append(f"The {order[0]} layer's kernels are about as much like edges as the {order[1]}'s.")
+        else:
+            more = "less" if last < first else "more"
+            edge_like.append(f"The {order[0]} layer's kernels are {more} like edges than the {order[1]}'s.")
     figures: dict[str, Picture] = {
         f"filters/{layers.key_of(layer)}": draw.filters(weight, layer, edges.get(layer))
         for layer, weight in weights.items()

@@ -67,6 +67,16 @@ def occlusion(
         }
         for label, share in enumerate(_wrong_share(found).tolist())
     ]
+    shares = [
+        {"name": subject.names[label], "share": share}
+        for label, (share, number) in enumerate(
+            zip(findings["resistant_share_by_class"], found.num_images, strict=True)
+        )
+        if number
+    ]
+    findings["least_resistant"], findings["most_resistant"] = (
+        choose(shares, key=lambda one: one["share"]) for choose in (min, max)
+    )
     findings["most_changed"] = max(findings["by_class"], key=lambda one: one["wrong_share"])
     return Section(findings, _resistance_answers(findings), tensors, figures)
 
@@ -98,7 +108,7 @@ def _resistance_findings(found: Resistance) -> dict[str, Any]:
 
 def _resistance_answers(findings: dict[str, Any]) -> list[Answer]:
     drops = (
-        "The true class loses {drop_on_ink:.3f} of its probability on average where the patch touches ink, and "
+        "The probability of the true class falls by {drop_on_ink:.3f} on average where the patch touches ink, and by "
         "{drop_on_paper:.3f} where it covers empty paper alone"
     )
     drops += ": {drop_ratio:.1f} times as much." if math.isfinite(findings["drop_ratio"]) else "."
@@ -116,12 +126,14 @@ def _resistance_answers(findings: dict[str, Any]) -> list[Answer]:
         tables.append(Table("Under the patch", ["class", "positions misclassified", "mostly as"], rows))
     resists = [
         "Of {num_images} images that are classified correctly without a patch, {resistant_share:.1%} are classified "
-        "correctly at every position of a patch of {window} x {window} pixels, grey {fill:g}."
+        "correctly at every position of a patch of {window} x {window} pixels, grey {fill:g}.",
+        "It depends on the class: from {least_resistant.share:.0%} of class {least_resistant.name} to "
+        "{most_resistant.share:.0%} of class {most_resistant.name}.",
     ]
     if math.isfinite(findings["same_digit_difference"]):
         resists.append(
-            "It depends on the image: maps of one class differ by {same_digit_difference:.3f} from image to image, "
-            "those of different classes by {other_digit_difference:.3f}."
+            "Two images of one class still differ by {same_digit_difference:.3f} in the probability at a position, on "
+            "average; of different classes by {other_digit_difference:.3f}."
         )
     return [
         Answer("How much more does ink matter than background?", ["occlusion/probability"], [drops]),

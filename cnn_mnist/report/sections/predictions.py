@@ -57,8 +57,8 @@ def predictions(subject: Subject) -> Section:
         "predictions/confusion_matrix": draw.confusion_matrix(counts, f"{len(labels):,} test images"),
     }
     says = [
-        "{num_right} of {num_images} test images are classified correctly: {accuracy:.2%}. Its confidence is off by "
-        "{calibration_error:.2%} on average (expected calibration error)."
+        "{num_right} of {num_images} test images are classified correctly: {accuracy:.2%}. The network's "
+        "confidence differs from its accuracy by {calibration_error:.2%} on average (expected calibration error)."
     ]
     if subject.dataset == "mnist":
         findings["lab_report"] = LAB_REPORT[subject.is_normalised]

@@ -56,6 +56,14 @@ def training(subject: Subject) -> Section:
         findings["curves"] = curves
         figures |= {f"training/{name}": chart for name, chart in draw.curves(curves).items()}
         measured = [name for name in curves if name != "epoch"]
+        if held_out := next((name for name in ("test/loss", "val/loss") if name in curves), None):
+            losses = curves[held_out]
+            lowest = min(range(len(losses)), key=losses.__getitem__)
+            findings["lowest_loss"] = {"epoch": curves["epoch"][lowest], "value": losses[lowest], "last": losses[-1]}
+            says.append(
+                f"{held_out} is lowest after epoch {{lowest_loss.epoch}}, {{lowest_loss.value:.4f}}"
+                + ("." if lowest == len(losses) - 1 else ", and {lowest_loss.last:.4f} after the last.")
+            )
         rows = [
             [f"{{curves.epoch.{k}}}", *(f"{{curves.{name}.{k}:{_digits(name)}}}" for name in measured)]
             for k in range(len(curves["epoch"]))
@@ -87,7 +95,7 @@ def _architecture_answer(layers: list[Layer]) -> Answer:
     rows = []
     for k, layer in enumerate(layers):
         shapes = [
-            " x ".join(f"{{architecture.{k}.{side}.{d}:d}}" for d in range(len(getattr(layer, side))))
+            "x".join(f"{{architecture.{k}.{side}.{d}:d}}" for d in range(len(getattr(layer, side))))
             for side in ("input", "output")
         ]
         counts = [f"{{architecture.{k}.{name}:,}}" for name in ("num_parameters", "num_neurons")]
@@ -96,8 +104,8 @@ def _architecture_answer(layers: list[Layer]) -> Answer:
     rows.append(["all", "", "", "{num_parameters:,}", "{num_neurons:,}", ""])
     says = [
         "Of {num_parameters:,} parameters, {conv.parameter_share:.2%} are in the convolutions and "
-        "{fc.parameter_share:.2%} in the fully connected layers; of {num_neurons:,} neurons, {conv.neuron_share:.2%} "
-        "and {fc.neuron_share:.2%}."
+        "{fc.parameter_share:.2%} in the fully connected layers; of {num_neurons:,} neurons (values that a layer "
+        "computes), {conv.neuron_share:.2%} are in the convolutions and {fc.neuron_share:.2%} in the others."
     ]
     if total(layers, "norm").num_parameters:
         says.append("Normalisation has {norm.num_parameters:,} parameters.")

@@ -170,9 +170,10 @@ def _add_signs(part: Section, subject: Subject, epsilon: float, how: Mapping[str
     says = [f"A sign of gradient masking: {words.replace('{', '{gradient_masking.')}." for words in signs.signs]
     if not says:
         says = [
-            "No gradient masking detected on {gradient_masking.num_images} images: one step leaves "
-            "{gradient_masking.one_step:.1%} right, {gradient_masking.steps} steps {gradient_masking.many_steps:.1%}, "
-            "random signs {gradient_masking.random:.1%}, and a budget of the whole range {gradient_masking.huge:.1%}."
+            "No sign of it on {gradient_masking.num_images} images: {gradient_masking.steps} steps leave no more of "
+            "them classified correctly ({gradient_masking.many_steps:.1%}) than one step does "
+            "({gradient_masking.one_step:.1%}) or random changes of the same size ({gradient_masking.random:.1%}), and "
+            "with a budget of the whole range of grey values {gradient_masking.huge:.1%} are left."
         ]
     part.answers.append(Answer("Is the gradient masked?", [], says))
 

@@ -88,8 +88,8 @@ def course(trace: Tensor) -> dict[str, Any]:
     """The course of the cost (iterations, N), NaN once an image is done, averaged over the images.
 
     Returns:
-        `start`, `highest` and `end`; `highest_at`, the median step at which it was highest; and `rises_share`, the
-        share of images that end above their start.
+        `start`, `highest` and `end`; `highest_at`, the median step at which it was highest; `rises_share`, the share of
+        images that end above their start; and `ends_highest_share`, of those that are highest at their end.
     """
     last = trace.isfinite().cumsum(0).argmax(0)  # NaN follows it
     end = trace.gather(0, last[None])[0]
@@ -100,6 +100,7 @@ def course(trace: Tensor) -> dict[str, Any]:
         "highest_at": int(when.median()),
         "end": end.mean().item(),
         "rises_share": (end > trace[0]).double().mean().item(),
+        "ends_highest_share": (end == highest).double().mean().item(),
     }
 
 

@@ -102,6 +102,11 @@ def pgd(
             "{steps} steps of {step_size_used:g} cannot cross a ball of radius {epsilon:g}: raise attack.step_size or "
             "attack.steps, or the accuracy is overestimated."
         )
+    if early_stop and subject.other is not None and target is None:
+        part.answers[-1].says.append(
+            "An image is done at its first success here, just across the boundary, and so carries less far than one "
+            "that takes all steps (attack.early_stop=false)."
+        )
     return part._replace(findings=part.findings | {"step_size_used": own_step})
 
 

@@ -96,15 +96,18 @@ def noise(
         few = _transfer(subject, subject.network, result.perturbation, aim, shown, seed)
         figures["noise/ten_examples"] = draw.transfer_grid(shown, classes, result.perturbation, aim, few.predicted)
         part.tensors["ten_examples"] = {"target": aim, "label": classes, **few._asdict()}
+        is_other = torch.arange(len(shown)) != row[:, None]  # not the image that the noise was made for
+        is_changed = (few.predicted != few.clean) & is_other
         findings["ten_examples"] = {
-            "num_images": few.predicted.numel(),
-            "num_changed": int((few.predicted != few.clean).sum()),
-            "num_reached": int(((few.predicted == aim[:, None]) & (few.clean != aim[:, None])).sum()),
+            "num_images": int(is_other.sum()),
+            "num_changed": int(is_changed.sum()),
+            "num_reached": int((is_changed & (few.predicted == aim[:, None])).sum()),
+            "num_unstable": int(is_changed.any(0).sum()),
         }
         says = [
-            "Each noise added to each of a few images: {ten_examples.num_changed} of {ten_examples.num_images} answers "
-            "change, {ten_examples.num_reached} to the noise's own class; those on the images they were made for are "
-            "among them."
+            "Each noise added to the images that it was not made for, {ten_examples.num_images} sums in all: "
+            "{ten_examples.num_changed} answers change, on {ten_examples.num_unstable} of the images, and "
+            "{ten_examples.num_reached} of them to the noise's own class."
         ]
         answers.append(Answer("How far does one image's noise carry to others?", ["noise/ten_examples"], says))
         _spread(part, "noise", subject, result.perturbation, aim, num_test_images, seed)
