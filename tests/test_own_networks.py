@@ -54,7 +54,7 @@ def trained(train: Command, home: Path, *options: str) -> Done:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_it_goes_through_everything(name: str, train: Command, analyze: Command, home: Path, report: str) -> None:
     own = (*CONFIG, f"network={name.lower()}")
-    pictures = [] if name in ("Perceptron", "Residual", "Transformer") else ["callbacks=none"]
+    pictures = [] if name in ("Perceptron", "Transformer") else ["callbacks=none"]
     done = trained(train, home, *own, *pictures)
     network = vars(own_networks)[name]()
     assert done.results["num_parameters"] == sum(p.numel() for p in network.parameters())

@@ -27,7 +27,7 @@ def test_the_tuned_recipe_reaches_what_readme_says(train: Command, mnist_root: P
 def test_adversarial_training_withstands(train: Command, mnist_root: Path) -> None:
     pictures = ("samples", "predictions", "confusion_matrix", "filters", "activations", "occlusion", "adversarial")
     without = [f"~callbacks.{name}" for name in pictures]
-    short = ("experiment=robust", "trainer.max_epochs=3", "model.warmup_epochs=1.5", *FAST, *without)
+    short = ("experiment=robust", "trainer.max_epochs=2", "model.warmup_epochs=1", *FAST, *without)
     done = train(*short, "trainer=cpu", f"data.root={mnist_root}", timeout=1200)
     assert done.status == 0, done.err
     network = checkpoint.load(done.folder)

@@ -208,14 +208,14 @@ def test_a_loss_that_is_not_finite_ends_the_run(train: Command) -> None:
 
 def test_a_sweep_gives_each_job_a_folder_named_after_its_overrides(run: Done, train: Command, tmp_path: Path) -> None:
     done = train(
-        "-m", *DIGITS, "model.batchnorm=false,true", "seed=4,5", "trainer.max_epochs=3", "callbacks=none", cwd=tmp_path
+        "-m", *DIGITS, "model.batchnorm=false,true", "seed=5", "trainer.max_epochs=3", "callbacks=none", cwd=tmp_path
     )
     assert done.status == 0, done.err
     (sweep,) = (tmp_path / "multirun").iterdir()
     jobs = {path.name: path for path in sweep.iterdir() if path.is_dir()}
-    name = "callbacks-none_data-digits_model.batchnorm-{}_seed-{}_trainer.max_epochs-3_trainer-cpu"
-    assert jobs.keys() == {name.format(batchnorm, seed) for batchnorm in ("False", "True") for seed in (4, 5)}
-    state = torch.load(jobs[name.format("True", 5)] / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    name = "callbacks-none_data-digits_model.batchnorm-{}_seed-5_trainer.max_epochs-3_trainer-cpu"
+    assert jobs.keys() == {name.format(batchnorm) for batchnorm in ("False", "True")}
+    state = torch.load(jobs[name.format("True")] / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert same(state, run.weights)  # the same run alone
 
 

@@ -64,7 +64,7 @@ def test_failing_jobs_hide_no_others_and_only_they_are_done_again(train: Command
 
 
 def test_a_sweep_killed_half_way_ends_with_the_table_of_one_that_was_not(train: Command, tmp_path: Path) -> None:
-    options = ("-m", *DIGITS, "trainer.max_epochs=2", "model.batchnorm=false,true", "seed=0,1,2")
+    options = ("-m", *DIGITS, "trainer.max_epochs=2", "model.batchnorm=false,true", "seed=0,1")
     whole = train(*options, "hydra.sweep.dir=multirun/whole", cwd=tmp_path)
     assert whole.status == 0, whole.err
     killed = [*options, "hydra.sweep.dir=multirun/killed"]
@@ -73,14 +73,14 @@ def test_a_sweep_killed_half_way_ends_with_the_table_of_one_that_was_not(train: 
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if "job 3 of 6  running" in line:
+            if "job 3 of 4  running" in line:
                 time.sleep(0.4)
                 process.send_signal(signal.SIGKILL)
                 break
     folder = tmp_path / "multirun" / "killed"
     first = [row["status"] for row in table(folder)]
     assert first[:2] == ["done"] * 2
-    assert first[-3:] == ["missing"] * 3
+    assert first[-1] == "missing"
     resumed = train(*killed, cwd=tmp_path)
     assert resumed.status == 0, resumed.err
     assert table(folder) == table(tmp_path / "multirun" / "whole")
