@@ -14,6 +14,17 @@ from cnn_mnist import nodes
 from cnn_mnist.data import sources
 from cnn_mnist.data.batches import Images
 
+SETS = {  # as people write them
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "kmnist": "KMNIST",
+    "qmnist": "QMNIST",
+    "usps": "USPS",
+    "emnist_letters": "EMNIST's letters",
+    "emnist_balanced": "EMNIST",
+    "digits": "scikit-learn's digits",
+}
+
 
 def settle(cfg: DictConfig, overrides: list[str], file: Path, dataset: str | None) -> str:
     """Put the run's own data set, folder and options into `cfg` where the command line names no others.

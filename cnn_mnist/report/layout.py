@@ -228,7 +228,8 @@ def _merged(
     for side, name in zip((first, second), names, strict=True):  # too wide for half a page
         wide = [figure for figure in side.figures if isinstance(figure.picture, Tiles) and figure.picture.is_row]
         side.figures = [figure for figure in side.figures if figure not in wide]
-        shared.figures += [replace(figure, caption=Markup("{}: {}").format(name, figure.caption)) for figure in wide]
+        begin = Markup("{}: ").format(name[:1].upper() + name[1:])
+        shared.figures += [replace(figure, caption=begin + figure.caption) for figure in wide]
     shared.on_demand, first.on_demand, second.on_demand = _split(
         first.on_demand, second.on_demand, lambda one, other: _one_figure(one, other, names)
     )

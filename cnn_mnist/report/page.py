@@ -39,9 +39,9 @@ def write(folder: Path, record: dict[str, Any], sections: list[layout.Block]) ->
         except KeyError:
             return False
 
-    def see(*tags: str, second: bool = False) -> Markup:
-        """Links to the figures of some tags, of the second network where it has its own; nothing without figures."""
-        known = [numbers[tag][-1 if second else 0] for tag in tags if tag in numbers]
+    def see(*tags: str, which: slice = slice(None)) -> Markup:
+        """Links to the figures of some tags, of all networks or of some; nothing without figures."""
+        known = [number for tag in tags for number in numbers.get(tag, [])[which]]
         links = ", ".join(f'<a href="#figure-{number}">{number}</a>' for number in known)
         noun = "Figures" if len(known) > 1 else "Figure"
         return Markup(f' <span class="see">({noun} {links})</span>' if known else "")

@@ -31,7 +31,8 @@ def marked(sentence: str, found: Found, prefix: str = "") -> Markup:
         if key is None or value is None:
             html += escape(text)
         else:
-            html += Markup('<data data-key="{}" value="{}">{}</data>').format(prefix + key, value, text)
+            kept = text.replace(" %", "\N{NO-BREAK SPACE}%")
+            html += Markup('<data data-key="{}" value="{}">{}</data>').format(prefix + key, value, kept)
     return html
 
 

@@ -123,8 +123,8 @@ def of_attack(
         findings["against"] = {"success_rate": rate, "num_images": len(is_fooled)}
         if len(is_fooled):
             says = (
-                "{against.num_images} of the successful images were not the target's already for the other network; "
-                "{against.success_rate:.1%} of them are now."
+                "Of {against.num_images} successful images that the other network did not classify as the target "
+                "before, it now does so for {against.success_rate:.1%}."
                 if is_aimed.any()
                 else "Before the attack both networks classify {against.num_images} of the successful images "
                 "correctly; {against.success_rate:.1%} of them fool the other network, too."

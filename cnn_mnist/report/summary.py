@@ -4,19 +4,10 @@ from collections.abc import Callable, Sequence
 from string import Formatter
 from typing import Any, NamedTuple
 
+from cnn_mnist.report.dataset import SETS
 from cnn_mnist.report.prose import Found, lookup
 
 ATTACKS = ("non_targeted", "targeted", "noise", "fgsm", "pgd", "deepfool", "universal")
-SETS = {
-    "mnist": "MNIST",
-    "fashion_mnist": "Fashion-MNIST",
-    "kmnist": "KMNIST",
-    "qmnist": "QMNIST",
-    "usps": "USPS",
-    "emnist_letters": "EMNIST's letters",
-    "emnist_balanced": "EMNIST",
-    "digits": "scikit-learn's digits",
-}
 SEED_SPREAD = 0.002  # of the accuracy: two standard deviations over seeds (RESULTS.md)
 CLEARLY = 2  # times the drop on the paper: when the drop on the digit is what shows
 MARGIN = 0.05  # of the likeness to an edge detector, above which a difference from random filters is seen
@@ -129,6 +120,11 @@ class Evidence(NamedTuple):
     prefix: str
     verdict: str
     figures: Sequence[str]
+
+    @property
+    def which(self) -> slice:
+        """Which of the figures of a tag show it: the first, or where there are two the last."""
+        return slice(-1, None) if self.prefix else slice(0, 1)
 
 
 def _holds(is_true: bool) -> str:
@@ -253,7 +249,7 @@ CLAIMS = (
         "are as near to a training image as test digits are, and the largest change of a pixel is "
         "{targeted.mean_linf:.2f} on average; whether a person sees it is for the eye to judge",
         lambda value: (
-            "holds in part"
+            "holds only in part"
             if min(value("targeted.num_success"), value("targeted.likeness.num_digits"))
             > MOST * value("targeted.num_images")
             else "does not hold here"

@@ -65,7 +65,8 @@ def fab(
 
 def length(moved: Tensor, norm: str) -> Tensor:
     """The norm of each change, (B,), for changes (B, 1, H, W)."""
-    return torch.linalg.vector_norm(moved, torch.inf if norm == "linf" else 2, (1, 2, 3))
+    norms: Tensor = torch.linalg.vector_norm(moved, torch.inf if norm == "linf" else 2, (1, 2, 3))
+    return norms
 
 
 class _Search:

@@ -201,17 +201,18 @@ def bumps(side: int, like: Tensor) -> Tensor:
     def one(height: int) -> Tensor:
         rows, columns = (torch.arange(size, device=like.device) - size // 2 for size in (height, side))
         ring = torch.maximum(rows.abs()[:, None], columns.abs())  # around the centre
-        terms = 1 / (1 + torch.arange(int(ring.max()) + 1, device=like.device).double()).square()
-        return terms.flip(0).cumsum(0).flip(0)[ring]
+        terms: Tensor = 1 / (1 + torch.arange(int(ring.max()) + 1, device=like.device).double()).square()
+        heights: Tensor = terms.flip(0).cumsum(0).flip(0)[ring]
+        return heights
 
     both = torch.cat([one(side // 2), -one(side - side // 2)])
-    return (both / both.norm()).to(like)
+    return torch.nn.functional.normalize(both.flatten(), dim=0).view_as(both).to(like)
 
 
 def side_of(query: int, size: torch.Size) -> int:
     """The side of the squares in a query, in pixels: their area halves again and again."""
     share = FIRST_SHARE / 2 ** sum(query > bound for bound in HALVED_AT)
-    return min(max(round(math.sqrt(share * size.numel())), 1), *size)
+    return min(max(round(math.sqrt(share * size.numel())), 1), min(size))
 
 
 def _proposals(size: torch.Size, queries: int, generator: torch.Generator, *, fewest: int, step: int) -> list[Proposal]:

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from cnn_mnist.attacks.result import predict
 from cnn_mnist.network import CHANNELS, CNN, HIDDEN
 from cnn_mnist.option_types import Count
+from cnn_mnist.report.dataset import SETS
 from cnn_mnist.report.export.layers import LEVELS, Layers
 from cnn_mnist.report.page import templates
 from cnn_mnist.report.section import Answer, Section
 from cnn_mnist.report.subject import Subject, name_of
-from cnn_mnist.report.summary import SETS
 
 TOLERANCE = 2e-3  # largest difference of a logit: weights are rounded to 16 bits
 NUM_SAMPLES = 2  # test images of each class to begin with

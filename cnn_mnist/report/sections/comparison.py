@@ -55,9 +55,10 @@ def comparison(subject: Subject) -> Section:
 
 def _leads(first: dict[str, list[Any]], second: dict[str, list[Any]]) -> dict[str, int]:
     """After how many epochs each network had the higher test accuracy; empty where the epochs cannot be compared."""
-    pairs = list(zip(first.get("test/acc", []), second.get("test/acc", []), strict=False))
-    if len(pairs) < 2 or len(first["test/acc"]) != len(second["test/acc"]):
+    curves = [one.get("test/acc", [None]) for one in (first, second)]
+    if None in curves[0] + curves[1] or len(curves[0]) != len(curves[1]):
         return {}
+    pairs = list(zip(*curves, strict=True))
     return {
         "epochs": len(pairs),
         "first": sum(one > other for one, other in pairs),

@@ -57,12 +57,13 @@ def training(subject: Subject) -> Section:
         figures |= {f"training/{name}": chart for name, chart in draw.curves(curves).items()}
         measured = [name for name in curves if name != "epoch"]
         if held_out := next((name for name in ("test/loss", "val/loss") if name in curves), None):
-            losses = curves[held_out]
-            lowest = min(range(len(losses)), key=losses.__getitem__)
-            findings["lowest_loss"] = {"epoch": curves["epoch"][lowest], "value": losses[lowest], "last": losses[-1]}
+            points = zip(curves[held_out], curves["epoch"], strict=True)
+            losses = [(loss, epoch) for loss, epoch in points if loss is not None]
+            lowest, last = min(losses), losses[-1]
+            findings["lowest_loss"] = {"epoch": lowest[1], "value": lowest[0], "last": last[0]}
             says.append(
                 f"{held_out} is lowest after epoch {{lowest_loss.epoch}}, {{lowest_loss.value:.4f}}"
-                + ("." if lowest == len(losses) - 1 else ", and {lowest_loss.last:.4f} after the last.")
+                + ("." if lowest == last else ", and {lowest_loss.last:.4f} after the last.")
             )
         rows = [
             [f"{{curves.epoch.{k}}}", *(f"{{curves.{name}.{k}:{_digits(name)}}}" for name in measured)]
@@ -94,14 +95,11 @@ def _sizes(layers: list[Layer]) -> dict[str, Any]:
 def _architecture_answer(layers: list[Layer]) -> Answer:
     rows = []
     for k, layer in enumerate(layers):
-        shapes = [
-            "x".join(f"{{architecture.{k}.{side}.{d}:d}}" for d in range(len(getattr(layer, side))))
-            for side in ("input", "output")
-        ]
+        shape = "x".join(f"{{architecture.{k}.output.{d}:d}}" for d in range(len(layer.output)))
         counts = [f"{{architecture.{k}.{name}:,}}" for name in ("num_parameters", "num_neurons")]
         each = f"{{architecture.{k}.parameters_per_neuron:,.2f}}" if layer.num_neurons else ""
-        rows.append([layer.label, *shapes, *counts, each])
-    rows.append(["all", "", "", "{num_parameters:,}", "{num_neurons:,}", ""])
+        rows.append([layer.label, shape, *counts, each])
+    rows.append(["all", "", "{num_parameters:,}", "{num_neurons:,}", ""])
     says = [
         "Of {num_parameters:,} parameters, {conv.parameter_share:.2%} are in the convolutions and "
         "{fc.parameter_share:.2%} in the fully connected layers; of {num_neurons:,} neurons (values that a layer "
@@ -109,7 +107,7 @@ def _architecture_answer(layers: list[Layer]) -> Answer:
     ]
     if total(layers, "norm").num_parameters:
         says.append("Normalisation has {norm.num_parameters:,} parameters.")
-    columns = ["layer", "input", "output", "parameters", "neurons", "parameters per neuron"]
+    columns = ["layer", "output", "parameters", "neurons", "parameters per neuron"]
     return Answer("What is it made of?", [], says, [Table("Layers", columns, rows)])
 
 
