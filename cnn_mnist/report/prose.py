@@ -31,8 +31,7 @@ def marked(sentence: str, found: Found, prefix: str = "") -> Markup:
         if key is None or value is None:
             html += escape(text)
         else:
-            kept = text.replace(" %", "\N{NO-BREAK SPACE}%")
-            html += Markup('<data data-key="{}" value="{}">{}</data>').format(prefix + key, value, kept)
+            html += Markup('<data data-key="{}" value="{}">{}</data>').format(prefix + key, value, text)
     return html
 
 

@@ -19,7 +19,7 @@ def test_rows_that_are_too_wide_for_half_a_page_stand_one_below_another() -> Non
     answer = Answer("?", ["rows", "few"], [])
     pictures = [{"rows": tiles(shade)._replace(is_row=True), "few": tiles(shade)} for shade in (1, 2)]
     found = two(*(column(k, [answer], one) for k, one in enumerate(pictures)))
-    assert [str(one.caption).partition(":")[0] for one in found.shared.figures] == list(NAMES)
+    assert [str(one.caption).partition(":")[0] for one in found.shared.figures] == ["One", "Other"]
     assert [[one.tag for one in side.figures] for side in found.sides if side] == [["few"], ["few"]]
     assert [one.number for one in found.shared.figures] == [1, 2]
 

@@ -15,6 +15,8 @@ from cnn_mnist.report.section import Answer, Section, needs
 from cnn_mnist.report.sections.occlusion import maps_of
 from cnn_mnist.report.subject import Subject
 
+MOVED = 0.01  # of the probability: a mean drop from which an image's maps are compared
+
 
 @needs(picture=True, package="captum")
 def saliency(subject: Subject, *, window: Pixels, stride: Pixels, fill: Fraction, steps: Count) -> Section:
@@ -32,27 +34,35 @@ def saliency(subject: Subject, *, window: Pixels, stride: Pixels, fill: Fraction
     found = look_at_saliency(subject.network, images, labels, steps=steps)
     figures: dict[str, Picture] = {"saliency/maps": draw.saliency(subject.images, drop, found, subject.labels)}
 
+    is_moved = drop.nan_to_num().abs().flatten(1).amax(1) >= MOVED  # else its map shows rounding
+
     def agreement(one: Tensor, other: Tensor) -> float:
-        """The mean over the images of which neither map is constant."""
-        pairs = zip(one.flatten(1).float(), other.flatten(1).float(), strict=True)
+        """The mean over the images that the patch moves and of which the other map is not constant."""
+        pairs = zip(one[is_moved].flatten(1).float(), other[is_moved].flatten(1).float(), strict=True)
         covered = [(a[a.isfinite()], b[a.isfinite()]) for a, b in pairs]
         varied = [spearman_corrcoef(a, b) for a, b in covered if a.min() < a.max() and b.min() < b.max()]
         return torch.stack(varied).mean().item() if varied else math.nan
 
     findings = {
         "num_images": len(images),
+        "num_compared": int(is_moved.sum()),
+        "compared_from": MOVED,
         "rank_correlation_occlusion_integrated_gradients": agreement(drop, found.integrated_gradients.cpu()),
         "completeness_error": found.completeness.abs().max().item(),
     }
-    says = "Over {num_images} images, occlusion's" if len(images) > 1 else "Occlusion's"
-    says += " mean drop has a rank correlation of {rank_correlation_occlusion_integrated_gradients:.2f} with "
+    says = "Occlusion's mean drop has a rank correlation of {rank_correlation_occlusion_integrated_gradients:.2f} with "
+    if len(images) > 1:
+        says = says.replace("Occlusion's", "For {num_compared} of {num_images} images, occlusion's", 1)
     says += "integrated gradients"
     if found.grad_cam is None:
         says += ". Grad-CAM is left out: it needs a convolution that the logit depends on."
     else:
         findings["rank_correlation_occlusion_grad_cam"] = agreement(drop, found.grad_cam.cpu())
-        says += " and of {rank_correlation_occlusion_grad_cam:.2f} with Grad-CAM (where neither is constant)."
-    answers = [Answer("Do other explanations point where occlusion does?", list(figures), [says])]
+        says += " and of {rank_correlation_occlusion_grad_cam:.2f} with Grad-CAM (where it is not constant)."
+    sayings = [says]
+    if len(images) > 1 and findings["num_compared"] < len(images):
+        sayings.append("The others are left out: no patch lowers their probability by {compared_from:g} on average.")
+    answers = [Answer("Do other explanations point where occlusion does?", list(figures), sayings)]
     maps = {name: map.cpu() for name, map in found._asdict().items() if map is not None}
     tensors = {"indices": subject.indices, "mean_drop": drop, **maps}
     return Section(findings, answers, {"saliency": tensors}, figures)
