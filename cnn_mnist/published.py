@@ -24,7 +24,7 @@ LAB_RECIPE: dict[str, Any] = {  # how the lab report trained
 
 
 class Robust(NamedTuple):
-    """A network's accuracy under an attack, on all 10,000 test images, with no pixel changed by more than `EPSILON`."""
+    """A network's accuracy under an attack on all test images, with no pixel changed by more than `EPSILON`."""
 
     attack: str
     source: str
@@ -33,6 +33,7 @@ class Robust(NamedTuple):
 
 
 EPSILON = 0.3
+NUM_IMAGES = 10_000
 ROBUST = (  # a stronger attack leaves less: compare numbers under the same attack only
     Robust("FGSM", "Madry et al. 2018", 0.9853, 0.9636),
     Robust("PGD-100 x 50", "Madry et al. 2018", 0.9853, 0.8962),
@@ -42,3 +43,13 @@ ROBUST = (  # a stronger attack leaves less: compare numbers under the same atta
     Robust("AutoAttack", "TRADES (Zhang et al. 2019)", 0.9948, 0.9281),
     Robust("AutoAttack", "Gowal et al. 2020", 0.9926, 0.9634),
 )
+
+
+def beside(
+    attack: str, norm: str, dataset: str, *, steps: int, restarts: int, num_images: int, **other: Any
+) -> list[Robust]:
+    """The published numbers of the same attack, with as many steps and restarts, on as many images."""
+    if (norm, dataset, num_images) != ("linf", "mnist", NUM_IMAGES):
+        return []
+    same = {"fgsm": "FGSM", "auto": "AutoAttack", "pgd": f"PGD-{steps} x {restarts}"}.get(attack)
+    return [one for one in ROBUST if one.attack == same]

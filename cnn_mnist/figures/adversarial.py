@@ -1,5 +1,6 @@
 """Figures of attacks: images, perturbations, predictions, and accuracy against epsilon."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,6 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from cnn_mnist import published
 from cnn_mnist.attacks.result import AttackResult
 from cnn_mnist.attacks.robustness import RobustAccuracy
 from cnn_mnist.attacks.transfer import Transfer
@@ -25,6 +25,7 @@ from cnn_mnist.figures.canvas import (
 )
 from cnn_mnist.figures.class_names import name
 from cnn_mnist.figures.tiles import Tiles, each, of_images
+from cnn_mnist.published import EPSILON, Robust
 
 
 def fooling_images(result: AttackResult) -> Tiles:
@@ -129,16 +130,14 @@ def transfer_rates(found: Transfer, target: Tensor, learnt: str) -> Figure:
     return figure
 
 
-def robustness(found: RobustAccuracy, *, attack: str, norm: str, num_images: int, dataset: str) -> Lines:
-    """Accuracy under attack against epsilon, with published numbers of the same attack."""
+def robustness(found: RobustAccuracy, beside: Sequence[Robust], *, attack: str, norm: str, num_images: int) -> Lines:
+    """Accuracy under attack against epsilon, with published numbers `beside` it."""
     epsilon = found.epsilon.tolist()
     lines = [Line(f"{ITSELF}, {attack}", epsilon, found.accuracy.tolist(), DARK)]
-    if norm == "linf" and dataset == "mnist":
-        same = [one for one in published.ROBUST if one.attack.lower().startswith(attack)]
-        lines += [
-            Line(f"{one.source}, {one.attack}", [published.EPSILON], [one.robust], WRONG, marker, True, True)
-            for one, marker in zip(same, "D^", strict=False)
-        ]
+    lines += [
+        Line(f"{one.source}, {one.attack}", [EPSILON], [one.robust], WRONG, marker, True, True)
+        for one, marker in zip(beside, "D^sv", strict=False)
+    ]
     chance = 1 / found.by_class.shape[1]
     lines.append(Line("chance", [epsilon[0], epsilon[-1]], [chance, chance], "black", ":", is_reference=True))
     y_label = f"accuracy on {num_images:,} images"

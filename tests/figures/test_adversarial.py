@@ -4,6 +4,7 @@ import pytest
 import torch
 from matplotlib.colors import to_rgba
 
+from cnn_mnist import published
 from cnn_mnist.attacks import AttackResult
 from cnn_mnist.attacks.robustness import RobustAccuracy
 from cnn_mnist.attacks.transfer import Transfer
@@ -81,28 +82,46 @@ def test_transfer_marks_the_noises_own_class() -> None:
     assert heights == pytest.approx([0.5, 0.25, 0.25, 0.125, 0.125, 0.0625, 0.0625, 0.03125])
 
 
-def test_robustness_is_drawn_beside_what_others_report_for_the_same_norm_and_attack_alone() -> None:
+WHOLE = {"steps": 50, "restarts": 10, "num_images": 10_000}
+
+
+def test_robustness_is_drawn_beside_what_others_report() -> None:
     found = RobustAccuracy(torch.tensor([0.0, 0.3]), torch.tensor([0.99, 0.5]), torch.rand(2, 10))
-    chart = draw.robustness(found, attack="pgd", norm="linf", num_images=7, dataset="mnist")
+    beside = published.beside("pgd", "linf", "mnist", **WHOLE)
+    chart = draw.robustness(found, beside, attack="pgd", norm="linf", num_images=10_000)
     known = {line.label: line for line in chart.lines}
     assert known["this network, pgd"].y == pytest.approx([0.99, 0.5])
-    for source, accuracy in {
-        "Madry et al. 2018, PGD-100 x 50": 0.8962,
-        "Wong et al. 2020, PGD-50 x 10": 0.8877,
-    }.items():
-        assert (known[source].x, known[source].y) == ([0.3], [accuracy])
-    assert not [name for name in known if "AutoAttack" in name or "FGSM" in name]
-    one_step = draw.robustness(found, attack="fgsm", norm="linf", num_images=7, dataset="mnist")
-    assert [line.label for line in one_step.lines] == ["this network, fgsm", "Madry et al. 2018, FGSM", "chance"]
+    assert known["Wong et al. 2020, PGD-50 x 10"].y == [0.8877]
+    assert set(known) == {"this network, pgd", "Wong et al. 2020, PGD-50 x 10", "chance"}
     assert len(draw.robustness_by_class(found, norm="linf").axes[0].lines) == 10
-    assert len(draw.robustness(found, attack="pgd", norm="l2", num_images=7, dataset="mnist").lines) == 2
-    assert len(draw.robustness(found, attack="pgd", norm="linf", num_images=7, dataset="kmnist").lines) == 2
     assert to_pixels(chart).shape[2] == 3
+
+
+@pytest.mark.parametrize(
+    ("attack", "norm", "dataset", "changed", "expected"),
+    [
+        ("pgd", "linf", "mnist", {}, ["PGD-50 x 10"]),
+        ("pgd", "linf", "mnist", {"steps": 100, "restarts": 50}, ["PGD-100 x 50"]),
+        ("pgd", "linf", "mnist", {"steps": 40, "restarts": 1}, []),
+        ("pgd", "linf", "mnist", {"num_images": 1000}, []),
+        ("pgd", "l2", "mnist", {}, []),
+        ("pgd", "linf", "kmnist", {}, []),
+        ("fgsm", "linf", "mnist", {"steps": 1, "restarts": 1}, ["FGSM"]),
+        ("auto", "linf", "mnist", {}, ["AutoAttack"] * 4),
+        ("square", "linf", "mnist", {}, []),
+    ],
+)
+def test_only_the_same_attack_on_as_many_images_stands_beside(
+    attack: str, norm: str, dataset: str, changed: dict[str, int], expected: list[str]
+) -> None:
+    assert [one.attack for one in published.beside(attack, norm, dataset, **WHOLE | changed)] == expected
 
 
 def chart_of(values: list[float]) -> Lines:
     found = RobustAccuracy(torch.tensor([0.0, 0.3]), torch.tensor(values), torch.rand(2, 10))
-    return draw.robustness(found, attack="fgsm", norm="linf", num_images=7, dataset="mnist")
+    one_step = {"steps": 1, "restarts": 1, "num_images": 10_000}
+    beside = published.beside("fgsm", "linf", "mnist", **one_step)
+    return draw.robustness(found, beside, attack="fgsm", norm="linf", num_images=10_000)
 
 
 def test_two_networks_stand_on_the_same_axes_and_what_others_report_once() -> None:

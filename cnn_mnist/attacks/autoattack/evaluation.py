@@ -81,7 +81,7 @@ class Partial:
 
     @staticmethod
     def _pooled(maps: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        maps = maps.contiguous(memory_format=torch.channels_last)
+        maps = maps.to(memory_format=torch.channels_last)  # not contiguous(), which leaves one channel as it is
         return F.relu_(F.max_pool2d(F.conv2d(maps, weight, bias), 2))
 
     @torch.no_grad()

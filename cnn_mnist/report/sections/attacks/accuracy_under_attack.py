@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cnn_mnist import published
 from cnn_mnist.attacks.result import AttackResult, predict
 from cnn_mnist.attacks.robustness import Masking, RobustAccuracy, gradient_masking, robust_accuracy
 from cnn_mnist.figures import adversarial as draw
@@ -123,8 +124,9 @@ def _before_and_after(clean: Tensor, labels: Tensor, result: AttackResult) -> di
 
 def _add_curve(part: Section, name: str, found: RobustAccuracy, norm: str, dataset: str, how: dict[str, Any]) -> None:
     """Add the robust accuracy against the budget."""
+    beside = published.beside(name, norm, dataset, **how)
     part.figures[f"{name}/robustness"] = draw.robustness(
-        found, attack=name, norm=norm, num_images=how["num_images"], dataset=dataset
+        found, beside, attack=name, norm=norm, num_images=how["num_images"]
     )
     part.figures[f"{name}/robustness_by_class"] = draw.robustness_by_class(found, norm=norm)
     part.findings["robust_accuracy"] = {
@@ -160,7 +162,7 @@ def _add_curve(part: Section, name: str, found: RobustAccuracy, norm: str, datas
 
 def _add_signs(part: Section, subject: Subject, epsilon: float, how: Mapping[str, Any]) -> None:
     """Add the signs of gradient masking."""
-    steps = max(40, how["steps"])  # also for FGSM, whose single step says little
+    steps = min(max(40, how["steps"]), 100)  # also for FGSM, whose single step says little, and for random searches
     signs = _signs(subject, epsilon, default_step_size(how["step_size"], epsilon, steps), steps)
     part.findings["gradient_masking"] = {
         **signs._asdict(),
