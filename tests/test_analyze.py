@@ -239,9 +239,16 @@ def test_the_shown_cost_is_described(whole: Done) -> None:
     assert "is highest at" in whole.out
 
 
-@pytest.mark.parametrize("attack", ["universal", "deepfool"])
+@pytest.mark.parametrize("attack", ["universal", "deepfool", "apgd", "square", "auto"])
 def test_the_other_attacks_leave_the_same_record(attack: str, run: Done, analyze: Command) -> None:
-    small = {"universal": ("attack.steps=5", "attack.num_train_images=50"), "deepfool": ("attack.num_images=20",)}
+    few = "attack.num_images=20"
+    small = {
+        "universal": ("attack.steps=5", "attack.num_train_images=50"),
+        "deepfool": (few,),
+        "apgd": (few, "attack.steps=10", "attack.epsilons=[0,0.2]"),
+        "square": (few, "attack.queries=50"),
+        "auto": (few,),
+    }
     done = analyze(f"attack={attack}", *small[attack], cwd=run.cwd)
     assert done.status == 0, done.err
     assert done.results.keys() >= ATTACK_KEYS
@@ -272,9 +279,9 @@ def test_the_other_attacks_leave_the_same_record(attack: str, run: Done, analyze
         (["network=mlp", "network.hidden=9"], "network.hidden has no effect on an analysis: leave it out"),
         (
             ["attack=hopskipjump"],
-            "attack=hopskipjump does not exist: choose from all, deepfool, fgsm, noise, non_targeted",
+            "attack=hopskipjump does not exist: choose from all, apgd, auto, deepfool, fgsm, noise",
         ),
-        (["attack=pdg"], "attack=pdg does not exist: did you mean pgd? There are all, deepfool, fgsm, noise,"),
+        (["attack=pdg"], "attack=pdg does not exist: did you mean pgd? There are all, apgd, auto, deepfool, fgsm,"),
         (
             ["attack=targeted", "attack.target=3", "images=[3]"],
             "every image is of the target's class, or classified as it without an attack",

@@ -46,6 +46,16 @@ ALL: dict[str, Attack] = {
     "pgd_targeted": lambda model, x, y: attacks.pgd(
         model, x, y, epsilon=0.2, step_size=0.03, steps=12, targeted=True, generator=_generator()
     ),
+    "apgd_ce": lambda model, x, y: attacks.apgd(model, x, y, epsilon=0.1, steps=20, generator=_generator()),
+    "apgd_targeted_l2": lambda model, x, y: attacks.apgd(
+        model, x, y, epsilon=2.5, loss="targeted", steps=10, norm="l2", generator=_generator()
+    ),
+    "fab": lambda model, x, y: attacks.fab(model, x, y, epsilon=0.15, steps=10),
+    "square": lambda model, x, y: attacks.square(model, x, y, epsilon=0.2, queries=50, generator=_generator()),
+    "square_l2": lambda model, x, y: attacks.square(
+        model, x, y, epsilon=3, queries=50, norm="l2", generator=_generator()
+    ),
+    "auto": lambda model, x, y: attacks.auto(model, x, y, epsilon=0.4, generator=_generator()),
     "deepfool": lambda model, x, y: attacks.deepfool(model, x, y, steps=20),
     "universal": lambda model, x, y: attacks.universal(
         model, x, int(y[0]), epsilon=0.3, steps=10, step_size=0.06, batch_size=8, generator=_generator()

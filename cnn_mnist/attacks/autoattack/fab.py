@@ -87,7 +87,7 @@ class _Search:
         is_wrong, far = is_over(logits, self.labels[index]), length(x.detach() - self.images[index], self.norm)
         self.ahead[index], self.is_wrong[index] = ahead.detach(), is_wrong
         is_done = is_wrong & (far <= self.epsilon)
-        return ObjectiveValue(ahead, is_done, score=torch.where(is_done, 0.0, -torch.inf))
+        return ObjectiveValue(ahead, is_done, score=torch.zeros_like(far).masked_fill(~is_done, -torch.inf))
 
     def move(self, x: Tensor, gradient: Tensor, index: Tensor) -> Tensor:
         """To the boundary, from the image itself and from the original."""

@@ -67,15 +67,15 @@ def square(
     check_budget(epsilon, norm)
     check_number("queries", queries, 1)
     generator = seeded(generator)
-    seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
+    seeds = torch.randint(2**62, (2,), generator=generator, device=generator.device).tolist()
+    for_start, for_squares = (torch.Generator(generator.device).manual_seed(seed) for seed in seeds)
     kind = _Linf if norm == "linf" else _L2
     with examined(model, images, labels) as (logits_of, images, labels):
         found, taken = images.clone(), torch.zeros_like(labels)
         trace = images.new_full((queries + 1, len(images)), torch.nan)
         left = (~is_over(predict(logits_of, images), labels)).nonzero()[:, 0]
-        draw = torch.Generator(generator.device).manual_seed(seed)
-        starts = kind(images, epsilon, draw)
-        proposals = starts.proposals(queries, draw)
+        starts = kind(images, epsilon, for_start)
+        proposals = starts.proposals(queries, for_squares)
         for part in left.split(batch_size(images.device)) if epsilon > 0 else ():
             _search(logits_of, starts, part, labels, proposals, progress, found, taken, trace)
         nothing = torch.zeros_like(labels, dtype=torch.bool)
@@ -159,13 +159,13 @@ class _L2:
 
     def __init__(self, images: Tensor, epsilon: float, generator: torch.Generator) -> None:
         self.images, self.epsilon = images, epsilon
-        side = min(images.shape[2:]) // TILES
-        drawn = torch.rand((len(images), TILES * TILES), generator=generator, device=generator.device).to(images.device)
-        signs = ((drawn < 0.5).float() * 2 - 1).to(images).view(-1, 1, TILES, TILES)
+        tiles = min(TILES, *images.shape[2:])
+        side = min(images.shape[2:]) // tiles
+        drawn = torch.rand((len(images), tiles * tiles), generator=generator, device=generator.device).to(images.device)
+        signs = ((drawn < 0.5).float() * 2 - 1).to(images).view(-1, 1, tiles, tiles)
         moved = torch.zeros_like(images)
-        tiles = torch.kron(signs, bumps(side, images))
-        top, left = ((size - TILES * side) // 2 for size in images.shape[2:])
-        moved[:, :, top : top + TILES * side, left : left + TILES * side] = tiles
+        top, left = ((size - tiles * side) // 2 for size in images.shape[2:])
+        moved[:, :, top : top + tiles * side, left : left + tiles * side] = torch.kron(signs, bumps(side, images))
         self.start = self._within(images, moved)
 
     def _within(self, images: Tensor, moved: Tensor) -> Tensor:
@@ -201,7 +201,7 @@ def bumps(side: int, like: Tensor) -> Tensor:
     def one(height: int) -> Tensor:
         rows, columns = (torch.arange(size, device=like.device) - size // 2 for size in (height, side))
         ring = torch.maximum(rows.abs()[:, None], columns.abs())  # around the centre
-        terms: Tensor = 1 / (1 + torch.arange(int(ring.max()) + 1, device=like.device).double()).square()
+        terms: Tensor = 1 / (1 + torch.arange(max(height, side) // 2 + 1, device=like.device).double()).square()
         heights: Tensor = terms.flip(0).cumsum(0).flip(0)[ring]
         return heights
 

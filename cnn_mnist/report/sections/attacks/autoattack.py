@@ -163,7 +163,7 @@ def auto(
                     np.savez(stream, **{name: value.cpu().numpy() for name, value in result._asdict().items()})
             with np.load(file) as saved:
                 found.append(AttackResult(**{name: torch.from_numpy(saved[name]) for name in AttackResult._fields}))
-        return AttackResult(*(torch.cat(values, name == "trace") for name, values in _columns(found).items()))
+        return AttackResult(*(torch.cat(values, int(name == "trace")) for name, values in _columns(found).items()))
 
     how = {"restarts": 1, "steps": 100, "step_size": None}
     part = evaluate("auto", subject, attack, epsilon, num_images=num_images, epsilons=epsilons, norm=norm, how=how)
