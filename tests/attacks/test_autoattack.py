@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from cnn_mnist import attacks
 from cnn_mnist.attacks.autoattack import ensemble, square
 from cnn_mnist.attacks.autoattack.apgd import checks
-from cnn_mnist.attacks.autoattack.evaluation import REFRESH, Partial, Whole, evaluation
-from cnn_mnist.attacks.autoattack.square import Window, bumps, side_of
+from cnn_mnist.attacks.autoattack.evaluation import Partial, Whole, Window, evaluation
+from cnn_mnist.attacks.autoattack.square import bumps, side_of
 from cnn_mnist.attacks.gradient_ascent import l2
 from cnn_mnist.attacks.projection import onto_hyperplane
 from cnn_mnist.data.batches import Batch
@@ -121,7 +121,7 @@ def test_a_square_alone_is_evaluated_as_the_whole(batchnorm: bool, kernel_size: 
     with torch.no_grad():
         evaluated.logits(x, None)
         evaluated.keep(torch.ones(len(x), dtype=torch.bool))
-        for number in range(REFRESH + 20):
+        for number in range(200):
             side = int(torch.randint(1, 13, (), generator=dice))
             row, column = (int(torch.randint(0, 29 - side, (), generator=dice)) for _ in range(2))
             window = Window(row, column, side)

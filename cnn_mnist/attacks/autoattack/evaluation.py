@@ -6,7 +6,7 @@ costs about a fifth of the full forward pass. Any other model is evaluated as a 
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,17 +17,19 @@ from cnn_mnist.network import CNN, folded, is_report_network
 
 PIXELS, POOL1 = 28, 14  # rows and columns
 WORTHWHILE = 12  # side of a square, in pixels, up to which its part alone is faster than the whole
-REFRESH = 200  # evaluations after which everything is computed again, so that rounding does not add up
 
 
-class Window(Protocol):
-    """A square of the image."""
+class Window(NamedTuple):
+    """A square of the image: its first row and column, and its side, in pixels."""
+
+    row: int
+    column: int
+    side: int
 
     @property
-    def area(self) -> tuple[slice, slice]: ...  # noqa: D102
-
-    @property
-    def side(self) -> int: ...  # noqa: D102
+    def area(self) -> tuple[slice, slice]:
+        """Its rows and columns."""
+        return slice(self.row, self.row + self.side), slice(self.column, self.column + self.side)
 
 
 def evaluation(model: nn.Module, images: Tensor) -> "Whole | Partial":
@@ -70,7 +72,6 @@ class Partial:
         self.fc1 = fc1.view(len(fc1), self.conv2.shape[0], PIXELS // 4, PIXELS // 4)
         self.last: list[tuple[Sequence[slice], Tensor]] = []  # what the last images would change
         self.images, self.pool1, self.pool2, self.hidden = self._all(images)
-        self.num_parts = 0
 
     def _all(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Images and `pool1` with a margin of zeros, `pool2`, and FC1 before its ReLU."""
@@ -87,44 +88,36 @@ class Partial:
     @torch.no_grad()
     def logits(self, images: Tensor, window: Window | None) -> Tensor:
         """Logits (B, C); `window`: where the images differ from the last ones that were kept, None: anywhere."""
-        if window is None or window.side > WORTHWHILE or self.num_parts >= REFRESH:
+        if window is None or window.side > WORTHWHILE:
             everything = self._all(images)
             self.last = [((), value) for value in everything]
-            self.num_parts = 0
             return self._from_hidden(everything[-1])
-        self.num_parts += 1
-        pad = self.pad
-        first = [self._reach(where, PIXELS) for where in window.area]  # rows and columns of pool1
-        second = [self._reach(where, POOL1) for where in first]  # of pool2
-        seen = [slice(2 * where.start, 2 * where.stop + 2 * pad) for where in first]
-        pixels = [slice(where.start + pad, where.stop + pad) for where in window.area]
-        part = self.images[:, :, *seen].clone()
-        inner = [
-            slice(there.start - around.start, there.stop - around.start)
-            for there, around in zip(pixels, seen, strict=True)
-        ]
-        new_pixels = images[:, :, *window.area]
-        part[:, :, *inner] = new_pixels
-        new_pool1 = self._pooled(part, self.conv1, self.bias1)
-        seen = [slice(2 * where.start, 2 * where.stop + 2 * pad) for where in second]
-        margin = [slice(where.start + pad, where.stop + pad) for where in first]
-        part = self.pool1[:, :, *seen].clone()
-        inner = [
-            slice(there.start - around.start, there.stop - around.start)
-            for there, around in zip(margin, seen, strict=True)
-        ]
-        part[:, :, *inner] = new_pool1
-        new_pool2 = self._pooled(part, self.conv2, self.bias2)
-        change = new_pool2 - self.pool2[:, :, *second]
-        hidden = self.hidden + F.linear(change.flatten(1), self.fc1[:, :, *second].flatten(1))
-        self.last = [(pixels, new_pixels), (margin, new_pool1), (second, new_pool2), ((), hidden)]
+        self.last = []
+        changed, values = window.area, images[:, :, *window.area]
+        for maps, size, weight, bias in (
+            (self.images, PIXELS, self.conv1, self.bias1),
+            (self.pool1, POOL1, self.conv2, self.bias2),
+        ):
+            place = [slice(where.start + self.pad, where.stop + self.pad) for where in changed]
+            self.last.append((place, values))
+            reached = self._reached(changed[0], size), self._reached(changed[1], size)
+            seen = [slice(2 * where.start, 2 * where.stop + 2 * self.pad) for where in reached]
+            part = maps[:, :, *seen].clone()
+            inner = [
+                slice(one.start - all_.start, one.stop - all_.start) for one, all_ in zip(place, seen, strict=True)
+            ]
+            part[:, :, *inner] = values
+            changed, values = reached, self._pooled(part, weight, bias)
+        change = (values - self.pool2[:, :, *changed]).flatten(1)
+        hidden = self.hidden + F.linear(change, self.fc1[:, :, *changed].flatten(1))
+        self.last += [(changed, values), ((), hidden)]
         return self._from_hidden(hidden)
 
     def _from_hidden(self, hidden: Tensor) -> Tensor:
         logits: Tensor = self.network.fc2(F.relu(hidden))
         return logits
 
-    def _reach(self, where: slice, size: int) -> slice:
+    def _reached(self, where: slice, size: int) -> slice:
         """The rows of the pooled layer that depend on some rows of the layer before it, of `size` rows."""
         return slice(max(where.start - self.pad, 0) // 2, (min(where.stop + self.pad, size) + 1) // 2)
 

@@ -7,27 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from cnn_mnist.attacks.autoattack.apgd import check_budget
-from cnn_mnist.attacks.autoattack.evaluation import evaluation
+from cnn_mnist.attacks.autoattack.evaluation import Window, evaluation
 from cnn_mnist.attacks.gradient_ascent import Ascent, Progress, batch_size, l2
-from cnn_mnist.attacks.result import AttackResult, check_number, conclude, is_over, predict
+from cnn_mnist.attacks.result import AttackResult, check_number, in_turn, is_over
 from cnn_mnist.checks import examined, seeded
 
 FIRST_SHARE = 0.8  # of the image that the first squares cover
 HALVED_AT = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries after which they cover half as much
 TILES = 5  # along each side of the image, of the L2 attack's start
-
-
-class Window(NamedTuple):
-    """A square of the image: its first row and column, and its side, in pixels."""
-
-    row: int
-    column: int
-    side: int
-
-    @property
-    def area(self) -> tuple[slice, slice]:
-        """Its rows and columns."""
-        return slice(self.row, self.row + self.side), slice(self.column, self.column + self.side)
 
 
 def square(
@@ -71,40 +58,35 @@ def square(
     for_start, for_squares = (torch.Generator(generator.device).manual_seed(seed) for seed in seeds)
     kind = _Linf if norm == "linf" else _L2
     with examined(model, images, labels) as (logits_of, images, labels):
-        found, taken = images.clone(), torch.zeros_like(labels)
-        trace = images.new_full((queries + 1, len(images)), torch.nan)
-        left = (~is_over(predict(logits_of, images), labels)).nonzero()[:, 0]
-        starts = kind(images, epsilon, for_start)
-        proposals = starts.proposals(queries, for_squares)
-        for part in left.split(batch_size(images.device)) if epsilon > 0 else ():
-            _search(logits_of, starts, part, labels, proposals, progress, found, taken, trace)
-        nothing = torch.zeros_like(labels, dtype=torch.bool)
-        return conclude(logits_of, images, Ascent(found, taken, trace, nothing), labels, targeted=False)
+        tried = kind(images, epsilon, for_start)
+        proposals = tried.proposals(queries, for_squares)
+
+        def attempt(left: Tensor) -> Ascent:
+            parts = left.split(batch_size(images.device))
+            found = [_search(logits_of, tried, part, labels, proposals, progress) for part in parts]
+            return Ascent(*(torch.cat(values, int(k == 2)) for k, values in enumerate(zip(*found, strict=True))))
+
+        return in_turn(logits_of, images, labels, [attempt] if epsilon > 0 else [])
 
 
 def _search(
     model: nn.Module,
-    starts: "_Linf | _L2",
-    part: Tensor,
+    tried: "_Linf | _L2",
+    index: Tensor,
     labels: Tensor,
     proposals: list["Proposal"],
     progress: Progress,
-    found: Tensor,
-    taken: Tensor,
-    trace: Tensor,
-) -> None:
-    """Search for some images, by index int64 (b,); `found`, `taken` and `trace` receive the results."""
-    x, evaluated = starts.start[part], None
-    margin = x.new_full((len(part),), torch.inf)
+) -> Ascent:
+    """Search for some images, by index int64 (b,) among those of `tried` and `labels`."""
+    found = tried.start[index]
+    trace = found.new_full((len(proposals) + 1, len(index)), torch.nan)
+    place, x = torch.arange(len(index), device=index.device), found.clone()  # of those that are left
+    margin = x.new_full((len(index),), torch.inf)
+    evaluated = evaluation(model, x)
     for query in progress(range(len(proposals) + 1)):
-        if query == 0:
-            candidates, window = x, None
-        else:
-            candidates, window = starts.changed(x, part, proposals[query - 1])
-        if evaluated is None:
-            evaluated = evaluation(model, candidates)
-        logits = evaluated.logits(candidates, window)
-        label = labels[part]
+        part = index[place]
+        candidates, window = tried.changed(x, part, proposals[query - 1]) if query else (x, None)
+        logits, label = evaluated.logits(candidates, window), labels[part]
         lead = logits.gather(1, label[:, None])[:, 0] - logits.scatter(1, label[:, None], -torch.inf).amax(1)
         is_fooled = lead <= 0
         if is_fooled.any():  # as the network itself sees it, and not its parts
@@ -113,15 +95,16 @@ def _search(
         evaluated.keep(is_better)
         x = torch.where(is_better.view(-1, 1, 1, 1), candidates, x)
         margin = torch.where(is_better, lead, margin)
-        trace[query, part] = -margin
-        taken[part] += query > 0
+        trace[query, place] = -margin
         if is_fooled.any():
-            found[part[is_fooled]] = x[is_fooled]
-            part, x, margin = part[~is_fooled], x[~is_fooled], margin[~is_fooled]
+            found[place[is_fooled]] = x[is_fooled]
+            place, x, margin = place[~is_fooled], x[~is_fooled], margin[~is_fooled]
             evaluated.select(~is_fooled)
-            if not len(part):
-                return
-    found[part] = x
+            if not len(place):
+                break
+    found[place] = x
+    steps = trace.isfinite().sum(0) - 1  # the first is of the start
+    return Ascent(found, steps, trace, torch.zeros_like(steps, dtype=torch.bool))
 
 
 class Proposal(NamedTuple):
