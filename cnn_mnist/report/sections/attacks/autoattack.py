@@ -177,7 +177,7 @@ def auto(
     }
     rows = [["no attack", "{accuracy_before:.2%}"], *([TITLES[m.name], f"{{left.{m.name}:.2%}}"] for m in STANDARD)]
     table = Table(
-        "Accuracy that is left after each attack, on the images that the ones before did not break",
+        "Accuracy left of all images; each attack is given those that the ones before did not break",
         ["attack", "accuracy"],
         rows,
     )
