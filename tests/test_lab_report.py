@@ -20,9 +20,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.mnist]
 
 @pytest.fixture(scope="module", params=["false", "true"], ids=["baseline", "batchnorm"])
 def run(request: pytest.FixtureRequest, train: Command, mnist_root: Path) -> Done:
-    """Six epochs, without batch normalisation and with all pictures, and with it and without them."""
+    """Three epochs, without batch normalisation and with all pictures, and with it and without them."""
     more = ["callbacks=none"] if request.param == "true" else []
-    words = (f"model.batchnorm={request.param}", f"data.root={mnist_root}", "trainer=cpu", *FAST)
+    words = (
+        f"model.batchnorm={request.param}",
+        f"data.root={mnist_root}",
+        "trainer=cpu",
+        "trainer.max_epochs=3",
+        *FAST,
+    )
     done = train(*words, *more, timeout=1200)
     assert done.status == 0, done.err
     return done

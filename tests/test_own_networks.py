@@ -77,6 +77,8 @@ def test_it_goes_through_everything(name: str, train: Command, analyze: Command,
     says_why = "Grad-CAM is left out: it needs a convolution that the logit depends on"
     assert (says_why in all_of_it.out) == (name == "Perceptron")
 
+    if name in ("Residual", "TanhLeNet"):  # the rest is the same for any network
+        return
     universal = ("attack=universal", "attack.num_test_images=20", "attack.num_train_images=200", "attack.steps=10")
     for words in (universal, ("attack=deepfool", "attack.num_images=20")):
         attacked = analyze(*own, *words, f"ckpt_path={done.folder}", cwd=home)

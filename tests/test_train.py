@@ -246,12 +246,9 @@ def test_a_gpu_trains_as_well(train: Command) -> None:
 
 
 @pytest.mark.mnist
-@pytest.mark.parametrize(
-    ("batchnorm", "bound"), [pytest.param("false", 0.986, marks=pytest.mark.slow), ("true", 0.988)]
-)
-def test_one_epoch_on_mnist(batchnorm: str, bound: float, train: Command, mnist_root: Path) -> None:
-    options = (f"model.batchnorm={batchnorm}", f"data.root={mnist_root}", "trainer=cpu", "callbacks=none")
+def test_one_epoch_on_mnist(train: Command, mnist_root: Path) -> None:
+    options = ("model.batchnorm=true", f"data.root={mnist_root}", "trainer=cpu", "callbacks=none")
     done = train("experiment=one_epoch", *options)
     assert done.status == 0, done.err
     assert done.results["num_train"] == 60_000
-    assert done.results["test/acc"] >= bound
+    assert done.results["test/acc"] >= 0.988

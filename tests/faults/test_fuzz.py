@@ -154,7 +154,7 @@ END = len(CHECKPOINT)
     edits=edits(st.integers(0, 3000), st.integers(0, END), st.integers(END - 3000, END)),
     cut=st.none() | st.integers(0, END),
 )
-@settings(max_examples=200, **QUIETLY)
+@settings(max_examples=100, **QUIETLY)
 def test_any_bytes_of_a_checkpoint_are_refused_or_the_same_network(
     edits: Edits, cut: int | None, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -165,7 +165,7 @@ def test_any_bytes_of_a_checkpoint_are_refused_or_the_same_network(
 
 
 @given(edits=edits(st.integers(0, len(MEMBERS[PICKLE]))))
-@settings(max_examples=200, **QUIETLY)
+@settings(max_examples=100, **QUIETLY)
 def test_any_pickle_in_a_whole_archive_is_refused_or_a_network(
     edits: Edits, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

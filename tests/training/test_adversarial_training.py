@@ -79,7 +79,7 @@ def test_it_helps_and_is_measured_every_epoch(tmp_path: Path, digits: Batch) -> 
         return 1 - result.success.double().mean().item()
 
     watch = RobustAccuracy(epsilon=0.1, steps=10, num_images=1000)
-    run, defended = fit(tmp_path, 5, epsilon=0.1, attack_steps=3, warmup_epochs=1.0, callbacks=[watch])
+    run, defended = fit(tmp_path, 4, epsilon=0.1, attack_steps=3, warmup_epochs=1.0, callbacks=[watch])
     _, plain = fit(tmp_path, 3)
     defended.eval()
     plain.eval()
