@@ -117,6 +117,12 @@ def is_over(logits: Tensor, labels: Tensor, targeted: bool = False) -> Tensor:
     return (logits.argmax(1) == labels) == targeted
 
 
+def lead(logits: Tensor, labels: Tensor) -> Tensor:
+    """How far the likeliest wrong class is ahead of the label, in logits, (B,)."""
+    label = labels[:, None]
+    return (logits.scatter(1, label, -torch.inf).amax(1, keepdim=True) - logits.gather(1, label))[:, 0]
+
+
 def in_turn(
     model: nn.Module,
     images: Tensor,

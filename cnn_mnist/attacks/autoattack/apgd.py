@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cnn_mnist.attacks.gradient_ascent import Ascent, Objective, ObjectiveValue, Progress, ascend
 from cnn_mnist.attacks.pgd import cross_entropy
 from cnn_mnist.attacks.projection import BALLS, Ball
-from cnn_mnist.attacks.result import AttackResult, check_number, in_turn, is_over, predict
+from cnn_mnist.attacks.result import AttackResult, check_number, in_turn, is_over, lead, predict
 from cnn_mnist.checks import examined, seeded
 
 MOMENTUM = 0.75  # share of the new step; the rest repeats the last one
@@ -105,14 +105,14 @@ def _logit_ratio(model: nn.Module, labels: Tensor, target: Tensor | None = None)
     def judge(x: Tensor, index: Tensor) -> ObjectiveValue:
         logits, label = model(x), labels[index][:, None]
         if target is None:
-            ahead = logits.scatter(1, label, -torch.inf).amax(1, keepdim=True) - logits.gather(1, label)
+            ahead = lead(logits, labels[index])
         else:
-            ahead = logits.gather(1, target[index][:, None]) - logits.gather(1, label)
+            ahead = (logits.gather(1, target[index][:, None]) - logits.gather(1, label))[:, 0]
         highest = logits.sort(1, descending=True).values
         others = slice(2, 3 if target is None else 4)
         if highest.shape[1] >= others.stop:
-            ahead = ahead / (highest[:, :1] - highest[:, others].mean(1, keepdim=True) + 1e-12)
-        return ObjectiveValue(ahead[:, 0], is_over(logits, labels[index]))
+            ahead = ahead / (highest[:, 0] - highest[:, others].mean(1) + 1e-12)
+        return ObjectiveValue(ahead, is_over(logits, labels[index]))
 
     return judge
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from cnn_mnist.attacks.autoattack.apgd import apgd, check_budget
 from cnn_mnist.attacks.autoattack.fab import fab
 from cnn_mnist.attacks.autoattack.square import square
-from cnn_mnist.attacks.gradient_ascent import Ascent, Progress
-from cnn_mnist.attacks.result import AttackResult, conclude, is_over, predict
+from cnn_mnist.attacks.gradient_ascent import Progress
+from cnn_mnist.attacks.result import AttackResult, is_over, judge, lead, predict
 from cnn_mnist.checks import examined, seeded
 
 
@@ -65,7 +65,6 @@ def auto(
     generator = seeded(generator)
     with examined(model, images, labels) as (logits_of, images, labels):
         found, taken = images.clone(), torch.zeros_like(labels)
-        zero_gradient = torch.zeros_like(labels, dtype=torch.bool)
         trace = images.new_full((len(STANDARD), len(images)), torch.nan)
         left = (~is_over(predict(logits_of, images), labels)).nonzero()[:, 0]
         for number, member in enumerate(STANDARD):
@@ -82,9 +81,6 @@ def auto(
                 **draws,
             )
             found[left], taken[left] = result.images, taken[left] + result.steps
-            logits = predict(logits_of, result.images)
-            label = labels[left, None]
-            wrong = logits.scatter(1, label, -torch.inf).amax(1)
-            trace[number, left] = wrong - logits.gather(1, label)[:, 0]
+            trace[number, left] = lead(predict(logits_of, result.images), labels[left])
             left = left[~result.success]
-        return conclude(logits_of, images, Ascent(found, taken, trace, zero_gradient), labels, targeted=False)
+        return judge(logits_of, images, found, labels)._replace(steps=taken, trace=trace)

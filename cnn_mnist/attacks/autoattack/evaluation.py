@@ -53,7 +53,7 @@ class Whole:
         """Keep the last images, bool (B,): later ones differ from them in a square."""
 
     def select(self, is_left: Tensor) -> None:
-        """Go on with some of the images, bool (B,)."""
+        """Drop all images but some, bool (B,)."""
 
 
 class Partial:
@@ -133,7 +133,7 @@ class Partial:
                 state.index_copy_(0, index, value.index_select(0, index))
 
     def select(self, is_left: Tensor) -> None:
-        """Go on with some of the images, bool (B,)."""
+        """Drop all images but some, bool (B,)."""
         self.images, self.pool1, self.pool2, self.hidden = (
             value[is_left] for value in (self.images, self.pool1, self.pool2, self.hidden)
         )

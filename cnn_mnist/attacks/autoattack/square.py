@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from cnn_mnist.attacks.autoattack.apgd import check_budget
 from cnn_mnist.attacks.autoattack.evaluation import Window, evaluation
 from cnn_mnist.attacks.gradient_ascent import Ascent, Progress, batch_size, l2
-from cnn_mnist.attacks.result import AttackResult, check_number, in_turn, is_over
+from cnn_mnist.attacks.result import AttackResult, check_number, in_turn, is_over, lead
 from cnn_mnist.checks import examined, seeded
 
 FIRST_SHARE = 0.8  # of the image that the first squares cover
@@ -81,24 +81,24 @@ def _search(
     found = tried.start[index]
     trace = found.new_full((len(proposals) + 1, len(index)), torch.nan)
     place, x = torch.arange(len(index), device=index.device), found.clone()  # of those that are left
-    margin = x.new_full((len(index),), torch.inf)
+    highest = x.new_full((len(index),), -torch.inf)
     evaluated = evaluation(model, x)
     for query in progress(range(len(proposals) + 1)):
         part = index[place]
         candidates, window = tried.changed(x, part, proposals[query - 1]) if query else (x, None)
         logits, label = evaluated.logits(candidates, window), labels[part]
-        lead = logits.gather(1, label[:, None])[:, 0] - logits.scatter(1, label[:, None], -torch.inf).amax(1)
-        is_fooled = lead <= 0
+        ahead = lead(logits, label)
+        is_fooled = ahead >= 0
         if is_fooled.any():  # as the network itself sees it, and not its parts
             is_fooled[is_fooled.clone()] = is_over(model(candidates[is_fooled]), label[is_fooled])
-        is_better = (lead < margin) | is_fooled
+        is_better = (ahead > highest) | is_fooled
         evaluated.keep(is_better)
         x = torch.where(is_better.view(-1, 1, 1, 1), candidates, x)
-        margin = torch.where(is_better, lead, margin)
-        trace[query, place] = -margin
+        highest = torch.where(is_better, ahead, highest)
+        trace[query, place] = highest
         if is_fooled.any():
             found[place[is_fooled]] = x[is_fooled]
-            place, x, margin = place[~is_fooled], x[~is_fooled], margin[~is_fooled]
+            place, x, highest = place[~is_fooled], x[~is_fooled], highest[~is_fooled]
             evaluated.select(~is_fooled)
             if not len(place):
                 break

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cnn_mnist.attacks.result import predict
-from cnn_mnist.network import CHANNELS, CNN, HIDDEN
+from cnn_mnist.network import CHANNELS, CNN, HIDDEN, folded
 from cnn_mnist.option_types import Count
 from cnn_mnist.report.dataset import SETS
 from cnn_mnist.report.export.layers import LEVELS, Layers
@@ -177,20 +177,10 @@ class Rounded:
         return b"".join([*numbers, *(one.contiguous().numpy().astype("<i2").tobytes() for one in matrices)])
 
 
-def _folded(layer: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:
+def _folded(layer: nn.Conv2d | nn.Linear, norm: nn.Module) -> tuple[Tensor, Tensor]:
     """Weight and bias of a layer with its batch normalisation, on the CPU."""
-    assert isinstance(layer, nn.Conv2d | nn.Linear)
-    weight, bias = layer.weight.detach().cpu(), layer.bias
-    assert bias is not None
-    bias = bias.detach().cpu()
-    if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
-        mean, var = norm.running_mean, norm.running_var
-        assert isinstance(mean, Tensor)
-        assert isinstance(var, Tensor)
-        scale = (norm.weight * torch.rsqrt(var + norm.eps)).detach().cpu()
-        weight = weight * scale.view(-1, *[1] * (weight.ndim - 1))
-        bias = (bias - mean.cpu()) * scale + norm.bias.detach().cpu()
-    return weight, bias
+    weight, bias = folded(layer, norm)
+    return weight.detach().cpu(), bias.detach().cpu()
 
 
 def _page(content: dict[str, Any]) -> bytes:

@@ -56,7 +56,7 @@ def comparison(subject: Subject) -> Section:
 def _leads(first: dict[str, list[Any]], second: dict[str, list[Any]]) -> dict[str, int]:
     """After how many epochs each network had the higher test accuracy; empty where the epochs cannot be compared."""
     curves = [one.get("test/acc", [None]) for one in (first, second)]
-    if None in curves[0] + curves[1] or len(curves[0]) != len(curves[1]):
+    if None in curves[0] + curves[1] or len(curves[0]) != len(curves[1]) or len(curves[0]) < 2:
         return {}
     pairs = list(zip(*curves, strict=True))
     return {

@@ -126,10 +126,13 @@ def _resistance_answers(findings: dict[str, Any]) -> list[Answer]:
         tables.append(Table("Under the patch", ["class", "positions misclassified", "mostly as"], rows))
     resists = [
         "Of {num_images} images that are classified correctly without a patch, {resistant_share:.1%} are classified "
-        "correctly at every position of a patch of {window} x {window} pixels, grey {fill:g}.",
-        "It depends on the class: from {least_resistant.share:.0%} of class {least_resistant.name} to "
-        "{most_resistant.share:.0%} of class {most_resistant.name}.",
+        "correctly at every position of a patch of {window} x {window} pixels, grey {fill:g}."
     ]
+    if findings["least_resistant"]["share"] < findings["most_resistant"]["share"]:
+        resists.append(
+            "It depends on the class: from {least_resistant.share:.0%} of class {least_resistant.name} to "
+            "{most_resistant.share:.0%} of class {most_resistant.name}."
+        )
     if math.isfinite(findings["same_digit_difference"]):
         resists.append(
             "Two images of one class still differ by {same_digit_difference:.3f} in the probability at a position, on "

@@ -162,7 +162,9 @@ def _add_curve(part: Section, name: str, found: RobustAccuracy, norm: str, datas
 
 def _add_signs(part: Section, subject: Subject, epsilon: float, how: Mapping[str, Any]) -> None:
     """Add the signs of gradient masking."""
-    steps = min(max(40, how["steps"]), 100)  # also for FGSM, whose single step says little, and for random searches
+    steps = max(40, how["steps"])  # also for FGSM, whose single step says little
+    if how["step_size"] is None:  # as long as it needs to be, so that 100 are enough, after any number of queries
+        steps = min(steps, 100)
     signs = _signs(subject, epsilon, default_step_size(how["step_size"], epsilon, steps), steps)
     part.findings["gradient_masking"] = {
         **signs._asdict(),
@@ -172,10 +174,10 @@ def _add_signs(part: Section, subject: Subject, epsilon: float, how: Mapping[str
     says = [f"A sign of gradient masking: {words.replace('{', '{gradient_masking.')}." for words in signs.signs]
     if not says:
         says = [
-            "No sign of it on {gradient_masking.num_images} images: {gradient_masking.steps} steps leave no more of "
-            "them classified correctly ({gradient_masking.many_steps:.1%}) than one step does "
-            "({gradient_masking.one_step:.1%}) or random changes of the same size ({gradient_masking.random:.1%}), and "
-            "with a budget of the whole range of grey values {gradient_masking.huge:.1%} are left."
+            "No sign of it on {gradient_masking.num_images} images: {gradient_masking.steps} steps leave "
+            "{gradient_masking.many_steps:.1%} of them classified correctly, one step {gradient_masking.one_step:.1%}, "
+            "random changes of the same size {gradient_masking.random:.1%}, and {gradient_masking.steps} steps with a "
+            "budget of the whole range of grey values {gradient_masking.huge:.1%}."
         ]
     part.answers.append(Answer("Is the gradient masked?", [], says))
 

@@ -104,8 +104,8 @@ def pgd(
         )
     if early_stop and subject.other is not None and target is None:
         part.answers[-1].says.append(
-            "An image is done at its first success here, just across the boundary, and so carries less far than one "
-            "that takes all steps (attack.early_stop=false)."
+            "An image is done at its first success here, just across the boundary, and usually carries less far than "
+            "one that takes all steps (attack.early_stop=false)."
         )
     return part._replace(findings=part.findings | {"step_size_used": own_step})
 

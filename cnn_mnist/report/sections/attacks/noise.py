@@ -109,6 +109,8 @@ def noise(
             "{ten_examples.num_changed} answers change, on {ten_examples.num_unstable} of the images, and "
             "{ten_examples.num_reached} of them to the noise's own class."
         ]
+        if not is_other.any():  # there is one image alone
+            says = []
         answers.append(Answer("How far does one image's noise carry to others?", ["noise/ten_examples"], says))
         _spread(part, "noise", subject, result.perturbation, aim, num_test_images, seed)
     return of_attack("noise", subject, images, labels, result, seconds, part)

@@ -74,8 +74,8 @@ def non_targeted(
         says = (
             "{likeness.num_digits} of {num_images} do, measured by the distance to the nearest of {likeness.num_train} "
             "training images: it is {likeness.median:.1f} (L2, median) from these, {likeness.usual:.1f} from real test "
-            "images, of which ninety-nine in a hundred are nearer than {likeness.limit:.1f}. The noise that they start "
-            "from is as far from every digit, so look at the figure, too."
+            "images, of which ninety-nine in a hundred are nearer than {likeness.limit:.1f}. That is a distance of "
+            "pixels: look at the figure, too."
         )
         answers.append(Answer("Do the generated images look like real ones?", [], [says]))
     start, no_class = result.images - result.perturbation, torch.full_like(aim, -1)
