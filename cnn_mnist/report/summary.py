@@ -158,7 +158,7 @@ CLAIMS = (
     ),
     Claim(
         "The convolutional layers have few of the parameters and most of the neurons.",
-        "{training.conv.parameter_share:.2%} and {training.conv.neuron_share:.2%}",
+        "{training.conv.parameter_share:.2%} of the parameters and {training.conv.neuron_share:.2%} of the neurons",
         lambda value: _holds(
             value("training.conv.parameter_share") < 0.1 and value("training.conv.neuron_share") > 0.9
         ),
