@@ -239,12 +239,14 @@ def test_the_shown_cost_is_described(whole: Done) -> None:
     assert "is highest at" in whole.out
 
 
-@pytest.mark.parametrize("attack", ["universal", "deepfool", "apgd", "square", "auto"])
+@pytest.mark.parametrize("attack", ["universal", "deepfool", "carlini_wagner", "boundary", "apgd", "square", "auto"])
 def test_the_other_attacks_leave_the_same_record(attack: str, run: Done, analyze: Command) -> None:
     few = "attack.num_images=20"
     small = {
         "universal": ("attack.steps=5", "attack.num_train_images=50"),
         "deepfool": (few,),
+        "carlini_wagner": (few, "attack.steps=20"),
+        "boundary": (few, "attack.queries=200"),
         "apgd": (few, "attack.steps=10", "attack.epsilons=[0,0.2]"),
         "square": (few, "attack.queries=50"),
         "auto": (few,),
@@ -279,9 +281,9 @@ def test_the_other_attacks_leave_the_same_record(attack: str, run: Done, analyze
         (["network=mlp", "network.hidden=9"], "network.hidden has no effect on an analysis: leave it out"),
         (
             ["attack=hopskipjump"],
-            "attack=hopskipjump does not exist: choose from all, apgd, auto, deepfool, fgsm, noise",
+            "attack=hopskipjump does not exist: choose from all, apgd, auto, boundary, carlini_wagner",
         ),
-        (["attack=pdg"], "attack=pdg does not exist: did you mean pgd? There are all, apgd, auto, deepfool, fgsm,"),
+        (["attack=pdg"], "attack=pdg does not exist: did you mean pgd? There are all, apgd, auto, boundary,"),
         (
             ["attack=targeted", "attack.target=3", "images=[3]"],
             "every image is of the target's class, or classified as it without an attack",

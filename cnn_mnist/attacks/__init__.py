@@ -4,11 +4,13 @@ from cnn_mnist.attacks.autoattack.apgd import apgd
 from cnn_mnist.attacks.autoattack.ensemble import auto
 from cnn_mnist.attacks.autoattack.fab import fab
 from cnn_mnist.attacks.autoattack.square import square
-from cnn_mnist.attacks.deepfool import deepfool
 from cnn_mnist.attacks.fooling import non_targeted
 from cnn_mnist.attacks.noise import noise, universal
 from cnn_mnist.attacks.pgd import fgsm, pgd
 from cnn_mnist.attacks.result import AttackResult, judge
+from cnn_mnist.attacks.smallest_change.boundary import boundary
+from cnn_mnist.attacks.smallest_change.carlini_wagner import carlini_wagner
+from cnn_mnist.attacks.smallest_change.deepfool import deepfool
 from cnn_mnist.attacks.targeted import targeted
 from cnn_mnist.checks import ModelWarning as AttackWarning
 
@@ -17,6 +19,8 @@ __all__ = [
     "AttackWarning",
     "apgd",
     "auto",
+    "boundary",
+    "carlini_wagner",
     "deepfool",
     "fab",
     "fgsm",

@@ -56,6 +56,11 @@ ALL: dict[str, Attack] = {
         model, x, y, epsilon=3, queries=50, norm="l2", generator=_generator()
     ),
     "auto": lambda model, x, y: attacks.auto(model, x, y, epsilon=0.4, generator=_generator()),
+    "carlini_wagner": lambda model, x, y: attacks.carlini_wagner(model, x, y, steps=60, searches=4),
+    "boundary": lambda model, x, y: attacks.boundary(model, x, y, queries=300, generator=_generator()),
+    "boundary_linf": lambda model, x, y: attacks.boundary(
+        model, x, y, queries=300, norm="linf", epsilon=0.4, generator=_generator()
+    ),
     "deepfool": lambda model, x, y: attacks.deepfool(model, x, y, steps=20),
     "universal": lambda model, x, y: attacks.universal(
         model, x, int(y[0]), epsilon=0.3, steps=10, step_size=0.06, batch_size=8, generator=_generator()

@@ -73,7 +73,7 @@ def test_without_captum_the_rest_is_done(monkeypatch: pytest.MonkeyPatch, capsys
 
 
 def test_two_attacks_by_one_function_are_two() -> None:
-    pgd = "_target_:cnn_mnist.report.sections.attacks.fgsm_pgd_deepfool.pgd"
+    pgd = "_target_:cnn_mnist.report.sections.attacks.fgsm_pgd.pgd"
     assert names("attack=all", "+attack.mine={" + pgd + ",_partial_:true,epsilon:0.1}") == [*ATTACKS, "mine"]
 
 

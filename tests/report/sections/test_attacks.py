@@ -4,7 +4,7 @@ import pytest
 
 from cnn_mnist import attacks
 from cnn_mnist.data.datamodule import DataModule
-from cnn_mnist.report.sections.attacks.fgsm_pgd_deepfool import fgsm
+from cnn_mnist.report.sections.attacks.fgsm_pgd import fgsm
 from tests.conftest import seen_by, trained
 
 

@@ -1,4 +1,4 @@
-"""The field's standard attacks: FGSM, PGD and DeepFool."""
+"""The field's first attacks: FGSM and PGD."""
 
 from typing import Literal
 
@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 
 from cnn_mnist import attacks
-from cnn_mnist.attacks.gradient_ascent import l2
 from cnn_mnist.attacks.result import AttackResult, judge
 from cnn_mnist.cli import console
-from cnn_mnist.option_types import Budget, Class, Count, Fraction, NonNegative, Positive, Seed
+from cnn_mnist.option_types import Budget, Class, Count, Fraction, Positive, Seed
 from cnn_mnist.report.section import Section, needs
 from cnn_mnist.report.sections.attacks.accuracy_under_attack import default_step_size, evaluate
 from cnn_mnist.report.subject import Subject
@@ -108,34 +107,3 @@ def pgd(
             "one that takes all steps (attack.early_stop=false)."
         )
     return part._replace(findings=part.findings | {"step_size_used": own_step})
-
-
-@needs(sample=True)
-def deepfool(
-    subject: Subject,
-    *,
-    steps: Count,
-    overshoot: NonNegative,
-    num_images: Count,
-    epsilons: list[NonNegative] | None,
-) -> Section:
-    """How near is the nearest decision boundary, by DeepFool?
-
-    Args:
-        subject: The network and its test images.
-        steps: Most steps.
-        overshoot: By how much a step is longer than the distance to the boundary.
-        num_images: Test images attacked, evenly spaced over the test set.
-        epsilons: L2 norms of the curve of accuracy against epsilon. None: eight from 0 to 5.
-    """
-    found: list[AttackResult] = []  # the attack has no budget: the smallest change holds for every one
-
-    def attack(images: Tensor, classes: Tensor, budget: float) -> AttackResult:
-        if not found:
-            found.append(attacks.deepfool(subject.network, images, classes, steps=steps, overshoot=overshoot))
-        return found[0]._replace(success=found[0].success & (l2(found[0].perturbation)[:, 0, 0, 0] <= budget))
-
-    how = {"restarts": 1, "steps": steps, "step_size": None}  # as far as the boundary
-    return evaluate(
-        "deepfool", subject, attack, float("inf"), num_images=num_images, epsilons=epsilons, norm="l2", how=how
-    )
