@@ -144,6 +144,23 @@ def robustness(found: RobustAccuracy, beside: Sequence[Robust], *, attack: str, 
     return Lines(_epsilon(norm), y_label, lines, y_range=(-0.03, 1.03), in_percent=True)
 
 
+def certified(radius: Tensor, num_images: int, epsilon: float) -> Lines:
+    """The share of all images that are proven, against epsilon, from the radii (R,) of those classified correctly."""
+    limits = torch.linspace(0, max(1.2 * epsilon, radius.max().item() if len(radius) else 0.0), 61).double()
+    share = (radius >= limits[:, None]).double().sum(1) / num_images
+    line = Line(f"{ITSELF}, proven", limits.tolist(), share.tolist(), DARK, "-")
+    return Lines(_epsilon("linf"), f"share of {num_images:,} images", [line], y_range=(-0.03, 1.03), in_percent=True)
+
+
+def radii(*rows: tuple[Tensor, Tensor, Tensor]) -> Tiles:
+    """Rows of images (B, 1, H, W), each over its class, int64 (B,), and its radius, (B,)."""
+    drawn = [
+        of_images(images[:, 0], [f"{name(label)}\n{far:.2g}" for label, far in _rows(labels, radius)])
+        for images, labels, radius in rows
+    ]
+    return Tiles(drawn, "Up to which change it is proven", ["The least", "The furthest"], is_row=True)
+
+
 def robustness_by_class(found: RobustAccuracy, *, norm: str) -> Figure:
     """Accuracy under attack against epsilon, for each class."""
     names = [name(label) for label in range(found.by_class.shape[1])]

@@ -10,8 +10,8 @@ from cnn_mnist.figures.tiles import Tiles, each, of_images
 
 MOST_COUNTED = 12  # classes of a confusion matrix with room for its counts
 LOOKS = {"train": ("o-", DARK), "test": ("s-", WRONG), "val": ("^:", "#555555")}
-ATTACK_MARKS = {"robust_acc": "D", "fgsm_acc": "v"}
-ATTACKS = {"robust_acc": ", under attack", "fgsm_acc": ", under one step"}
+ATTACK_MARKS = {"robust_acc": "D", "fgsm_acc": "v", "certified_acc": "s"}
+ATTACKS = {"robust_acc": ", under attack", "fgsm_acc": ", under one step", "certified_acc": ", proven"}
 
 
 def sample_grid(images: Tensor, labels: Tensor) -> Tiles:

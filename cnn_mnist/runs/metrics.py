@@ -4,7 +4,7 @@ import csv
 from collections import defaultdict
 from pathlib import Path
 
-METRICS = ("loss", "acc", "fgsm_acc", "robust_acc")
+METRICS = ("loss", "acc", "fgsm_acc", "robust_acc", "certified_acc")
 FIRST = tuple(f"{data}/{metric}" for metric in METRICS for data in ("train", "test", "val"))
 
 

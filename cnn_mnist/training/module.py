@@ -14,10 +14,11 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
+from cnn_mnist.analysis.certificate import ball, furthest_ahead
 from cnn_mnist.data.batches import Batch, Shuffled
 from cnn_mnist.network import not_finite
 from cnn_mnist.networks import build
-from cnn_mnist.option_types import Count, Fraction, NonNegative, Positive, Schedule
+from cnn_mnist.option_types import CountOrZero, Fraction, NonNegative, Positive, Schedule
 from cnn_mnist.option_types import Optimizer as OptimizerNode
 from cnn_mnist.training import optimizers
 from cnn_mnist.training.adversarial_training import adversarial_examples, warmed_up
@@ -38,8 +39,10 @@ class Classifier(pl.LightningModule):
         distortion: Size of the random affine distortion of training images, see `augmentation`; 0: none.
         label_smoothing: Share of each label spread over all classes (Szegedy et al. 2016).
         weight_decay: Weight decay of filters and matrices, decoupled with AdamW (Loshchilov and Hutter 2019).
-        epsilon: Adversarial training: largest change of a pixel of the adversarial examples; 0: ordinary training.
-        attack_steps: Steps of PGD for an adversarial example.
+        epsilon: Training to withstand changes: the largest change of a pixel; 0: ordinary training.
+        attack_steps: Steps of PGD for an adversarial example that takes an image's place; 0: the image itself.
+        bound_weight: Share of the loss that is the cross-entropy of the worst logits that are not ruled out within
+            epsilon, see `analysis.certificate`; it grows along with epsilon.
         warmup_epochs: Epochs over which epsilon grows from 0.
         network: The class of the network and its arguments, see `networks.build`; None: the report's network.
         num_classes: Number of classes of the data.
@@ -60,13 +63,14 @@ class Classifier(pl.LightningModule):
         label_smoothing: Fraction = 0.0,
         weight_decay: NonNegative = 0.0,
         epsilon: Fraction = 0.0,
-        attack_steps: Count = 5,
+        attack_steps: CountOrZero = 5,
         warmup_epochs: NonNegative = 3.0,
         network: Mapping[str, Any] | None = None,
         num_classes: int = 10,
         optimizer: OptimizerNode = None,
         elastic: NonNegative = 0.0,
         stroke: Fraction = 0.0,
+        bound_weight: Fraction = 0.0,
     ) -> None:
         super().__init__()
         network = dict(network or build.REPORT)
@@ -79,6 +83,7 @@ class Classifier(pl.LightningModule):
         self.weight_decay = weight_decay
         self.epsilon = epsilon
         self.attack_steps = attack_steps
+        self.bound_weight = bound_weight
         self.warmup_epochs = warmup_epochs
         self.lr = lr
         self.schedule = schedule
@@ -134,36 +139,48 @@ class Classifier(pl.LightningModule):
         self.before = dict(self.trainer.callback_metrics)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The mean cross-entropy of a batch, distorted or replaced by adversarial examples if asked for."""
+        """The mean cross-entropy of a batch, distorted or made to be withstood if asked for."""
         images, labels = batch
-        if self.distortion or self.elastic or self.stroke or self.epsilon:
-            images = self._changed(images, labels, batch_idx)
-        logits = self(images)
-        self.recent.append((logits.detach(), labels))
-        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-
-    def _changed(self, images: Tensor, labels: Tensor, batch_idx: int) -> Tensor:
-        # drawn from seed, batch and process alone, so that a resumed run draws the same; batches and not steps are
-        # counted, of which there are fewer where gradients are accumulated
-        num_batches = int(self.trainer.num_training_batches)
-        batch = self.current_epoch * num_batches + batch_idx
-        place = (self.trainer.datamodule.seed, batch, self.global_rank)  # type: ignore[attr-defined]
-        generator = torch.Generator().manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
+        if not (self.distortion or self.elastic or self.stroke or self.epsilon):
+            return self._cross_entropy(images, labels)
+        generator = self._generator(batch_idx)
         if self.distortion or self.elastic:
             images = distorted(images, distortion=self.distortion, elastic=self.elastic, generator=generator)
         if self.stroke:
             images = rewritten(images, stroke=self.stroke, generator=generator)
         if self.epsilon:
-            epoch = batch / num_batches
-            images = adversarial_examples(
-                self.network,
-                images,
-                labels,
-                epsilon=warmed_up(self.epsilon, epoch, self.warmup_epochs),
-                steps=self.attack_steps,
-                generator=generator,
+            return self._withstood(images, labels, generator, batch_idx)
+        return self._cross_entropy(images, labels)
+
+    def _cross_entropy(self, images: Tensor, labels: Tensor) -> Tensor:
+        logits = self(images)
+        self.recent.append((logits.detach(), labels))
+        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+
+    def _num_batches(self, batch_idx: int) -> int:
+        """The number of batches before this one; not of steps, of which there are fewer with accumulated gradients."""
+        return self.current_epoch * int(self.trainer.num_training_batches) + batch_idx
+
+    def _generator(self, batch_idx: int) -> torch.Generator:
+        """Seeded with seed, batch and process alone, so that a resumed run draws the same."""
+        place = (self.trainer.datamodule.seed, self._num_batches(batch_idx), self.global_rank)  # type: ignore[attr-defined]
+        return torch.Generator().manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
+
+    def _withstood(self, images: Tensor, labels: Tensor, generator: torch.Generator, batch_idx: int) -> Tensor:
+        """The cross-entropy of adversarial examples, and of the worst logits within the bounds."""
+        epoch = self._num_batches(batch_idx) / int(self.trainer.num_training_batches)
+        epsilon = warmed_up(self.epsilon, epoch, self.warmup_epochs)
+        attacked = images
+        if self.attack_steps:
+            attacked = adversarial_examples(
+                self.network, images, labels, epsilon=epsilon, steps=self.attack_steps, generator=generator
             )
-        return images
+        loss = self._cross_entropy(attacked, labels)
+        if not self.bound_weight:
+            return loss
+        share = self.bound_weight * epsilon / self.epsilon
+        worst = furthest_ahead(self.network(ball(images, epsilon)), labels)
+        return (1 - share) * loss + share * F.cross_entropy(worst.float(), labels)
 
     def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
         """Log the loss when it is due, and once an epoch the accuracy, both measured before the update."""

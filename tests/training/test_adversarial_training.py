@@ -1,4 +1,4 @@
-"""Adversarial training: the examples it uses, and that it helps."""
+"""Training to withstand changes: adversarial examples, bounds, and that they help."""
 
 import warnings
 from pathlib import Path
@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from cnn_mnist import attacks
+from cnn_mnist.analysis.certificate import certificate
 from cnn_mnist.data.batches import Batch
 from cnn_mnist.data.datamodule import DataModule
+from cnn_mnist.network import CNN
 from cnn_mnist.training.adversarial_training import adversarial_examples, warmed_up
 from cnn_mnist.training.callbacks.robust_accuracy import RobustAccuracy
 from cnn_mnist.training.module import Classifier
@@ -61,8 +63,9 @@ QUIET = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignor
 
 
 @QUIET
-def test_it_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    defence = {"epsilon": 0.1, "attack_steps": 2, "warmup_epochs": 1.5}
+@pytest.mark.parametrize("bound_weight", [0.0, 0.3])
+def test_it_goes_on_bit_for_bit(bound_weight: float, tmp_path: Path) -> None:
+    defence = {"epsilon": 0.1, "attack_steps": 2, "warmup_epochs": 1.5, "bound_weight": bound_weight}
     _, whole = fit(tmp_path, 2, **defence)
     half, _ = fit(tmp_path, 1, **defence)
     half.save_checkpoint(tmp_path / "half.ckpt")
@@ -121,3 +124,52 @@ def test_a_collapse_is_said_once_epsilon_is_warm(
     )
     measured = {name: run.callback_metrics[name].item() for name in ("test/fgsm_acc", "test/robust_acc")}
     assert measured == pytest.approx({"test/fgsm_acc": one_step, "test/robust_acc": several})
+
+
+@QUIET
+def test_training_with_bounds_equals_a_plain_loop(tmp_path: Path) -> None:
+    """Bounds written out for the report's network, and the loss of Gowal et al. 2019 without their schedule."""
+    options = {"epsilon": 0.1, "attack_steps": 0, "bound_weight": 0.4, "warmup_epochs": 1.0}
+    _, model = fit(tmp_path, 1, **options)
+    data = DataModule("digits", seed=3)
+    data.setup()
+    torch.manual_seed(0)
+    network = CNN()
+    adam = torch.optim.Adam(network.parameters(), lr=3e-3, fused=True)
+    batches = list(data.train_dataloader())
+    for number, (images, labels) in enumerate(batches):
+        share = number / len(batches)
+        low, high = ((images + sign * 0.1 * share).clamp(0, 1) for sign in (-1, 1))
+        for layer in (network.conv1, network.conv2, network.fc1):
+            is_map = isinstance(layer, torch.nn.Conv2d)
+            plus, minus = layer.weight.clamp_min(0), layer.weight.clamp_max(0)
+            apply = (lambda x, w: F.conv2d(x, w, padding=1)) if is_map else F.linear
+            bias = layer.bias.view(-1, 1, 1) if is_map else layer.bias
+            low, high = (apply(a, plus) + apply(b, minus) + bias for a, b in ((low, high), (high, low)))
+            low, high = (F.relu(F.max_pool2d(x, 2) if is_map else x) for x in (low, high))
+            low, high = (x.flatten(1) if x.shape[-1] == 7 else x for x in (low, high))
+        ahead = network.fc2.weight - network.fc2.weight[labels][:, None]  # (B, C, 500)
+        worst = (ahead.clamp_min(0) @ high[:, :, None] + ahead.clamp_max(0) @ low[:, :, None])[:, :, 0]
+        worst = worst + network.fc2.bias - network.fc2.bias[labels][:, None]
+        loss = (1 - 0.4 * share) * F.cross_entropy(network(images), labels)
+        loss = loss + 0.4 * share * F.cross_entropy(worst, labels)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    for ours, theirs in zip(model.network.parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=0.01)
+
+
+@QUIET
+def test_training_with_bounds_proves_more_and_is_measured(tmp_path: Path, digits: Batch) -> None:
+    watch = RobustAccuracy(epsilon=0.05, steps=2, num_images=100)
+    options = {"epsilon": 0.06, "attack_steps": 0, "warmup_epochs": 2.0, "callbacks": [watch]}
+    run, proven = fit(tmp_path, 4, bound_weight=0.5, **options)
+    networks = proven.network.eval(), trained(False)
+    shares = [certificate(network, *digits, epsilon=0.05).is_proven.double().mean() for network in networks]
+    assert shares[0] > shares[1] + 0.3
+    data = DataModule("digits", seed=3)
+    data.setup()
+    images, labels = data.val[data.val.evenly_spaced(100)]
+    share = certificate(proven.network, images, labels, epsilon=0.05).is_proven.double().mean().item()
+    assert run.callback_metrics["test/certified_acc"].item() == pytest.approx(share)

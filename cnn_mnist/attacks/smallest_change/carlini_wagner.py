@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cnn_mnist.attacks.gradient_ascent import Ascent, ObjectiveValue, Progress, ascend
-from cnn_mnist.attacks.result import AttackResult, check_number, conclude, is_over, lead
+from cnn_mnist.attacks.result import AttackResult, check_number, conclude, is_over, lead, predict
 from cnn_mnist.checks import examined
 
 BETAS, TINY = (0.9, 0.999), 1e-8  # Adam's, with which the attack is defined
@@ -31,7 +31,8 @@ def carlini_wagner(
 
     The weight is found by bisection for each image: larger after a search without success, smaller after one with it.
     The search runs over the inverse hyperbolic tangent of the grey values, which need no bounds there. Of all images
-    on the way, the nearest that is misclassified is kept; an image for which there is none is returned unchanged.
+    on the way, the nearest that is misclassified is kept; an image for which there is none, or that is misclassified
+    before the attack, is returned unchanged.
 
     Args:
         model: Images to logits (B, C); unchanged afterwards.
@@ -84,6 +85,7 @@ class _Search:
         self.nearest = images.clone()
         self.distance = images.new_full((len(images),), math.inf)  # squared, of the nearest
         self.weight = torch.full_like(self.distance, weight)
+        self.distance[is_over(predict(model, images), labels, targeted)] = 0
         self.low, self.high = torch.zeros_like(self.weight), torch.full_like(self.weight, math.inf)
 
     def begin(self, steps: int, step_size: float) -> None:

@@ -7,6 +7,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from cnn_mnist import attacks
+from cnn_mnist.analysis.certificate import certificate
 from cnn_mnist.checks import ModelWarning
 from cnn_mnist.option_types import Count, Fraction
 
@@ -15,6 +16,8 @@ COLLAPSE = 0.3  # by how much the accuracy under one step may exceed that under 
 
 class RobustAccuracy(Callback):
     """Accuracy under PGD, and under one step of the same size, on a few images of `val` after every epoch.
+
+    Of a network that is trained with bounds also the certified accuracy: the share of images that are proven.
 
     If many images withstand one step and few withstand several, the network has learnt to mask its gradient.
     """
@@ -49,6 +52,10 @@ class RobustAccuracy(Callback):
                 f"{self.steps}: raise model.attack_steps or model.warmup_epochs"
             )
             warnings.warn(message, ModelWarning, stacklevel=2)
+        if getattr(pl_module, "bound_weight", 0):
+            assert isinstance(pl_module.network, torch.nn.Module)
+            proven = certificate(pl_module.network, images, labels, epsilon=self.epsilon).is_proven
+            metrics[f"{name}/certified_acc"] = round(proven.double().mean().item(), 7)
         for key, value in metrics.items():
             trainer.callback_metrics[key] = torch.tensor(value, dtype=torch.float64)
         for logger in trainer.loggers:

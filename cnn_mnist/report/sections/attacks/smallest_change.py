@@ -1,5 +1,6 @@
 """Attacks that look for the smallest change: DeepFool, Carlini and Wagner's, and HopSkipJump."""
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -28,6 +29,19 @@ def _computed_once(attack: Callable[[Tensor, Tensor], AttackResult]) -> Attack:
     return within
 
 
+def _with_distance(part: Section) -> Section:
+    """The section with the size of the changes that fooled the network."""
+    (saved,) = part.tensors.values()
+    moved = l2(saved["images"] - saved["original"])[:, 0, 0, 0]
+    is_changed = saved["success"] & (moved > 0)
+    if is_changed.any():
+        part.answers[0].says.append(
+            "Half of the changes that fool the network have an L2 norm of {median_l2:.2f} or less."
+        )
+        return part._replace(findings=part.findings | {"median_l2": moved[is_changed].median().item()})
+    return part
+
+
 @needs(sample=True)
 def deepfool(
     subject: Subject,
@@ -50,8 +64,8 @@ def deepfool(
         lambda images, classes: attacks.deepfool(subject.network, images, classes, steps=steps, overshoot=overshoot)
     )
     how = {"restarts": 1, "steps": steps, "step_size": None}  # as far as the boundary
-    return evaluate(
-        "deepfool", subject, attack, float("inf"), num_images=num_images, epsilons=epsilons, norm="l2", how=how
+    return _with_distance(
+        evaluate("deepfool", subject, attack, math.inf, num_images=num_images, epsilons=epsilons, norm="l2", how=how)
     )
 
 
@@ -93,8 +107,9 @@ def carlini_wagner(
         )
     )
     how = {"restarts": 1, "steps": steps * searches, "step_size": step_size}
-    return evaluate(
-        "carlini_wagner", subject, attack, float("inf"), num_images=num_images, epsilons=epsilons, norm="l2", how=how
+    name = "carlini_wagner"
+    return _with_distance(
+        evaluate(name, subject, attack, math.inf, num_images=num_images, epsilons=epsilons, norm="l2", how=how)
     )
 
 

@@ -6,7 +6,7 @@ from cnn_mnist.training.callbacks.picture_callback import PictureCallback, write
 
 CHARTS = {
     "Training": {
-        "accuracy": ["Multiline", [r"^(train|val|test)/(acc|robust_acc|fgsm_acc)$"]],
+        "accuracy": ["Multiline", [r"^(train|val|test)/(acc|robust_acc|fgsm_acc|certified_acc)$"]],
         "loss": ["Multiline", [r"^(train|val|test)/loss$"]],
     },
     "Optimisation": {

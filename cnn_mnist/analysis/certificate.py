@@ -1,0 +1,233 @@
+"""What is proven of a network: bounds on its answers for every image within a distance, by interval arithmetic.
+
+A network is called with an `Interval` in place of its images. Each torch function that it calls computes with lower and
+upper bounds then: an affine function maps the centre, and spreads the radius by its absolute weights; a function that
+never falls maps both ends. How far one logit can be ahead of another follows from the difference of their weights in
+the last linear layer, more closely than from the bounds of the two.
+
+Source: Gowal et al. 2019, "Scalable verified training for provably robust image classification".
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cnn_mnist.attacks.gradient_ascent import batch_size
+from cnn_mnist.attacks.result import check_number
+from cnn_mnist.checks import examined
+
+AFFINE = {"conv1d", "conv2d", "linear"}
+NEVER_FALL = {"relu", "relu6", "leaky_relu", "elu", "celu", "selu", "softplus", "tanh", "sigmoid", "hardtanh", "clamp"}
+NEVER_FALL |= {"hardsigmoid", "softsign", "logsigmoid", "max_pool2d", "adaptive_max_pool2d", "avg_pool2d", "mean"}
+NEVER_FALL |= {"adaptive_avg_pool2d", "sum", "pad", "dropout", "flatten", "reshape", "view", "permute", "transpose"}
+NEVER_FALL |= {"squeeze", "unsqueeze", "contiguous", "to", "float", "double", "clone", "cat"}
+NUM_HALVINGS = 15  # of the range of grey values: the precision of a radius is about 0.00003
+
+
+class Interval:
+    """All tensors between two of the same shape, for a network to compute with.
+
+    Attributes:
+        low: Their lower bounds.
+        high: Their upper bounds.
+        source: Of the output of a linear layer, the interval that it was given, and its weight.
+    """
+
+    def __init__(self, low: Tensor, high: Tensor, source: "tuple[Interval, Tensor] | None" = None) -> None:
+        self.low, self.high, self.source = low, high, source
+
+    @classmethod
+    def around(cls, centre: Tensor, radius: Tensor) -> "Interval":
+        """The tensors within a distance of the centre."""
+        return cls(centre - radius, centre + radius)
+
+    @property
+    def centre(self) -> Tensor:
+        """Halfway between the bounds."""
+        return (self.low + self.high) / 2
+
+    @property
+    def radius(self) -> Tensor:
+        """Half the distance between the bounds."""
+        return (self.high - self.low) / 2
+
+    def __getattr__(self, name: str) -> Any:
+        """A property such as the shape, or a method of tensors such as `flatten`."""
+        if name in ("shape", "ndim", "dtype", "device", "size", "dim"):
+            return getattr(self.low, name)
+        method = getattr(Tensor, name)
+        return lambda *args, **kwargs: compute(method, (self, *args), kwargs)
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> "Interval":
+        return compute(func, args, kwargs or {})
+
+    def __add__(self, other: Any) -> "Interval":
+        return _add(self, other)
+
+    def __sub__(self, other: Any) -> "Interval":
+        return _add(self, _scaled(other, -1.0))
+
+    def __rsub__(self, other: Any) -> "Interval":
+        return _add(other, _scaled(self, -1.0))
+
+    def __getitem__(self, where: Any) -> "Interval":
+        return Interval(self.low[where], self.high[where])
+
+    def __mul__(self, other: Any) -> Any:
+        return _scaled(self, other)
+
+    def __truediv__(self, other: Any) -> Any:
+        return _scaled(self, 1 / other)
+
+    __radd__, __rmul__ = __add__, __mul__
+
+
+def compute(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Interval:
+    """The interval that one of torch's functions makes of intervals.
+
+    Raises:
+        ValueError: There is no rule for the function.
+    """
+    name = func.__name__.strip("_")
+    if name in AFFINE:
+        return _affine(func, *args, **kwargs)
+    if name in NEVER_FALL:
+        low, high = (func(*_end(args, end), **_end(kwargs, end)) for end in ("low", "high"))
+        return Interval(low, high)
+    if name not in RULES:
+        raise ValueError(f"there are no bounds for torch's {name}, which the network calls")
+    return RULES[name](*args, **kwargs)
+
+
+def _end(values: Any, end: str) -> Any:
+    """The same with one end in place of each interval."""
+    if isinstance(values, Interval):
+        return getattr(values, end)
+    if isinstance(values, dict):
+        return {key: _end(value, end) for key, value in values.items()}
+    return type(values)(_end(value, end) for value in values) if isinstance(values, tuple | list) else values
+
+
+def _affine(
+    func: Callable[..., Tensor], input: Interval, weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any
+) -> Interval:
+    centre = func(input.centre, weight, bias, *args, **kwargs)
+    found = Interval.around(centre, func(input.radius, weight.abs(), None, *args, **kwargs))
+    found.source = (input, weight) if weight.ndim == 2 else None
+    return found
+
+
+def _batch_norm(
+    input: Interval,
+    running_mean: Tensor,
+    running_var: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Interval:
+    if training:
+        raise ValueError("there are no bounds for batch normalisation with the statistics of a batch")
+    centre = F.batch_norm(input.centre, running_mean, running_var, weight, bias, eps=eps)
+    size = None if weight is None else weight.abs()
+    return Interval.around(
+        centre, F.batch_norm(input.radius, torch.zeros_like(running_mean), running_var, size, eps=eps)
+    )
+
+
+def _add(one: Any, other: Any) -> Interval:
+    return Interval(_end(one, "low") + _end(other, "low"), _end(one, "high") + _end(other, "high"))
+
+
+def _scaled(one: Any, factor: Any) -> Any:
+    if isinstance(factor, Interval):
+        one, factor = factor, one
+    if isinstance(factor, Interval):
+        raise ValueError("there are no bounds for the product of two values that depend on the image")
+    return Interval.around(one.centre * factor, one.radius * abs(factor)) if isinstance(one, Interval) else one * factor
+
+
+RULES: dict[str, Callable[..., Interval]] = {
+    "batch_norm": _batch_norm,
+    "add": _add,
+    "radd": _add,
+    "sub": lambda one, other: _add(one, _scaled(other, -1.0)),
+    "rsub": lambda one, other: _add(other, _scaled(one, -1.0)),
+    "mul": _scaled,
+    "rmul": _scaled,
+    "div": lambda one, other: _scaled(one, 1 / other),
+}
+
+
+def ball(images: Tensor, epsilon: float | Tensor) -> Interval:
+    """All images in which no pixel differs by more than `epsilon` from the given ones, (N, C, H, W) in [0, 1]."""
+    return Interval((images - epsilon).clamp(0, 1), (images + epsilon).clamp(0, 1))
+
+
+def furthest_ahead(logits: Interval, labels: Tensor) -> Tensor:
+    """How far each class can be ahead of the label, at most, in logits: (B, C); 0 for the label itself."""
+    label = labels[:, None]
+    if logits.source is None:
+        return (logits.high - logits.low.gather(1, label)).scatter(1, label, 0.0)
+    given, weight = logits.source
+    apart = (weight[:, None] - weight).abs()  # (C, C, K)
+    spread = F.linear(given.radius, apart.flatten(0, 1)).view(len(labels), *apart.shape[:2])
+    centre = logits.centre
+    return centre - centre.gather(1, label) + spread[torch.arange(len(labels)), labels]
+
+
+class Certificate(NamedTuple):
+    """What is proven of N images.
+
+    Attributes:
+        is_proven: bool (N,): classified correctly, and so is every image within epsilon.
+        radius: The epsilon, in grey values, up to which that is proven, (N,); 0 for a misclassified image.
+    """
+
+    is_proven: Tensor
+    radius: Tensor
+
+
+@torch.no_grad()
+def certificate(model: nn.Module, images: Tensor, labels: Tensor, *, epsilon: float) -> Certificate:
+    """Prove that no change of up to `epsilon` in every pixel changes an image's class, where bounds can show it.
+
+    Computed in double precision. That an image is not proven does not mean that an attack would succeed.
+
+    Args:
+        model: Images to logits, of layers for which there are bounds: convolutions, linear layers, batch normalisation,
+            pools, sums, and activation functions that never fall. Unchanged afterwards.
+        images: (N, C, H, W) in [0, 1].
+        labels: True classes, int64 (N,).
+        epsilon: Largest change of a pixel.
+
+    Raises:
+        ValueError: As `checks.examined`; there are no bounds for something that the model computes.
+    """
+    check_number("epsilon", epsilon, 0, 1)
+    with examined(model, images, labels) as (logits_of, images, labels):
+        exact, images = copy.deepcopy(logits_of.model).double(), images.double()
+        low, high = torch.zeros_like(images[:, 0, 0, 0]), torch.ones_like(images[:, 0, 0, 0])
+        for _ in range(NUM_HALVINGS):
+            middle = (low + high) / 2
+            holds = _is_proven(exact, images, labels, middle)
+            low, high = torch.where(holds, middle, low), torch.where(holds, high, middle)
+        return Certificate(_is_proven(exact, images, labels, torch.full_like(low, epsilon)), low)
+
+
+def _is_proven(model: nn.Module, images: Tensor, labels: Tensor, epsilon: Tensor) -> Tensor:
+    """Whether each image is proven within its own epsilon (N,), bool (N,)."""
+    size = batch_size(images.device)
+    found = []
+    for some, label, radius in zip(images.split(size), labels.split(size), epsilon.split(size), strict=True):
+        ahead = furthest_ahead(model(ball(some, radius.view(-1, 1, 1, 1))), label)
+        found.append((ahead.scatter(1, label[:, None], -torch.inf) < 0).all(1))
+    return torch.cat(found)

@@ -1,0 +1,204 @@
+"""Certificates: beside exact verification, beside attacks, and for the networks of others."""
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.optimize import Bounds, LinearConstraint, milp
+from torch import Tensor, nn
+
+from cnn_mnist import attacks
+from cnn_mnist.analysis.certificate import ball, certificate, furthest_ahead
+from cnn_mnist.data.batches import Batch
+from cnn_mnist.network import CNN
+from cnn_mnist.networks.lenet5 import LeNet5
+from cnn_mnist.networks.mlp import MLP
+from cnn_mnist.networks.resnet import ResNet
+from tests.conftest import trained
+
+
+def tiny(seed: int) -> nn.Sequential:
+    """A convolution, a pool, ReLU and a linear layer, for images of 4x4 pixels and three classes."""
+    torch.manual_seed(seed)
+    layers = nn.Conv2d(1, 2, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3)
+    return nn.Sequential(*layers).double().eval()
+
+
+def exactly_ahead(model: nn.Sequential, image: Tensor, label: int, other: int, epsilon: float) -> float:
+    """How far another class can be ahead of the label, found by mixed-integer programming."""
+    convolution, last = model[0], model[4]
+    with torch.no_grad():
+        offset = convolution(torch.zeros(1, 1, 4, 4).double()).flatten()
+        slopes = convolution(torch.eye(16).view(16, 1, 4, 4).double()).flatten(1).T - offset[:, None]  # (32, 16)
+        towards = (last.weight[other] - last.weight[label]).numpy()
+        ahead = (last.bias[other] - last.bias[label]).item()
+    groups = F.unfold(torch.arange(32.0).view(2, 1, 4, 4), 2, stride=2).transpose(1, 2).reshape(8, 4).long()
+    big = 1 + (slopes.abs().sum(1) + offset.abs()).max().item()
+    rows, low, high = [], [], []
+    for unit, group in enumerate(groups.tolist()):  # y = max(0, a1..a4); z says which of the five it is
+        for choice in range(5):
+            a, constant = np.zeros(16), 0.0
+            if choice < 4:
+                a, constant = slopes[group[choice]].numpy(), offset[group[choice]].item()
+            row = np.zeros(16 + 8 + 40)
+            row[:16], row[16 + unit] = -a, 1  # y - a.x
+            rows.append(row.copy())
+            low.append(constant)  # y >= a.x + constant
+            high.append(np.inf)
+            row[24 + 5 * unit + choice] = big
+            rows.append(row)
+            low.append(-np.inf)
+            high.append(constant + big)  # y <= a.x + constant + big * (1 - z)
+        row = np.zeros(16 + 8 + 40)
+        row[24 + 5 * unit : 29 + 5 * unit] = 1
+        rows.append(row)
+        low.append(1)
+        high.append(1)
+    pixels = image.flatten().numpy()
+    least = np.concatenate([np.clip(pixels - epsilon, 0, 1), np.zeros(48)])
+    most = np.concatenate([np.clip(pixels + epsilon, 0, 1), np.full(8, big), np.ones(40)])
+    cost = np.concatenate([np.zeros(16), -towards, np.zeros(40)])
+    is_whole = np.concatenate([np.zeros(24), np.ones(40)])
+    found = milp(
+        cost,
+        integrality=is_whole,
+        bounds=Bounds(least, most),
+        constraints=LinearConstraint(np.array(rows), low, high),
+    )
+    assert found.success
+    return float(-found.fun + ahead)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_proven_holds_exactly(seed: int) -> None:
+    model, epsilon = tiny(seed), 0.04
+    images = torch.rand(5, 1, 4, 4, generator=torch.Generator().manual_seed(seed)).double()
+    labels = model(images).argmax(1)
+    bounds = furthest_ahead(model(ball(images, epsilon)), labels).detach()
+    found = certificate(model, images, labels, epsilon=epsilon)
+    for k, label in enumerate(labels.tolist()):
+        exact = torch.zeros(3).double()
+        for other in {0, 1, 2} - {label}:
+            exact[other] = exactly_ahead(model, images[k], label, other, epsilon)
+            assert bounds[k, other] >= exact[other] - 1e-6
+            at_radius = exactly_ahead(model, images[k], label, other, found.radius[k].item())
+            assert at_radius <= 1e-6  # within the radius no class comes ahead
+        assert not found.is_proven[k] or (exact <= 1e-6).all()
+        plain = model(images[k : k + 1])[0]
+        assert (bounds[k] >= plain - plain[label] - 1e-9).all()
+        assert (bounds[k] - exact).max() < 0.2  # and the bounds are of use
+    assert found.is_proven.any()
+    assert (found.is_proven == (found.radius >= epsilon - 1e-3)).all()
+
+
+def test_of_a_linear_network_the_bounds_are_exact() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
+    image, label = torch.tensor([[[[0.5, 0.4], [0.6, 0.5]]]]), torch.tensor([1])
+    weight = model[1].weight.detach()
+    logits = model(image)[0].detach()
+    expected = logits - logits[1] + 0.1 * (weight - weight[1]).abs().sum(1)
+    found = furthest_ahead(model(ball(image, 0.1)), label)[0].detach()
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    "network", [CNN(), CNN(batchnorm=True), LeNet5(), MLP(), ResNet()], ids=lambda one: type(one).__name__
+)
+def test_every_network_here_stays_within_its_bounds(network: nn.Module, digits: Batch) -> None:
+    dice = torch.Generator().manual_seed(0)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d):
+            layer.running_mean.normal_(0, 0.5, generator=dice)
+            layer.running_var.uniform_(0.5, 2, generator=dice)
+            layer.weight.data.normal_(0, 1, generator=dice)
+    images = digits.images[:6].double()
+    network = network.double().eval()
+    with torch.no_grad():
+        bounds = network(ball(images, 0.02))
+        assert (bounds.low < bounds.high).all()
+        for _ in range(20):
+            moved = (images + 0.02 * (torch.rand(images.shape, generator=dice) - 0.5).sign()).clamp(0, 1)
+            logits = network(moved)
+            assert (bounds.low <= logits).all()
+            assert (logits <= bounds.high).all()
+        exact = network(ball(images, 0.0))
+    torch.testing.assert_close(exact.low, network(images))
+    torch.testing.assert_close(exact.high, network(images))
+
+
+def test_no_attack_breaks_a_proven_image(digits: Batch) -> None:
+    network, images, labels = trained(False), digits.images[:60], digits.labels[:60]
+    epsilon = 0.003
+    found = certificate(network, images, labels, epsilon=epsilon)
+    assert 10 <= found.is_proven.sum() < 60
+    proven = images[found.is_proven], labels[found.is_proven]
+    everything: list[Callable[..., attacks.AttackResult]] = [
+        functools.partial(attacks.apgd, steps=20),
+        functools.partial(attacks.apgd, loss="targeted", steps=5),
+        functools.partial(attacks.fab, steps=5),
+        functools.partial(attacks.square, queries=200),
+        functools.partial(attacks.boundary, norm="linf", queries=200),
+    ]
+    for attack in everything:
+        assert not attack(network, *proven, epsilon=epsilon).success.any()
+    nearest = attacks.carlini_wagner(network, *proven, steps=50, searches=3).perturbation.abs().amax((1, 2, 3))
+    assert (nearest > found.radius[found.is_proven]).all()
+
+
+class Scaled(nn.Module):
+    """Normalises its input as others do, and adds what it skipped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.last = nn.Linear(784, 784), nn.Linear(784, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = 1 - (x - 0.1307) / 0.3081 * 2
+        x = x.flatten(1)
+        return self.last(x + self.inner(x).relu())
+
+
+def test_arithmetic_on_the_way_keeps_the_bounds(digits: Batch) -> None:
+    network, images = Scaled().eval(), digits.images[:4]
+    with torch.no_grad():
+        bounds = network(ball(images, 0.01))
+        for step in (-0.01, 0.0, 0.01):
+            logits = network((images + step).clamp(0, 1))
+            assert (bounds.low <= logits + 1e-4).all()
+            assert (logits <= bounds.high + 1e-4).all()
+
+
+class Attention(nn.Module):
+    """What interval arithmetic has no rule for."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)[:, :10].softmax(1)
+
+
+class Product(nn.Module):
+    """Multiplies the image by itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * x).flatten(1)[:, :10]
+
+
+@pytest.mark.parametrize(
+    ("make", "line"),
+    [(Attention, "no bounds for torch's softmax"), (Product, "product of two values that depend")],
+)
+def test_what_has_no_bounds_is_named(make: Callable[[], nn.Module], line: str, digits: Batch) -> None:
+    with pytest.raises(ValueError, match=line):
+        make()(ball(digits.images[:2], 0.1))
+
+
+def test_wrong_images_are_not_proven(digits: Batch) -> None:
+    network, images, labels = trained(False), digits.images[:10], digits.labels[:10]
+    found = certificate(network, images, (labels + 1) % 10, epsilon=0)
+    assert not found.is_proven.any()
+    assert not found.radius.any()
+    assert certificate(network, images, labels, epsilon=0).is_proven.all()
+    with pytest.raises(ValueError, match=r"epsilon must be in 0..1, got 2"):
+        certificate(network, images, labels, epsilon=2)
