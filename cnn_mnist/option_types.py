@@ -89,6 +89,7 @@ def _is_node(value: object) -> bool:
 
 
 Count = Annotated[int, number(int, 1)]
+UnitPositive = Annotated[float, number(float, 0, 1, above=True)]
 CountOrZero = Annotated[int, number(int, 0)]
 Fraction = Annotated[float, number(float, 0, 1)]
 Positive = Annotated[float, number(float, 0, above=True)]

@@ -83,6 +83,13 @@ class Depthwise(nn.Sequential):
         )
 
 
+class Rounding(Perceptron):
+    """Sees 20 grey values, so that its gradient with respect to the image is zero everywhere."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward((x * 20).round() / 20)
+
+
 class TooWide(Perceptron):
     def __init__(self) -> None:
         super().__init__(num_classes=12)

@@ -239,7 +239,9 @@ def test_the_shown_cost_is_described(whole: Done) -> None:
     assert "is highest at" in whole.out
 
 
-@pytest.mark.parametrize("attack", ["universal", "deepfool", "carlini_wagner", "boundary", "apgd", "square", "auto"])
+@pytest.mark.parametrize(
+    "attack", ["universal", "deepfool", "carlini_wagner", "boundary", "apgd", "square", "auto", "checklist"]
+)
 def test_the_other_attacks_leave_the_same_record(attack: str, run: Done, analyze: Command) -> None:
     few = "attack.num_images=20"
     small = {
@@ -250,6 +252,13 @@ def test_the_other_attacks_leave_the_same_record(attack: str, run: Done, analyze
         "apgd": (few, "attack.steps=10", "attack.epsilons=[0,0.2]"),
         "square": (few, "attack.queries=50"),
         "auto": (few,),
+        "checklist": (
+            few,
+            "attack.steps=10",
+            "attack.queries=50",
+            "attack.num_decision_based=5",
+            "attack.num_breakable=2",
+        ),
     }
     done = analyze(f"attack={attack}", *small[attack], cwd=run.cwd)
     assert done.status == 0, done.err

@@ -4,6 +4,7 @@ from cnn_mnist.attacks.autoattack.apgd import apgd
 from cnn_mnist.attacks.autoattack.ensemble import auto
 from cnn_mnist.attacks.autoattack.fab import fab
 from cnn_mnist.attacks.autoattack.square import square
+from cnn_mnist.attacks.checklist import checklist
 from cnn_mnist.attacks.fooling import non_targeted
 from cnn_mnist.attacks.noise import noise, universal
 from cnn_mnist.attacks.pgd import fgsm, pgd
@@ -21,6 +22,7 @@ __all__ = [
     "auto",
     "boundary",
     "carlini_wagner",
+    "checklist",
     "deepfool",
     "fab",
     "fgsm",

@@ -47,6 +47,7 @@ class Section(NamedTuple):
         tensors: By file and name.
         figures: By tag.
         files: Content of other files by name.
+        unmet: What the section checked and found not to hold; the command then ends with 1.
     """
 
     findings: dict[str, Any]
@@ -54,6 +55,7 @@ class Section(NamedTuple):
     tensors: dict[str, dict[str, Tensor]]
     figures: dict[str, Picture]
     files: Mapping[str, bytes] = MappingProxyType({})
+    unmet: Sequence[str] = ()
 
 
 class Needs(NamedTuple):

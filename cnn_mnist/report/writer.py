@@ -70,6 +70,10 @@ class Incomplete(ValueError):
     """Some sections failed; the others are complete."""
 
 
+class Unmet(ValueError):
+    """Everything was computed, and something that a section checks does not hold."""
+
+
 class Findings:
     """The record of one command, written section by section.
 
@@ -92,6 +96,7 @@ class Findings:
         self.sections: list[layout.Block] = []
         self.samples: dict[str, int] = {}  # test images asked for, by part
         self.error: Exception | None = None  # the first one
+        self.unmet: list[str] = []
         self.record: dict[str, Any] = {
             **sides[0].facts,
             "date": time.strftime("%Y-%m-%d %H:%M"),
@@ -153,6 +158,7 @@ class Findings:
             found, prefix, [key for key in options if key not in part.findings], part.answers, part.figures, data
         )
         self.sections[-1].columns.append(column)
+        self.unmet += [f"{task.name}: {what}" for what in part.unmet]
         if len(self.sides) == 2 and not task.is_done_once:
             print(f"  {self.record['names'][is_other]}:")
         for answer in part.answers:
@@ -187,11 +193,13 @@ class Findings:
         return record.write(self.folder, self.record)
 
     def check(self) -> None:
-        """Raise Incomplete if a section failed."""
+        """Raise Incomplete if a section failed, Unmet if what one checks does not hold."""
         if self.error is not None:
             failed = self.record["failed"]
             num_sections = len(self.sections)
             raise Incomplete(f"{len(failed)} of {num_sections} sections failed: {', '.join(failed)}") from self.error
+        if self.unmet:
+            raise Unmet(f"does not hold: {'; '.join(self.unmet)}")
 
     def _costs(self) -> dict[str, float]:
         """Estimated seconds on all test images, for each section that used a sample of them."""

@@ -1,0 +1,206 @@
+"""The points that a claim of robustness must withstand, each measured, and a verdict on each."""
+
+import copy
+import itertools
+import time
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cnn_mnist import attacks
+from cnn_mnist.attacks.checklist import ALL, BUDGETS, GRADIENT
+from cnn_mnist.attacks.result import judge
+from cnn_mnist.cli import console
+from cnn_mnist.option_types import Count, Positive, Seed, UnitPositive
+from cnn_mnist.report.section import Answer, Section, Table, needs, of_attack
+from cnn_mnist.report.sections.attacks.accuracy_under_attack import default_step_size
+from cnn_mnist.report.subject import Subject
+
+CLOSE = 0.002  # share of the images: what a stronger or another attack may find
+FOUND = 0.95  # share of the breakable copies that the attacks must break
+NUM_TRAIN, BATCH_SIZE = 20_000, 100  # of the undefended network, where none is named
+NAMES = {
+    "pgd": "PGD, {steps} steps x {restarts} starts",
+    "pgd_more_steps": "PGD, twice the steps",
+    "apgd_ce": "APGD on the cross-entropy",
+    "apgd_targeted": "APGD on the ratio of logits, nine targets",
+    "square": "Square, {queries} queries (no gradient)",
+    "boundary": "HopSkipJump, {queries} queries (the class alone)",
+    "transfer": "PGD on an undefended network, transferred",
+}
+
+
+class Point(NamedTuple):
+    """A point of the list: what is asked, what was measured, as a sentence over the findings, and whether it holds."""
+
+    asks: str
+    measured: str
+    holds: bool
+
+
+@needs(sample=True, tables=True)
+def checklist(
+    subject: Subject,
+    *,
+    epsilon: UnitPositive,
+    steps: Count,
+    step_size: Positive | None,
+    restarts: Count,
+    queries: Count,
+    num_images: Count,
+    num_decision_based: Count,
+    num_breakable: Count,
+    seed: Seed,
+) -> Section:
+    """Does a claim of robustness withstand what the field asks of it?
+
+    Args:
+        subject: The network and its test images; the other network, if there is one, should have no defence.
+        epsilon: Largest change of a pixel that the network is said to withstand.
+        steps: Steps of PGD from each start; also taken twice as many.
+        step_size: Of PGD; None: 2.5 * epsilon / steps.
+        restarts: Starts of PGD.
+        queries: Of the attacks that use no gradient.
+        num_images: Test images attacked, evenly spaced over the test set.
+        num_decision_based: How many of them are attacked with the predicted class alone, which is slow.
+        num_breakable: For how many of them a copy of the network is made that is sure to have an adversarial example.
+        seed: Random seed of all attacks.
+    """
+    assert subject.test is not None
+    images, labels = subject.test[subject.test.evenly_spaced(num_images)]
+    x, y = images.to(subject.device), labels.to(subject.device)
+    clock = time.perf_counter()
+    other = _undefended(subject, seed) if subject.other is None else subject.other.network
+    found = attacks.checklist(
+        subject.network,
+        other,
+        x,
+        y,
+        epsilon=epsilon,
+        steps=steps,
+        step_size=step_size,
+        restarts=restarts,
+        queries=queries,
+        num_decision_based=num_decision_based,
+        num_breakable=num_breakable,
+        generator=torch.Generator().manual_seed(seed),
+        progress=lambda name: lambda taken: console.track(taken, f"checklist: {name}"),
+    )
+    seconds = time.perf_counter() - clock
+    result = judge(subject.network, x, found.images, y).cpu()
+    findings = {
+        "threat_model": f"any change of up to {epsilon:g} in every pixel; weights known; any wrong class counts",
+        "step_size_used": default_step_size(step_size, epsilon, steps),
+        "accuracy": found.is_right.double().mean().item(),
+        "left": {name: found.under(name) for name in ALL},
+        "num_attacked": found.num_attacked,
+        "gradient": found.left(*GRADIENT),
+        "worst_case": found.left(*ALL),
+        "last_start": found.last_start,
+        "more_steps": abs(found.left("pgd") - found.left("pgd_more_steps")),
+        "curve": {"epsilon": list(BUDGETS), "robust_acc": found.curve},
+        "found_more": {name: found.found_more(name) for name in ("square", "boundary", "transfer")},
+        "num_copies": found.num_copies,
+        "broken_copies": found.broken_copies,
+        "undefended": "the other network"
+        if subject.other
+        else f"the same architecture after one epoch on {min(NUM_TRAIN, _num_train(subject)):,} training images",
+    }
+    points = _points(findings)
+    findings["points"] = [point._asdict() for point in points]
+    findings["num_holding"] = sum(point.holds for point in points)
+    findings["num_points"] = len(points)
+    rows = [[point.asks, point.measured, "holds" if point.holds else "does not hold"] for point in points]
+    attacked = [[NAMES[name], f"{{num_attacked.{name}}}", f"{{left.{name}:.1%}}"] for name in ALL]
+    says = [
+        "{num_holding} of {num_points} points hold. Of {num_images} test images {accuracy:.1%} are classified "
+        "correctly, and {worst_case:.1%} still are under the worst of all attacks for each image."
+    ]
+    answers = [
+        Answer("Which points hold?", [], says, [Table("The checklist", ["asked", "measured", "verdict"], rows)]),
+        Answer(
+            "How much accuracy does each attack leave?",
+            [],
+            ["The transferred images were made on {undefended}."],
+            [Table("Accuracy under each attack", ["attack", "images", "accuracy left"], attacked)],
+        ),
+    ]
+    unmet = [point.asks for point in points if not point.holds]
+    part = of_attack("checklist", subject, images, labels, result, seconds, Section(findings, answers, {}, {}))
+    return part._replace(unmet=unmet)
+
+
+def _points(found: dict[str, object]) -> list[Point]:
+    """The points of the list, over the findings."""
+    curve, more = found["curve"]["robust_acc"], found["found_more"]  # type: ignore[index]
+    copies = "{broken_copies:.0%} of {num_copies} were broken" if found["num_copies"] else "no copy could be made"
+    return [
+        Point("the threat model is stated", "{threat_model}", True),
+        Point("the accuracy without an attack is stated", "{accuracy:.1%}", True),
+        Point(
+            "larger budgets leave less, until nothing is left",
+            "; ".join(f"{{curve.robust_acc.{k}:.1%}} at {{curve.epsilon.{k}:g}}" for k in range(len(BUDGETS))),
+            curve[-1] <= CLOSE and all(b <= a + CLOSE for a, b in itertools.pairwise(curve)),
+        ),
+        Point(
+            "twice the steps change less than 0.2 points",
+            "{left.pgd:.1%} with {steps} steps, {left.pgd_more_steps:.1%} with twice as many",
+            found["more_steps"] < CLOSE,  # type: ignore[operator]
+        ),
+        Point(
+            "another start changes less than 0.2 points",
+            "the last of {restarts} starts broke {last_start:.1%}",
+            found["last_start"] < CLOSE,  # type: ignore[operator]
+        ),
+        Point(
+            "an attack without a gradient finds less than 0.2 points more",
+            "Square broke {found_more.square:.1%} that no attack by gradient broke",
+            more["square"] < CLOSE,  # type: ignore[index]
+        ),
+        Point(
+            "an attack with the class alone finds less than 0.2 points more",
+            "HopSkipJump broke {found_more.boundary:.1%} of {num_attacked.boundary} that no attack by gradient broke",
+            more["boundary"] < CLOSE,  # type: ignore[index]
+        ),
+        Point(
+            "images made on an undefended network find less than 0.2 points more",
+            "they broke {found_more.transfer:.1%} that no attack by gradient broke",
+            more["transfer"] < CLOSE,  # type: ignore[index]
+        ),
+        Point("the worst case of each image is stated", "{worst_case:.1%} are left by all attacks together", True),
+        Point(
+            "copies of the network that can be broken are broken",
+            copies,
+            bool(found["num_copies"]) and found["broken_copies"] >= FOUND,  # type: ignore[operator]
+        ),
+    ]
+
+
+def _num_train(subject: Subject) -> int:
+    return 0 if subject.train is None else len(subject.train)
+
+
+def _undefended(subject: Subject, seed: int) -> nn.Module:
+    """The same architecture, trained for an epoch without a defence.
+
+    Raises:
+        ValueError: There are no training images.
+    """
+    if subject.train is None:
+        raise ValueError("attack=checklist needs an undefended network: set against= to a run without a defence")
+    images, labels = (t.to(subject.device) for t in subject.train[subject.train.evenly_spaced(NUM_TRAIN)])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = copy.deepcopy(subject.network).requires_grad_(True).train()
+        for module in network.modules():
+            if callable(reset := getattr(module, "reset_parameters", None)):
+                reset()
+        order = torch.randperm(len(images)).split(BATCH_SIZE)
+    adam = torch.optim.Adam(network.parameters(), lr=1e-3)
+    for index in console.track(order, "checklist: an undefended network"):
+        adam.zero_grad()
+        F.cross_entropy(network(images[index]), labels[index]).backward()
+        adam.step()
+    return network.eval()
