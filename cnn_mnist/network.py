@@ -5,6 +5,7 @@ parameters. What makes `forward` fast on a CPU:
 
 - images lie channels-last in memory, in which the max-pool is vectorised;
 - the pool comes before the ReLU, on a quarter of the values (max and ReLU commute);
+- the gradient with respect to the image, which attacks and adversarial training need, comes from a matrix product;
 - the first batch normalisation costs next to nothing. Its statistics are those of a linear map of 3x3 patches of
   the image, so they follow from the patches' mean and covariance, nine numbers and a 9x9 matrix, without looking
   at the 2.5 million values of the layer; then it is part of the filters.
@@ -13,7 +14,7 @@ Counts are those of the report's 3x3 filters; `kernel_size` puts its conjecture 
 show clearer patterns.
 """
 
-from typing import Literal, NamedTuple, TypeGuard
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -89,16 +90,53 @@ class CNN(nn.Module):
 
         Where a hook waits on either layer, or another layer stands in its place, the two are called one by one.
         """
-        if type(self.norm1) is not nn.BatchNorm2d or not all(map(is_plain, (self.conv1, self.norm1))):
+        if not all(map(is_plain, (self.conv1, self.norm1))):
             maps: Tensor = self.norm1(self.conv1(images))
             return maps
         weight, bias = self.conv1.weight, self.conv1.bias
         assert bias is not None
+        if type(self.norm1) is not nn.BatchNorm2d:
+            return _convolution(images, weight, bias)
         mean, var = _statistics(self.norm1, images, weight, bias)
         scale = self.norm1.weight * torch.rsqrt(var + self.norm1.eps)
         weight = weight * scale.view(-1, 1, 1, 1)
         bias = self.norm1.bias + (bias - mean) * scale
-        return F.conv2d(images, weight, bias, padding=self.kernel_size // 2)
+        return _convolution(images, weight, bias)
+
+
+def _convolution(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The first convolution, (B, 32, 28, 28) of images (B, 1, 28, 28)."""
+    if isinstance(images, Tensor) and images.requires_grad and not weight.requires_grad and images.device.type == "cpu":
+        maps: Tensor = _ImageGradient.apply(images, weight, bias)
+        return maps
+    return F.conv2d(images, weight, bias, padding=weight.shape[-1] // 2)
+
+
+class _ImageGradient(torch.autograd.Function):
+    """A convolution of one channel whose gradient with respect to the image takes a quarter of PyTorch's time on a CPU.
+
+    PyTorch runs a convolution with 32 channels in and one out, of which its kernels make little. Instead, one matrix
+    product gives what each pixel of the output sends to its 3x3 neighbours, and nine shifted copies are added up.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        ctx.dtype = images.dtype
+        return F.conv2d(images, weight, bias, padding=weight.shape[-1] // 2)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (weight,) = ctx.saved_tensors
+        (size, channels, height, width), side = gradient.shape, weight.shape[-1]
+        rows = gradient.permute(0, 2, 3, 1).reshape(-1, channels)  # no copy where it lies channels-last
+        sent = (weight.flatten(1).T.to(rows.dtype) @ rows.T).to(ctx.dtype).view(side, side, size, height, width)
+        margin = side // 2
+        padded = sent.new_zeros(size, height + 2 * margin, width + 2 * margin)
+        for row in range(side):
+            for column in range(side):
+                padded[:, row : row + height, column : column + width] += sent[row, column]
+        return padded[:, margin : margin + height, margin : margin + width][:, None], None, None
 
 
 PLAIN = (nn.Conv2d, nn.BatchNorm2d, nn.BatchNorm1d, nn.Linear, nn.Identity)

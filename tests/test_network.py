@@ -1,6 +1,7 @@
 """The network: the report's numbers, and both its paths against PyTorch's layers."""
 
 import copy
+from typing import Literal
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, prune, vector_to_parameters
 
-from cnn_mnist.network import CNN
+from cnn_mnist.network import CNN, _ImageGradient
 
 
 def plain(batchnorm: bool) -> nn.Sequential:
@@ -66,6 +67,31 @@ def test_equals_the_plain_network_with_gradients_and_statistics(
         [p.grad for p in network.parameters()], [p.grad for p in reference.parameters()], atol=1e-12, rtol=1e-8
     )
     torch.testing.assert_close(list(network.buffers()), list(reference.buffers()))
+
+
+@pytest.mark.parametrize("batchnorm", [False, True])
+@pytest.mark.parametrize("kernel_size", [3, 7])
+def test_with_frozen_weights_the_image_has_the_same_gradients(
+    kernel_size: Literal[3, 7], batchnorm: bool, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    network = CNN(batchnorm, kernel_size).double().eval()
+    labels = torch.arange(20) % 10
+
+    def gradients() -> tuple[Tensor, Tensor]:
+        """Of the loss, and of its gradient's square, as penalties on gradients need it."""
+        x = images.clone().requires_grad_()
+        (first,) = torch.autograd.grad(F.cross_entropy(network(x), labels), x, create_graph=True)
+        (second,) = torch.autograd.grad(first.square().sum(), x)
+        return first.detach(), second
+
+    expected = gradients()
+    network.requires_grad_(False)
+    calls: list[int] = []
+    backward = _ImageGradient.backward
+    monkeypatch.setattr(_ImageGradient, "backward", staticmethod(lambda *given: calls.append(1) or backward(*given)))
+    torch.testing.assert_close(gradients(), expected)
+    assert calls
 
 
 @pytest.mark.parametrize("batchnorm", [False, True])
