@@ -1,0 +1,75 @@
+"""AutoAttack: this project and the reference implementation, on the same networks and images.
+
+    python -m benchmarks.autoattack --undefended RUN --robust RUN        about 20 minutes on 2 cores
+
+Each measurement is a process of its own, in turns; a robust network takes minutes, so that nothing is warmed up first.
+Both run the standard ensemble within 0.3. The reference is pyautoattack, in batches of 250 images.
+"""
+
+import argparse
+import json
+import time
+from typing import Any
+
+import torch
+from pyautoattack import AutoAttack
+
+from benchmarks import processes
+from cnn_mnist import attacks
+from cnn_mnist.attacks.result import predict
+from cnn_mnist.data.datamodule import DataModule
+from cnn_mnist.runs import checkpoint
+from cnn_mnist.training.allocator import keep_freed_memory
+
+EPSILON = 0.3
+NETWORKS = ("undefended", "robust")
+
+
+def main() -> None:
+    """Measure in turns and keep medians and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", default="data", help="folder of MNIST/raw/*.gz")
+    for name in NETWORKS:
+        parser.add_argument(f"--{name}", required=True, help="a run's folder")
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(one(options.one, options)))
+        return
+    words = ["--root", options.root, "--images", str(options.images)]
+    words += ["--undefended", options.undefended, "--robust", options.robust]
+    record: dict[str, Any] = {"rounds": options.rounds, "num_images": options.images, "epsilon": EPSILON}
+    for name in NETWORKS:
+        cases = [f"{name}-theirs", f"{name}-ours"]
+        found = processes.measure("benchmarks.autoattack", cases, words, options.rounds)
+        record[name] = {
+            way: processes.spread(found, case, "seconds") | {"accuracy": found[case][0]["accuracy"]}
+            for way, case in zip(("theirs", "ours"), cases, strict=True)
+        }
+        record[name]["share_of_the_time"] = 1 / processes.ratio(found, *cases, "seconds")
+    processes.keep("autoattack", record)
+
+
+def one(case: str, options: argparse.Namespace) -> dict[str, float]:
+    """One measurement: seconds, and the share of the images that withstands the ensemble."""
+    name, way = case.split("-")
+    network = checkpoint.load(getattr(options, name))
+    data = DataModule(root=options.root, fallback=None).ready()
+    images, labels = data.test[data.test.evenly_spaced(options.images)]
+    start = time.perf_counter()
+    if way == "ours":
+        keep_freed_memory()
+        found = attacks.auto(network, images, labels, epsilon=EPSILON).images
+    else:
+        peer = AutoAttack(network, norm="Linf", eps=EPSILON, version="standard", device="cpu", seed=0)
+        found = peer.run_standard_evaluation(images, labels, batch_size=250)[0]
+    taken = time.perf_counter() - start
+    with torch.no_grad():
+        accuracy = (predict(network, found).argmax(1) == labels).double().mean().item()
+    return {"seconds": taken, "accuracy": accuracy}
+
+
+if __name__ == "__main__":
+    main()
