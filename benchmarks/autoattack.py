@@ -48,7 +48,7 @@ def main() -> None:
             way: processes.spread(found, case, "seconds") | {"accuracy": found[case][0]["accuracy"]}
             for way, case in zip(("theirs", "ours"), cases, strict=True)
         }
-        record[name]["share_of_the_time"] = 1 / processes.ratio(found, *cases, "seconds")
+        record[name]["share_of_the_time"] = processes.ratio(found, cases[1], cases[0], "seconds")
     processes.keep("autoattack", record)
 
 

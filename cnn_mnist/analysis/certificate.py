@@ -101,7 +101,7 @@ def compute(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
     if name in NEVER_FALL:
         low, high = (func(*_end(args, end), **_end(kwargs, end)) for end in ("low", "high"))
         return Interval(low, high)
-    if name not in RULES:
+    if name not in RULES or func.__name__ == f"{name}_":  # in place: the caller would go on with the old interval
         raise ValueError(f"there are no bounds for torch's {name}, which the network calls")
     return RULES[name](*args, **kwargs)
 
@@ -135,7 +135,7 @@ def _batch_norm(
     eps: float = 1e-5,
 ) -> Interval:
     if training:
-        raise ValueError("there are no bounds for batch normalisation with the statistics of a batch")
+        raise ValueError("there are no bounds for batch normalisation in training: set model.batchnorm=false")
     centre = F.batch_norm(input.centre, running_mean, running_var, weight, bias, eps=eps)
     size = None if weight is None else weight.abs()
     return Interval.around(

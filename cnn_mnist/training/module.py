@@ -51,7 +51,7 @@ class Classifier(pl.LightningModule):
         stroke: Largest change of the width of strokes in training images, see `augmentation`; 0: none.
 
     Raises:
-        ValueError: The optimiser cannot be made.
+        ValueError: The optimiser cannot be made; a bound_weight without an epsilon.
     """
 
     def __init__(
@@ -73,6 +73,8 @@ class Classifier(pl.LightningModule):
         bound_weight: Fraction = 0.0,
     ) -> None:
         super().__init__()
+        if bound_weight and not epsilon:
+            raise ValueError("model.bound_weight is a share of the loss within model.epsilon: set model.epsilon, too")
         network = dict(network or build.REPORT)
         optimizer = dict(optimizer or optimizers.ADAMW)
         self.save_hyperparameters()

@@ -3,7 +3,7 @@
 import copy
 import itertools
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -33,8 +33,16 @@ NAMES = {
 
 
 class Point(NamedTuple):
-    """A point of the list: what is asked, what was measured, as a sentence over the findings, and whether it holds."""
+    """A point of the list.
 
+    Attributes:
+        key: Of what decides it, among the findings.
+        asks: What is asked.
+        measured: What was measured, a sentence over the findings.
+        holds: Whether it holds.
+    """
+
+    key: str
     asks: str
     measured: str
     holds: bool
@@ -90,7 +98,7 @@ def checklist(
     )
     seconds = time.perf_counter() - clock
     result = judge(subject.network, x, found.images, y).cpu()
-    findings = {
+    findings: dict[str, Any] = {
         "threat_model": f"any change of up to {epsilon:g} in every pixel; weights known; any wrong class counts",
         "step_size_used": default_step_size(step_size, epsilon, steps),
         "accuracy": found.is_right.double().mean().item(),
@@ -109,7 +117,7 @@ def checklist(
         else f"the same architecture after one epoch on {min(NUM_TRAIN, _num_train(subject)):,} training images",
     }
     points = _points(findings)
-    findings["points"] = [point._asdict() for point in points]
+    findings["points"] = [{"key": one.key, "asks": one.asks, "holds": one.holds} for one in points]
     findings["num_holding"] = sum(point.holds for point in points)
     findings["num_points"] = len(points)
     rows = [[point.asks, point.measured, "holds" if point.holds else "does not hold"] for point in points]
@@ -132,48 +140,60 @@ def checklist(
     return part._replace(unmet=unmet)
 
 
-def _points(found: dict[str, object]) -> list[Point]:
+def _points(found: dict[str, Any]) -> list[Point]:
     """The points of the list, over the findings."""
-    curve, more = found["curve"]["robust_acc"], found["found_more"]  # type: ignore[index]
-    copies = "{broken_copies:.0%} of {num_copies} were broken" if found["num_copies"] else "no copy could be made"
+    curve, more = found["curve"]["robust_acc"], found["found_more"]
+    has_copies = found["num_copies"] > 0
     return [
-        Point("the threat model is stated", "{threat_model}", True),
-        Point("the accuracy without an attack is stated", "{accuracy:.1%}", True),
+        Point("threat_model", "the threat model is stated", "{threat_model}", True),
+        Point("accuracy", "the accuracy without an attack is stated", "{accuracy:.1%}", True),
         Point(
+            "curve",
             "larger budgets leave less, until nothing is left",
             "; ".join(f"{{curve.robust_acc.{k}:.1%}} at {{curve.epsilon.{k}:g}}" for k in range(len(BUDGETS))),
             curve[-1] <= CLOSE and all(b <= a + CLOSE for a, b in itertools.pairwise(curve)),
         ),
         Point(
+            "more_steps",
             "twice the steps change less than 0.2 points",
             "{left.pgd:.1%} with {steps} steps, {left.pgd_more_steps:.1%} with twice as many",
-            found["more_steps"] < CLOSE,  # type: ignore[operator]
+            found["more_steps"] < CLOSE,
         ),
         Point(
+            "last_start",
             "another start changes less than 0.2 points",
             "the last of {restarts} starts broke {last_start:.1%}",
-            found["last_start"] < CLOSE,  # type: ignore[operator]
+            found["last_start"] < CLOSE,
         ),
         Point(
+            "found_more.square",
             "an attack without a gradient finds less than 0.2 points more",
             "Square broke {found_more.square:.1%} that no attack by gradient broke",
-            more["square"] < CLOSE,  # type: ignore[index]
+            more["square"] < CLOSE,
         ),
         Point(
-            "an attack with the class alone finds less than 0.2 points more",
+            "found_more.boundary",
+            "an attack told the class alone finds less than 0.2 points more",
             "HopSkipJump broke {found_more.boundary:.1%} of {num_attacked.boundary} that no attack by gradient broke",
-            more["boundary"] < CLOSE,  # type: ignore[index]
+            more["boundary"] < CLOSE,
         ),
         Point(
+            "found_more.transfer",
             "images made on an undefended network find less than 0.2 points more",
             "they broke {found_more.transfer:.1%} that no attack by gradient broke",
-            more["transfer"] < CLOSE,  # type: ignore[index]
+            more["transfer"] < CLOSE,
         ),
-        Point("the worst case of each image is stated", "{worst_case:.1%} are left by all attacks together", True),
         Point(
+            "worst_case",
+            "the worst case of each image is stated",
+            "{worst_case:.1%} are left by all attacks together",
+            True,
+        ),
+        Point(
+            "broken_copies",
             "copies of the network that can be broken are broken",
-            copies,
-            bool(found["num_copies"]) and found["broken_copies"] >= FOUND,  # type: ignore[operator]
+            "{broken_copies:.0%} of {num_copies} were broken" if has_copies else "no copy could be made",
+            has_copies and found["broken_copies"] >= FOUND,
         ),
     ]
 
@@ -197,10 +217,10 @@ def _undefended(subject: Subject, seed: int) -> nn.Module:
         for module in network.modules():
             if callable(reset := getattr(module, "reset_parameters", None)):
                 reset()
+        adam = torch.optim.Adam(network.parameters(), lr=1e-3)
         order = torch.randperm(len(images)).split(BATCH_SIZE)
-    adam = torch.optim.Adam(network.parameters(), lr=1e-3)
-    for index in console.track(order, "checklist: an undefended network"):
-        adam.zero_grad()
-        F.cross_entropy(network(images[index]), labels[index]).backward()
-        adam.step()
+        for index in console.track(order, "checklist: an undefended network"):
+            adam.zero_grad()
+            F.cross_entropy(network(images[index]), labels[index]).backward()
+            adam.step()
     return network.eval()
