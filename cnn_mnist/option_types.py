@@ -90,6 +90,7 @@ def _is_node(value: object) -> bool:
 
 Count = Annotated[int, number(int, 1)]
 UnitPositive = Annotated[float, number(float, 0, 1, above=True)]
+Queries = Annotated[int, number(int, 100)]
 CountOrZero = Annotated[int, number(int, 0)]
 Fraction = Annotated[float, number(float, 0, 1)]
 Positive = Annotated[float, number(float, 0, above=True)]

@@ -255,7 +255,7 @@ def test_the_other_attacks_leave_the_same_record(attack: str, run: Done, analyze
         "checklist": (
             few,
             "attack.steps=10",
-            "attack.queries=50",
+            "attack.queries=100",
             "attack.num_decision_based=5",
             "attack.num_breakable=2",
         ),

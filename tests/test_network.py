@@ -1,6 +1,7 @@
 """The network: the report's numbers, and both its paths against PyTorch's layers."""
 
 import copy
+from collections.abc import Callable
 from typing import Literal
 
 import pytest
@@ -197,3 +198,25 @@ def test_parameters_may_be_flattened_pruned_and_optimised_by_lbfgs(images: Tenso
     assert loss().item() < before
     prune.ln_structured(network.conv2, "weight", amount=0.5, n=2, dim=0)
     assert network(images).shape == (20, 10)
+
+
+def test_a_frozen_filter_leaves_the_bias_its_gradient(images: Tensor) -> None:
+    network, reference = pair(batchnorm=False)
+    for model, first in ((network, network.conv1), (reference, reference[0])):
+        first.weight.requires_grad_(False)
+        model(images.clone().requires_grad_()).sum().backward()
+    torch.testing.assert_close(network.conv1.bias.grad, reference[0].bias.grad)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+def test_torch_func_differentiates_a_frozen_network(images: Tensor) -> None:
+    network, reference = (model.requires_grad_(False).eval() for model in pair(batchnorm=True))
+
+    def loss(model: nn.Module) -> Callable[[Tensor], Tensor]:
+        return lambda x: model(x).square().sum()
+
+    torch.testing.assert_close(torch.func.grad(loss(network))(images), torch.func.grad(loss(reference))(images))
+    columns, expected = (torch.func.jacrev(model)(images[:1]) for model in (network, reference))
+    torch.testing.assert_close(columns, expected)
+    tangents = torch.func.jvp(network, (images,), (images,)), torch.func.jvp(reference, (images,), (images,))
+    torch.testing.assert_close(*tangents)

@@ -92,7 +92,7 @@ def test_it_goes_through_everything(name: str, train: Command, analyze: Command,
 
 
 @pytest.mark.filterwarnings("ignore:the gradient is zero")
-def test_the_checklist_finds_out_a_masked_gradient(train: Command, analyze: Command, home: Path) -> None:
+def test_the_checklist_sees_a_masked_gradient(train: Command, analyze: Command, home: Path) -> None:
     own = (*CONFIG, "network=rounding")
     run = trained(train, home, *own, "callbacks=none")
     few = ("attack.num_images=20", "attack.num_decision_based=5", "attack.num_breakable=3", "attack.queries=300")
@@ -101,11 +101,18 @@ def test_the_checklist_finds_out_a_masked_gradient(train: Command, analyze: Comm
     line = done.err.splitlines()[-1]
     assert "does not hold: checklist: " in line
     assert "an attack without a gradient finds less than 0.2 points more" in line
+    assert "attacks by gradient break copies that are made breakable" in line
     verdicts = [point["holds"] for point in done.results["points"]]
     assert done.results["num_holding"] == sum(verdicts) < len(verdicts) == done.results["num_points"]
     assert done.results["found_more"]["square"] > 0.3
     assert done.results["worst_case"] == pytest.approx(1 - done.results["success_rate"])
     assert done.out.splitlines()[-1].startswith("results: ")
+    swept = analyze("-m", *own, "attack=checklist", *few, "attack.steps=8,9", f"ckpt_path={run.folder}", cwd=home)
+    assert swept.status == 0, swept.err
+    jobs = json.loads(next(home.glob("multirun/*/sweep.json")).read_text())["jobs"]
+    assert [job["status"] for job in jobs] == ["done", "done"]  # what does not hold is a result
+    assert all("does not hold" in job["error"] for job in jobs)
+    assert "does not hold" in swept.err
 
 
 def test_shipped_networks_train_and_are_looked_at(train: Command, analyze: Command, tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """What is proven of a network: bounds on its answers for every image within a distance, by interval arithmetic.
 
 A network is called with an `Interval` in place of its images. Each torch function that it calls computes with lower and
-upper bounds then: an affine function maps the centre, and spreads the radius by its absolute weights; a function that
-never falls maps both ends. How far one logit can be ahead of another follows from the difference of their weights in
+upper bounds: an affine function maps the centre, and spreads the radius by its absolute weights; a non-decreasing
+function maps both ends. How far one logit can be ahead of another follows from the difference of their weights in
 the last linear layer, more closely than from the bounds of the two.
 
 Source: Gowal et al. 2019, "Scalable verified training for provably robust image classification".
@@ -21,10 +21,35 @@ from cnn_mnist.attacks.result import check_number
 from cnn_mnist.checks import examined
 
 AFFINE = {"conv1d", "conv2d", "linear"}
-NEVER_FALL = {"relu", "relu6", "leaky_relu", "elu", "celu", "selu", "softplus", "tanh", "sigmoid", "hardtanh", "clamp"}
-NEVER_FALL |= {"hardsigmoid", "softsign", "logsigmoid", "max_pool2d", "adaptive_max_pool2d", "avg_pool2d", "mean"}
-NEVER_FALL |= {"adaptive_avg_pool2d", "sum", "pad", "dropout", "flatten", "reshape", "view", "permute", "transpose"}
-NEVER_FALL |= {"squeeze", "unsqueeze", "contiguous", "to", "float", "double", "clone", "cat"}
+NON_DECREASING = {
+    "relu",
+    "relu6",
+    "leaky_relu",
+    "elu",
+    "celu",
+    "selu",
+    "softplus",
+    "tanh",
+    "sigmoid",
+    "hardtanh",
+    "clamp",
+}
+NON_DECREASING |= {"hardsigmoid", "softsign", "log_sigmoid", "max_pool2d", "adaptive_max_pool2d", "avg_pool2d", "mean"}
+NON_DECREASING |= {"adaptive_avg_pool2d", "sum", "pad", "flatten", "reshape", "view", "permute", "transpose"}
+NON_DECREASING |= {
+    "squeeze",
+    "unsqueeze",
+    "contiguous",
+    "to",
+    "float",
+    "double",
+    "clone",
+    "cat",
+    "stack",
+    "clamp_min",
+    "clamp_max",
+}
+UNLESS_NEGATIVE = {"leaky_relu", "elu", "celu", "avg_pool2d", "pad"}  # non-decreasing without a negative argument
 NUM_HALVINGS = 15  # of the range of grey values: the precision of a radius is about 0.00003
 
 
@@ -57,9 +82,10 @@ class Interval:
 
     def __getattr__(self, name: str) -> Any:
         """A property such as the shape, or a method of tensors such as `flatten`."""
-        if name in ("shape", "ndim", "dtype", "device", "size", "dim"):
+        if name in ("shape", "ndim", "dtype", "device", "requires_grad", "size", "dim"):
             return getattr(self.low, name)
-        method = getattr(Tensor, name)
+        if not callable(method := getattr(Tensor, name)):
+            raise ValueError(f"there are no bounds for {name} of a tensor, which the network asks for")
         return lambda *args, **kwargs: compute(method, (self, *args), kwargs)
 
     @classmethod
@@ -73,6 +99,9 @@ class Interval:
 
     def __sub__(self, other: Any) -> "Interval":
         return _add(self, _scaled(other, -1.0))
+
+    def __neg__(self) -> Any:
+        return _scaled(self, -1.0)
 
     def __rsub__(self, other: Any) -> "Interval":
         return _add(other, _scaled(self, -1.0))
@@ -96,14 +125,24 @@ def compute(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
         ValueError: There is no rule for the function.
     """
     name = func.__name__.strip("_")
-    if name in AFFINE:
-        return _affine(func, *args, **kwargs)
-    if name in NEVER_FALL:
-        low, high = (func(*_end(args, end), **_end(kwargs, end)) for end in ("low", "high"))
-        return Interval(low, high)
-    if name not in RULES or func.__name__ == f"{name}_":  # in place: the caller would go on with the old interval
-        raise ValueError(f"there are no bounds for torch's {name}, which the network calls")
-    return RULES[name](*args, **kwargs)
+    is_in_place = func.__name__.endswith("_") and not func.__name__.endswith("__")
+    try:
+        if name in AFFINE:
+            return _affine(func, *args, **kwargs)
+        if name in NON_DECREASING and not (name in UNLESS_NEGATIVE and _has_negative((*args[1:], *kwargs.values()))):
+            low, high = (func(*_end(args, end), **_end(kwargs, end)) for end in ("low", "high"))
+            if is_in_place or kwargs.get("inplace"):
+                args[0].source = None  # it is no longer what the linear layer gave
+            return Interval(low, high)
+        if name in RULES and not is_in_place:  # the caller would go on with the old interval
+            return RULES[name](*args, **kwargs)
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"there are no bounds for torch's {name} with these arguments ({error})") from error
+    raise ValueError(f"there are no bounds for torch's {name} with its arguments, which the network calls")
+
+
+def _has_negative(values: Any) -> bool:
+    return any(isinstance(value, int | float) and value < 0 for value in values)
 
 
 def _end(values: Any, end: str) -> Any:
@@ -143,6 +182,11 @@ def _batch_norm(
     )
 
 
+def _dropout(input: Interval, p: float = 0.5, training: bool = True, inplace: bool = False) -> Interval:
+    kept = F.dropout(torch.ones_like(input.low), p, training)  # the same units for both bounds
+    return Interval(input.low * kept, input.high * kept)
+
+
 def _add(one: Any, other: Any) -> Interval:
     return Interval(_end(one, "low") + _end(other, "low"), _end(one, "high") + _end(other, "high"))
 
@@ -157,6 +201,8 @@ def _scaled(one: Any, factor: Any) -> Any:
 
 RULES: dict[str, Callable[..., Interval]] = {
     "batch_norm": _batch_norm,
+    "dropout": _dropout,
+    "neg": lambda one: _scaled(one, -1.0),
     "add": _add,
     "radd": _add,
     "sub": lambda one, other: _add(one, _scaled(other, -1.0)),
@@ -200,11 +246,12 @@ class Certificate(NamedTuple):
 def certificate(model: nn.Module, images: Tensor, labels: Tensor, *, epsilon: float) -> Certificate:
     """Prove that no change of up to `epsilon` in every pixel changes an image's class, where bounds can show it.
 
-    Computed in double precision. That an image is not proven does not mean that an attack would succeed.
+    Proven of the network in double precision; in float32 its logits differ from that in the seventh digit. That an
+    image is not proven does not mean that an attack would succeed.
 
     Args:
         model: Images to logits, of layers for which there are bounds: convolutions, linear layers, batch normalisation,
-            pools, sums, and activation functions that never fall. Unchanged afterwards.
+            pools, sums, and non-decreasing activation functions. Unchanged afterwards.
         images: (N, C, H, W) in [0, 1].
         labels: True classes, int64 (N,).
         epsilon: Largest change of a pixel.
@@ -221,6 +268,15 @@ def certificate(model: nn.Module, images: Tensor, labels: Tensor, *, epsilon: fl
             holds = _is_proven(exact, images, labels, middle)
             low, high = torch.where(holds, middle, low), torch.where(holds, high, middle)
         return Certificate(_is_proven(exact, images, labels, torch.full_like(low, epsilon)), low)
+
+
+@torch.no_grad()
+def certified_accuracy(model: nn.Module, images: Tensor, labels: Tensor, *, epsilon: float) -> float:
+    """The share of the images that is proven within `epsilon`; arguments and errors as those of `certificate`."""
+    check_number("epsilon", epsilon, 0, 1)
+    with examined(model, images, labels) as (logits_of, images, labels):
+        exact, radius = copy.deepcopy(logits_of.model).double(), torch.full((len(images),), epsilon)
+        return _is_proven(exact, images.double(), labels, radius.to(images.device)).double().mean().item()
 
 
 def _is_proven(model: nn.Module, images: Tensor, labels: Tensor, epsilon: Tensor) -> Tensor:

@@ -14,20 +14,19 @@ class Breakable(nn.Module):
 
     Args:
         model: Images to logits (B, C).
-        direction: What it adds the logits up by, (C,).
-        threshold: The sum from which the class is 1.
+        direction: Weights of the logits, (C,).
+        threshold: Their weighted sum from which the class is 1.
     """
 
     def __init__(self, model: nn.Module, direction: Tensor, threshold: Tensor) -> None:
         super().__init__()
         self.model = model
-        self.register_buffer("direction", direction)
-        self.register_buffer("threshold", threshold)
+        self.direction, self.threshold = direction, threshold  # no buffers: the model alone says in which precision
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, 2)."""
-        ahead = self.model(images) @ self.direction - self.threshold
-        return torch.stack([torch.zeros_like(ahead), ahead], 1)
+        """Logits (B, 2), of opposite signs."""
+        ahead = (self.model(images).to(self.direction) @ self.direction - self.threshold) / 2
+        return torch.stack([-ahead, ahead], 1)
 
 
 @torch.no_grad()
@@ -46,7 +45,7 @@ def breakable(
         generator: Draws the changes; None: one with seed 0.
 
     Returns:
-        N classifiers into the classes 0 and 1; None where the logits of all random images are the same.
+        N classifiers into the classes 0 and 1; None where the logits of the random images do not set one apart.
 
     Raises:
         ValueError: As `checks.examined`, or an option out of range.
@@ -63,7 +62,8 @@ def breakable(
 
 
 def _copy(model: Logits, image: Tensor, moved: Tensor) -> Breakable | None:
-    logits = predict(model, torch.cat([image[None], (image + moved).clamp(0, 1)])).double()
+    points = torch.cat([image[None], (image + moved).clamp(0, 1)])
+    logits = predict(model, points).double()
     centred = logits - logits.mean(0)
     spread = centred.T @ centred / len(centred)
     spread = spread + 1e-6 * spread.diagonal().mean() * torch.eye(len(spread)).to(spread)
@@ -73,8 +73,6 @@ def _copy(model: Logits, image: Tensor, moved: Tensor) -> Breakable | None:
     furthest = NUM_INNER + 1 + int((towards * centred)[NUM_INNER + 1 :].sum(1).argmax())
     direction = towards[furthest]
     ahead = logits @ direction
-    others = ahead[torch.arange(len(ahead), device=ahead.device) != furthest].max()
-    if ahead[furthest] <= others:
-        return None
-    copy = Breakable(model.model, direction.float(), ((ahead[furthest] + others) / 2).float())
-    return copy.eval()
+    is_chosen = torch.arange(len(points), device=points.device) == furthest
+    copy = Breakable(model, direction, (ahead[furthest] + ahead[~is_chosen].max()) / 2).eval()
+    return copy if torch.equal(predict(copy, points).argmax(1).bool(), is_chosen) else None

@@ -18,6 +18,7 @@ from cnn_mnist.checks import examined, seeded
 
 BUDGETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)  # within the last, every image can become any other
 GRADIENT = ("pgd", "pgd_more_steps", "apgd_ce", "apgd_targeted")  # attacks that follow the gradient
+NUM_BY_CHANCE = 100  # random changes that must not break a copy, as many as APGD takes steps
 ALL = (*GRADIENT, "square", "boundary", "transfer")
 
 
@@ -29,11 +30,12 @@ class Checklist(NamedTuple):
         is_broken: For each attack of `ALL`, whether it broke an image, bool (N,); an image that was not attacked, or
             not classified correctly, is not broken.
         num_attacked: For each of them, how many images it was given.
-        last_start: Share of the images that only the last start of PGD broke.
+        last_start: Share of the images that the last start of PGD broke, and none before it.
         curve: Accuracy under PGD within each of `BUDGETS`.
         images: The first adversarial image of each that was found; the image itself where there is none.
-        num_copies: How many images have a copy of the network that is breakable.
-        broken_copies: Share of these copies that the attacks broke, PGD, APGD or Square; NaN without any.
+        num_copies: How many images have a copy of the network that is breakable, and that random changes do not break.
+        broken_copies: Share of these copies that the attacks by gradient broke, PGD and APGD; NaN without any.
+        other_left: Accuracy of the other network under PGD.
     """
 
     is_right: Tensor
@@ -44,6 +46,7 @@ class Checklist(NamedTuple):
     images: Tensor
     num_copies: int
     broken_copies: float
+    other_left: float
 
     def left(self, *names: str) -> float:
         """The share of the images that are classified correctly and that none of the attacks broke."""
@@ -55,10 +58,10 @@ class Checklist(NamedTuple):
         given = slice(self.num_attacked[name])
         return (self.is_right & ~self.is_broken[name])[given].double().mean().item()
 
-    def found_more(self, name: str) -> float:
-        """The share of its images that an attack broke and that no attack by gradient did."""
-        by_gradient = functools.reduce(torch.logical_or, (self.is_broken[one] for one in GRADIENT))
-        return int((self.is_broken[name] & ~by_gradient).sum()) / max(self.num_attacked[name], 1)
+    def found_more(self, name: str, *others: str) -> float:
+        """The share of its images that an attack broke and that none of the others did."""
+        broken = functools.reduce(torch.logical_or, (self.is_broken[one] for one in others))
+        return int((self.is_broken[name] & ~broken).sum()) / max(self.num_attacked[name], 1)
 
 
 def checklist(
@@ -103,6 +106,7 @@ def checklist(
     check_number("num_decision_based", num_decision_based, 1)
     check_number("num_breakable", num_breakable, 1)
     generator = seeded(generator)
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     step_size = 2.5 * epsilon / steps if step_size is None else step_size
 
     def climb(
@@ -121,23 +125,36 @@ def checklist(
             "steps": times * steps,
             "restarts": starts,
         }
-        return pgd(model, images, labels, **how, generator=generator, progress=progress(name))
+        return pgd(model, images, labels, **how, generator=fresh(), progress=progress(name))
+
+    def fresh() -> torch.Generator:
+        """The same starts for every attack, so that twice the steps are compared from the same places."""
+        return torch.Generator(generator.device).manual_seed(seed)
 
     with examined(model, images, labels) as (logits_of, images, labels):
         is_right = predict(logits_of, images).argmax(1) == labels
         few = slice(num_decision_based)
         first = climb(model, images, labels, epsilon, "pgd", starts=restarts)
-        budget: dict[str, Any] = {"epsilon": epsilon, "generator": generator}
+        budget: dict[str, Any] = {"epsilon": epsilon}
         results = {
             "pgd": first,
             "pgd_more_steps": climb(model, images, labels, epsilon, "pgd, twice the steps", starts=restarts, times=2),
-            "apgd_ce": apgd(model, images, labels, **budget, progress=progress("apgd")),
+            "apgd_ce": apgd(model, images, labels, **budget, generator=fresh(), progress=progress("apgd")),
             "apgd_targeted": apgd(
-                model, images, labels, **budget, loss="targeted", progress=progress("apgd, targeted")
+                model, images, labels, **budget, generator=fresh(), loss="targeted", progress=progress("apgd, targeted")
             ),
-            "square": square(model, images, labels, **budget, queries=queries, progress=progress("square")),
+            "square": square(
+                model, images, labels, **budget, generator=fresh(), queries=queries, progress=progress("square")
+            ),
             "boundary": boundary(
-                model, images[few], labels[few], **budget, norm="linf", queries=queries, progress=progress("boundary")
+                model,
+                images[few],
+                labels[few],
+                **budget,
+                generator=fresh(),
+                norm="linf",
+                queries=queries,
+                progress=progress("boundary"),
             ),
         }
         copied = climb(other, images, labels, epsilon, "pgd on the other network")
@@ -155,17 +172,20 @@ def checklist(
         ]
         num_looks = first.trace.isfinite().sum(0)
         is_last = broken["pgd"] & (num_looks > (steps + 1) * (restarts - 1)) & (restarts > 1)
-        copies = breakable(logits_of.model, images[:num_breakable], epsilon=epsilon, generator=generator)
+        copies = breakable(logits_of.model, images[:num_breakable], epsilon=epsilon, generator=fresh())
+        chance = torch.rand(NUM_BY_CHANCE, *images.shape[1:], generator=fresh(), device=generator.device).to(images)
+        moved = epsilon * (chance - 0.5).sign()
 
         def falls(copy: nn.Module, image: Tensor) -> bool:
-            tries = (
-                functools.partial(climb, copy, image, 0, epsilon, "pgd on a breakable copy", starts=restarts),
-                functools.partial(apgd, copy, image, 0, **budget),
-                functools.partial(square, copy, image, 0, **budget, queries=queries),
-            )
-            return any(attack().success.item() for attack in tries)
+            climbed = climb(copy, image, 0, epsilon, "pgd on a breakable copy", starts=restarts)
+            return bool(climbed.success or apgd(copy, image, 0, **budget, generator=fresh()).success)
 
-        fallen = [falls(copy, image[None]) for copy, image in zip(copies, images, strict=False) if copy is not None]
+        rare = [
+            (copy, image[None])
+            for copy, image in zip(copies, images, strict=False)
+            if copy is not None and not predict(copy, (image + moved).clamp(0, 1)).argmax(1).any()
+        ]
+        fallen = [falls(copy, image) for copy, image in rare]
     return Checklist(
         is_right,
         broken,
@@ -175,4 +195,5 @@ def checklist(
         found,
         len(fallen),
         sum(fallen) / len(fallen) if fallen else float("nan"),
+        1 - copied.success.double().mean().item(),
     )

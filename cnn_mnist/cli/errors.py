@@ -35,6 +35,10 @@ UNEXPECTED = re.compile(
 )
 
 
+class Unmet(ValueError):
+    """Everything was computed, and something that a command checks does not hold."""
+
+
 def one_line(error: Exception, config_dir: str, config_name: str) -> str:
     """An error as one line that names the override to change."""
     line = _in_words(error, config_dir, config_name)

@@ -221,6 +221,8 @@ def _check_monitor(cfg: DictConfig) -> None:
                 f"callbacks.{name} watches {node.monitor}, but there is no hold-out: set data.val_size=..."
             )
     is_measured = any(str(node._target_).endswith(".RobustAccuracy") for node in cfg.callbacks.values())
+    if cfg.data.get("val_size") and cfg.monitor == "val/certified_acc" and not cfg.model.get("bound_weight"):
+        raise ValueError(f"monitor={cfg.monitor}, but nothing measures it: set model.bound_weight or monitor=val/acc")
     if (
         cfg.data.get("val_size")
         and cfg.monitor in ("val/robust_acc", "val/fgsm_acc", "val/certified_acc")

@@ -46,7 +46,7 @@ class Task(NamedTuple):
     @property
     def is_done_once(self) -> bool:
         """Whether it is computed once, however many networks there are."""
-        return self.needs.other or self.kind == "export"
+        return self.needs.other or self.needs.first or self.kind == "export"
 
     @property
     def options(self) -> dict[str, Any]:

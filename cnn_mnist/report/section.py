@@ -66,6 +66,7 @@ class Needs(NamedTuple):
         picture: A single picture of the user's own is enough.
         about: `picture` or `pictures`, where it is about one or about several of the user's own.
         other: A second network; the section is computed once for both.
+        first: It is about the first network alone; a second one only serves it.
         package: An optional package.
         sample: `num_images` of its options counts test images.
         tables: Its tables are printed on the terminal, too.
@@ -75,6 +76,7 @@ class Needs(NamedTuple):
     picture: bool = False
     about: str = ""
     other: bool = False
+    first: bool = False
     package: str = ""
     sample: bool = False
     tables: bool = False

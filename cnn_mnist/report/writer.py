@@ -23,6 +23,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.writer import FileWriter
 
 from cnn_mnist.cli import console
+from cnn_mnist.cli.errors import Unmet
 from cnn_mnist.figures.render import Picture, to_pixels
 from cnn_mnist.figures.tiles import CARD, WIDE, Tiles
 from cnn_mnist.report import layout, page
@@ -68,10 +69,6 @@ class InFolder:
 
 class Incomplete(ValueError):
     """Some sections failed; the others are complete."""
-
-
-class Unmet(ValueError):
-    """Everything was computed, and something that a section checks does not hold."""
 
 
 class Findings:

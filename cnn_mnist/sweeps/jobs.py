@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from cnn_mnist.cli import errors
 from cnn_mnist.runs import files
 
 DONE, FAILED, RUNNING, MISSING = "done", "failed", "running", "missing"
@@ -145,6 +146,10 @@ def do_job(
         note(RUNNING)
         with (folder / "log.txt").open("a", buffering=1, encoding="utf-8") as log, redirect_stdout(log):
             objective = main(cfg)
+    except errors.Unmet as error:  # it has results, of which one is that
+        print(f"{folder.name}: {error}", file=sys.stderr)
+        note(DONE, str(error))
+        return None
     except Exception as error:
         line = one_line(error)
         print(f"error in {folder.name}: {line}", file=sys.stderr)

@@ -51,7 +51,7 @@ class Classifier(pl.LightningModule):
         stroke: Largest change of the width of strokes in training images, see `augmentation`; 0: none.
 
     Raises:
-        ValueError: The optimiser cannot be made; a bound_weight without an epsilon.
+        ValueError: The optimiser cannot be made; bounds and batch normalisation, or options that need each other.
     """
 
     def __init__(
@@ -73,8 +73,10 @@ class Classifier(pl.LightningModule):
         bound_weight: Fraction = 0.0,
     ) -> None:
         super().__init__()
-        if bound_weight and not epsilon:
-            raise ValueError("model.bound_weight is a share of the loss within model.epsilon: set model.epsilon, too")
+        if bound_weight and batchnorm:
+            raise ValueError("model.bound_weight: there are no bounds for model.batchnorm=true in training")
+        if bool(epsilon) != bool((epsilon and attack_steps) or bound_weight):
+            raise ValueError("model.epsilon and one of model.attack_steps and model.bound_weight need each other")
         network = dict(network or build.REPORT)
         optimizer = dict(optimizer or optimizers.ADAMW)
         self.save_hyperparameters()
@@ -141,7 +143,7 @@ class Classifier(pl.LightningModule):
         self.before = dict(self.trainer.callback_metrics)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The mean cross-entropy of a batch, distorted or made to be withstood if asked for."""
+        """The mean cross-entropy of a batch; if asked for of distorted images, of adversarial examples, with bounds."""
         images, labels = batch
         if not (self.distortion or self.elastic or self.stroke or self.epsilon):
             return self._cross_entropy(images, labels)
@@ -151,7 +153,7 @@ class Classifier(pl.LightningModule):
         if self.stroke:
             images = rewritten(images, stroke=self.stroke, generator=generator)
         if self.epsilon:
-            return self._withstood(images, labels, generator, batch_idx)
+            return self._robust_loss(images, labels, generator, batch_idx)
         return self._cross_entropy(images, labels)
 
     def _cross_entropy(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -168,7 +170,7 @@ class Classifier(pl.LightningModule):
         place = (self.trainer.datamodule.seed, self._num_batches(batch_idx), self.global_rank)  # type: ignore[attr-defined]
         return torch.Generator().manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
 
-    def _withstood(self, images: Tensor, labels: Tensor, generator: torch.Generator, batch_idx: int) -> Tensor:
+    def _robust_loss(self, images: Tensor, labels: Tensor, generator: torch.Generator, batch_idx: int) -> Tensor:
         """The cross-entropy of adversarial examples, and of the worst logits within the bounds."""
         epoch = self._num_batches(batch_idx) / int(self.trainer.num_training_batches)
         epsilon = warmed_up(self.epsilon, epoch, self.warmup_epochs)

@@ -194,6 +194,109 @@ def test_what_has_no_bounds_is_named(make: Callable[[], nn.Module], line: str, d
         make()(ball(digits.images[:2], 0.1))
 
 
+class Then(nn.Module):
+    """Two linear layers with a function between them."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.function, self.first, self.last = function, nn.Linear(784, 12), nn.Linear(12, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.function(self.first(x.flatten(1))))
+
+
+def in_place(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The same, when its result is not used."""
+
+    def changed(x: Tensor) -> Tensor:
+        function(x)
+        return x
+
+    return changed
+
+
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "relu_in_place": in_place(torch.relu_),
+    "leaky_relu_inplace": in_place(lambda x: F.leaky_relu(x, 3.0, inplace=True)),
+    "elu": lambda x: F.elu(x, 0.5),
+    "celu": F.celu,
+    "selu": F.selu,
+    "softplus": lambda x: F.softplus(x, 2.0),
+    "tanh": torch.tanh,
+    "sigmoid": lambda x: x.sigmoid(),
+    "hardtanh": F.hardtanh,
+    "softsign": F.softsign,
+    "logsigmoid": F.logsigmoid,
+    "clamp": lambda x: x.clamp(-0.1, 0.2),
+    "clamp_min": lambda x: x.clamp_min(0.05),
+    "minus": lambda x: 1 - x,
+    "negative": lambda x: -x,
+    "scaled": lambda x: x * -3 / 2 + 1,
+    "columns": lambda x: torch.cat([x[:, 6:], x[:, :6]], 1),
+    "residual": lambda x: x + x.relu(),
+    "mean": lambda x: x - x.mean(1, keepdim=True),
+    "pool": lambda x: F.avg_pool2d(x.view(-1, 1, 12, 1), (3, 1), 1, (1, 0)).flatten(1),
+    "dropout": lambda x: F.dropout(x, 0.5, training=False),
+}
+
+
+@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+def test_every_rule_is_sound(name: str, digits: Batch) -> None:
+    network, images, epsilon = Then(FUNCTIONS[name]).double(), digits.images[:4].double(), 0.05
+    dice = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        bounds = network(ball(images, epsilon))
+        ahead = furthest_ahead(bounds, digits.labels[:4])
+        for _ in range(200):
+            moved = (images + epsilon * (2 * torch.rand(images.shape, generator=dice) - 1).sign()).clamp(0, 1)
+            logits = network(moved)
+            assert (bounds.low <= logits + 1e-9).all()
+            assert (logits <= bounds.high + 1e-9).all()
+            assert (logits - logits.gather(1, digits.labels[:4, None]) <= ahead + 1e-9).all()
+
+
+def test_logits_changed_in_place_are_bounded_as_they_are_now() -> None:
+    class Leaky(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = nn.Linear(2, 2, bias=False)
+            self.last.weight.data = torch.eye(2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits = self.last(2 * x.flatten(1) - 1)
+            F.leaky_relu_(logits, 10.0)
+            return logits
+
+    image = torch.tensor([[[[0.45, 0.40]]]])
+    found = certificate(Leaky().eval(), image, torch.tensor([0]), epsilon=0.1)
+    assert not found.is_proven.any()
+    assert found.radius.item() <= 0.025
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: F.leaky_relu(x, -1.0),
+        lambda x: F.elu(x, -3.0),
+        lambda x: F.avg_pool2d(x.view(-1, 1, 12, 1), (2, 1), divisor_override=-1).flatten(1),
+        lambda x: x.add_(1),
+        lambda x: torch.add(x, x, alpha=2),
+        lambda x: x.abs(),
+    ],
+)
+def test_what_may_fall_or_works_in_place_is_refused(function: Callable[[Tensor], Tensor], digits: Batch) -> None:
+    with pytest.raises(ValueError, match="there are no bounds for"):
+        Then(function)(ball(digits.images[:2], 0.1))
+
+
+def test_dropout_drops_the_same_of_both_bounds(digits: Batch) -> None:
+    network = Then(nn.Dropout(0.5)).train()
+    bounds = network(ball(digits.images[:8], 0.1))
+    assert (bounds.low <= bounds.high).all()
+
+
 def test_wrong_images_are_not_proven(digits: Batch) -> None:
     network, images, labels = trained(False), digits.images[:10], digits.labels[:10]
     found = certificate(network, images, (labels + 1) % 10, epsilon=0)

@@ -1,6 +1,7 @@
 """Training through Lightning against a plain PyTorch loop, bit for bit."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
@@ -80,12 +81,25 @@ def test_equals_a_plain_loop(batchnorm: bool, schedule: str | None, data: DataMo
 
 
 def test_hyperparameters_are_plain_values() -> None:
-    kept = {"batchnorm": True, "lr": 0.5, "schedule": "one_cycle", "num_classes": 7}
+    kept = {"batchnorm": False, "lr": 0.5, "schedule": "one_cycle", "num_classes": 7}
     kept |= {"distortion": 0.1, "elastic": 0.4, "stroke": 0.6, "label_smoothing": 0.2, "weight_decay": 0.3}
     defence = {"epsilon": 0.1, "attack_steps": 2, "warmup_epochs": 0.5, "bound_weight": 0.3}
     nodes = {"network": {"_target_": "cnn_mnist.network.CNN", "kernel_size": 5}}
     nodes |= {"optimizer": {"_target_": "torch.optim.SGD", "momentum": 0.9}}
     assert dict(Classifier(**kept, **defence, **nodes).hparams) == kept | defence | nodes
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"bound_weight": 0.5}, "model.epsilon and one of model.attack_steps and model.bound_weight need each other"),
+        ({"epsilon": 0.3, "attack_steps": 0}, "need each other"),
+        ({"bound_weight": 0.5, "epsilon": 0.3, "batchnorm": True}, "no bounds for model.batchnorm=true"),
+    ],
+)
+def test_options_that_have_no_effect_together_are_refused(options: dict[str, Any], line: str) -> None:
+    with pytest.raises(ValueError, match=line):
+        Classifier(**options)
 
 
 def test_the_optimiser_is_fused_adam() -> None:

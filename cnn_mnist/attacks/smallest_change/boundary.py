@@ -1,4 +1,4 @@
-"""HopSkipJump, first called Boundary Attack++: along the decision boundary, told nothing but the predicted class."""
+"""HopSkipJump, first called Boundary Attack++: along the decision boundary, seeing nothing but the predicted class."""
 
 import math
 
@@ -15,7 +15,9 @@ FIRST_PROBES, MOST_PROBES = 100, 10_000  # directions tried for an estimate of t
 FIRST_RADIUS = 0.1  # of the first estimate
 GRIDS = (1, 2, 4, 7, 14, 28)  # cells along each side of the noises from which a start is chosen
 NUM_STARTS = 40  # noises of each grid
-HALVINGS = 30  # of a step that leads back to the right class, at most
+HALVINGS = 20  # of a step that leads back to the right class, at most
+RESERVE = 50  # predictions that a step and a bisection need, at most
+FEWEST_PROBES = 10  # with fewer an estimate says nothing
 
 
 def boundary(
@@ -42,7 +44,8 @@ def boundary(
         labels: The true classes, int64 (N,).
         epsilon: An image is done within this distance, and returned unchanged where the queries do not bring it there.
             None: as near as the queries bring it.
-        queries: Predictions asked for each image; those that choose the start are shared by all, and not counted.
+        queries: Predictions asked for each image, at most; the 480 that choose a start are shared by all, and not
+            counted.
         norm: `linf` or `l2`.
         generator: Draws starts and changes; None: one with seed 0. The i-th image's result does not depend on how many
             there are.
@@ -57,7 +60,7 @@ def boundary(
         raise ValueError(f"norm must be linf or l2, got {norm}")
     if epsilon is not None:
         check_number("epsilon", epsilon, 0, 1 if norm == "linf" else math.inf)
-    check_number("queries", queries, 1)
+    check_number("queries", queries, 2 * RESERVE)
     generator = seeded(generator)
     with examined(model, images, labels) as (logits_of, images, labels):
         starts = _starts(images, generator)
@@ -74,12 +77,17 @@ def boundary(
             return in_turn(logits_of, images, labels, [attempt])
 
 
-def rounds(queries: int) -> list[int]:
-    """The number of changes tried in each round: more and more, so that the estimate becomes better near the image."""
-    found: list[int] = []
-    while sum(found) < queries and len(found) < queries:
-        wanted = min(int(FIRST_PROBES * math.sqrt(len(found) + 1)), MOST_PROBES)
-        found.append(min(wanted, queries - sum(found)))
+def probes(number: int) -> int:
+    """How many changes a round tries, 1 being the first: more and more, for better estimates nearer to the image."""
+    return min(int(FIRST_PROBES * math.sqrt(number)), MOST_PROBES)
+
+
+def most_rounds(queries: int) -> int:
+    """More rounds than there are queries for."""
+    found = 1
+    while queries > 0:
+        queries -= probes(found)
+        found += 1
     return found
 
 
@@ -95,7 +103,7 @@ def _starts(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 class _Walk:
-    """The way of N images along the boundary: where each is, how far from its original, and what it has asked."""
+    """N images on the boundary: where each is, how far from its original, and how many predictions it has used."""
 
     def __init__(self, model: nn.Module, images: Tensor, labels: Tensor, norm: str) -> None:
         self.model, self.images, self.labels, self.norm = model, images, labels, norm
@@ -130,21 +138,23 @@ class _Walk:
     def go(self, queries: int, epsilon: float | None, generator: torch.Generator, progress: Progress) -> Ascent:
         """Rounds of bisection, estimate and step, until the queries are used up or every image is near enough."""
         left = self.distance.isfinite().nonzero()[:, 0]
-        plan, trace = rounds(queries), [torch.full_like(self.distance, math.nan)]
+        trace = [torch.full_like(self.distance, math.nan)]
         if len(left):
             self.bisect(left)
             trace[0][left] = self.distance[left]
-        for number in progress(range(len(plan))):
+        for number in progress(range(1, most_rounds(queries) + 1)):
             if epsilon is not None:
                 left = left[self.distance[left] > epsilon]
-            left = left[self.asked[left] + 1 < queries]
             if not len(left):
                 break
-            shape = (plan[number], *self.images.shape[1:])
+            count = min(probes(number), queries - RESERVE - int(self.asked[left].max()))
+            if count < FEWEST_PROBES:
+                break
+            shape = (count, *self.images.shape[1:])
             draw = torch.randn if self.norm == "l2" else torch.rand
             drawn = draw(shape, generator=generator, device=generator.device).to(self.images)
             drawn = drawn if self.norm == "l2" else 2 * drawn - 1
-            self.step(left, unit(drawn, drawn), number + 1)
+            self.step(left, unit(drawn, drawn), number)
             self.bisect(left)
             trace.append(torch.full_like(self.distance, math.nan))
             trace[-1][left] = self.distance[left]

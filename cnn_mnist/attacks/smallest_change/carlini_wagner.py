@@ -11,7 +11,7 @@ from cnn_mnist.checks import examined
 
 BETAS, TINY = (0.9, 0.999), 1e-8  # Adam's, with which the attack is defined
 EDGE = 0.999999  # grey values are that far from where their hyperbolic tangent would be infinite
-TOLERANCE, LOOKS = 1e-4, 10  # an image is left alone when a tenth of the steps brings less than this share
+TOLERANCE, LOOKS = 1e-4, 10  # a search ends when a tenth of its steps lowers the cost by less than this share
 
 
 def carlini_wagner(
@@ -39,7 +39,7 @@ def carlini_wagner(
         images: (N, 1, H, W) in [0, 1].
         labels: The true classes, int64 (N,); with `targeted`, the classes to reach.
         targeted: Whether to go towards `labels` instead of away from them.
-        steps: Steps of Adam at most in each search; one ends early where it no longer gets on.
+        steps: Steps of Adam at most in each search; one ends early where it stops improving.
         searches: Searches, each with a weight of its own.
         step_size: Adam's learning rate, in units of the inverse hyperbolic tangent.
         first_weight: Weight of the first search.
@@ -56,7 +56,8 @@ def carlini_wagner(
     for name, value in (("step_size", step_size), ("first_weight", first_weight)):
         check_number(name, value, 1e-12)
     check_number("confidence", confidence, 0)
-    with examined(model, images, labels) as (logits_of, images, labels):
+    with examined(model, images, labels) as (logits_of, given, labels):
+        images = given.to(torch.promote_types(given.dtype, torch.float32))  # half precision knows no edge so near to 1
         start = ((2 * images - 1) * EDGE).atanh()
         search = _Search(logits_of, images, labels, targeted, first_weight, confidence)
         taken, traces = torch.zeros_like(labels), []
@@ -66,8 +67,10 @@ def carlini_wagner(
             taken += climbed.steps
             traces.append(climbed.trace)
             search.bisect()
-        found = Ascent(search.nearest, taken, torch.cat(traces), climbed.zero_gradient & search.distance.isinf())
-        return conclude(logits_of, images, found, labels, targeted=targeted)
+        found = Ascent(
+            search.nearest.to(given.dtype), taken, torch.cat(traces), climbed.zero_gradient & search.distance.isinf()
+        )
+        return conclude(logits_of, given, found, labels, targeted=targeted)
 
 
 def _grey_values(w: Tensor) -> Tensor:
@@ -112,7 +115,7 @@ class _Search:
         return ObjectiveValue(-cost, self._has_stalled(cost.detach(), index))
 
     def _has_stalled(self, cost: Tensor, index: Tensor) -> Tensor:
-        """Whether each image's search gets on no more; looked at after every tenth of the steps."""
+        """Whether each image's search has stopped improving; looked at after every tenth of the steps."""
         lowest = self.lowest[index] = torch.minimum(self.lowest[index], cost)
         moves = int(self.moves[index[0]])  # the same for all that are left
         if not moves or moves % self.every:

@@ -7,7 +7,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from cnn_mnist import attacks
-from cnn_mnist.analysis.certificate import certificate
+from cnn_mnist.analysis.certificate import certified_accuracy
 from cnn_mnist.checks import ModelWarning
 from cnn_mnist.option_types import Count, Fraction
 
@@ -46,7 +46,8 @@ class RobustAccuracy(Callback):
         fgsm_acc, robust_acc = (1 - result.success.double().mean().item() for result in (one_step, several))
         metrics = {f"{name}/fgsm_acc": round(fgsm_acc, 7), f"{name}/robust_acc": round(robust_acc, 7)}
         is_warm = trainer.current_epoch + 1 > getattr(pl_module, "warmup_epochs", 0)
-        if getattr(pl_module, "epsilon", 0) and is_warm and fgsm_acc - robust_acc > COLLAPSE:
+        is_adversarial = getattr(pl_module, "epsilon", 0) and getattr(pl_module, "attack_steps", 0)
+        if is_adversarial and is_warm and fgsm_acc - robust_acc > COLLAPSE:
             message = (
                 f"adversarial training has collapsed: accuracy {fgsm_acc:.1%} under one step, {robust_acc:.1%} under "
                 f"{self.steps}: raise model.attack_steps or model.warmup_epochs"
@@ -54,8 +55,8 @@ class RobustAccuracy(Callback):
             warnings.warn(message, ModelWarning, stacklevel=2)
         if getattr(pl_module, "bound_weight", 0):
             assert isinstance(pl_module.network, torch.nn.Module)
-            proven = certificate(pl_module.network, images, labels, epsilon=self.epsilon).is_proven
-            metrics[f"{name}/certified_acc"] = round(proven.double().mean().item(), 7)
+            proven = certified_accuracy(pl_module.network, images, labels, epsilon=self.epsilon)
+            metrics[f"{name}/certified_acc"] = round(proven, 7)
         for key, value in metrics.items():
             trainer.callback_metrics[key] = torch.tensor(value, dtype=torch.float64)
         for logger in trainer.loggers:

@@ -25,8 +25,8 @@ UNFINISHED = Path("outputs", "analyses", "unfinished")  # where
 SEEN = 0.002  # share of the images that Square breaks after the gradient attacks, from which it is a sign of masking
 TITLES = {
     "apgd_ce": "APGD on the cross-entropy",
-    "apgd_targeted": "APGD on the ratio of logits, nine targets",
-    "fab_targeted": "FAB, nine targets",
+    "apgd_targeted": "APGD on the ratio of logits, targeted",
+    "fab_targeted": "FAB, targeted",
     "square": "Square",
 }
 

@@ -1,6 +1,5 @@
 """The points that a claim of robustness must withstand, each measured, and a verdict on each."""
 
-import copy
 import itertools
 import time
 from typing import Any, NamedTuple
@@ -13,21 +12,23 @@ from cnn_mnist import attacks
 from cnn_mnist.attacks.checklist import ALL, BUDGETS, GRADIENT
 from cnn_mnist.attacks.result import judge
 from cnn_mnist.cli import console
-from cnn_mnist.option_types import Count, Positive, Seed, UnitPositive
+from cnn_mnist.networks import build
+from cnn_mnist.option_types import Count, Positive, Queries, Seed, UnitPositive
 from cnn_mnist.report.section import Answer, Section, Table, needs, of_attack
 from cnn_mnist.report.sections.attacks.accuracy_under_attack import default_step_size
 from cnn_mnist.report.subject import Subject
+from cnn_mnist.runs import checkpoint
 
 CLOSE = 0.002  # share of the images: what a stronger or another attack may find
-FOUND = 0.95  # share of the breakable copies that the attacks must break
+FOUND = 0.95  # share of the breakable copies that the attacks by gradient must break
 NUM_TRAIN, BATCH_SIZE = 20_000, 100  # of the undefended network, where none is named
 NAMES = {
     "pgd": "PGD, {steps} steps x {restarts} starts",
     "pgd_more_steps": "PGD, twice the steps",
     "apgd_ce": "APGD on the cross-entropy",
-    "apgd_targeted": "APGD on the ratio of logits, nine targets",
+    "apgd_targeted": "APGD on the ratio of logits, targeted",
     "square": "Square, {queries} queries (no gradient)",
-    "boundary": "HopSkipJump, {queries} queries (the class alone)",
+    "boundary": "HopSkipJump, {queries} queries (decision-based)",
     "transfer": "PGD on an undefended network, transferred",
 }
 
@@ -48,7 +49,7 @@ class Point(NamedTuple):
     holds: bool
 
 
-@needs(sample=True, tables=True)
+@needs(sample=True, tables=True, first=True)
 def checklist(
     subject: Subject,
     *,
@@ -56,13 +57,13 @@ def checklist(
     steps: Count,
     step_size: Positive | None,
     restarts: Count,
-    queries: Count,
+    queries: Queries,
     num_images: Count,
     num_decision_based: Count,
     num_breakable: Count,
     seed: Seed,
 ) -> Section:
-    """Does a claim of robustness withstand what the field asks of it?
+    """Can the robust accuracy be trusted?
 
     Args:
         subject: The network and its test images; the other network, if there is one, should have no defence.
@@ -72,7 +73,7 @@ def checklist(
         restarts: Starts of PGD.
         queries: Of the attacks that use no gradient.
         num_images: Test images attacked, evenly spaced over the test set.
-        num_decision_based: How many of them are attacked with the predicted class alone, which is slow.
+        num_decision_based: How many of them are attacked by HopSkipJump, which is slow.
         num_breakable: For how many of them a copy of the network is made that is sure to have an adversarial example.
         seed: Random seed of all attacks.
     """
@@ -107,16 +108,17 @@ def checklist(
         "gradient": found.left(*GRADIENT),
         "worst_case": found.left(*ALL),
         "last_start": found.last_start,
-        "more_steps": abs(found.left("pgd") - found.left("pgd_more_steps")),
+        "more_steps": found.found_more("pgd_more_steps", "pgd"),
         "curve": {"epsilon": list(BUDGETS), "robust_acc": found.curve},
-        "found_more": {name: found.found_more(name) for name in ("square", "boundary", "transfer")},
+        "found_more": {name: found.found_more(name, *GRADIENT) for name in ("square", "boundary", "transfer")},
         "num_copies": found.num_copies,
         "broken_copies": found.broken_copies,
         "undefended": "the other network"
         if subject.other
-        else f"the same architecture after one epoch on {min(NUM_TRAIN, _num_train(subject)):,} training images",
+        else f"the same architecture after one epoch on {min(NUM_TRAIN, len(subject.train or ())):,} training images",
+        "undefended_left": found.other_left,
     }
-    points = _points(findings)
+    points = _points(findings, restarts)
     findings["points"] = [{"key": one.key, "asks": one.asks, "holds": one.holds} for one in points]
     findings["num_holding"] = sum(point.holds for point in points)
     findings["num_points"] = len(points)
@@ -131,7 +133,7 @@ def checklist(
         Answer(
             "How much accuracy does each attack leave?",
             [],
-            ["The transferred images were made on {undefended}."],
+            ["The transferred images were made on {undefended}, of which PGD itself leaves {undefended_left:.1%}."],
             [Table("Accuracy under each attack", ["attack", "images", "accuracy left"], attacked)],
         ),
     ]
@@ -140,7 +142,7 @@ def checklist(
     return part._replace(unmet=unmet)
 
 
-def _points(found: dict[str, Any]) -> list[Point]:
+def _points(found: dict[str, Any], restarts: int) -> list[Point]:
     """The points of the list, over the findings."""
     curve, more = found["curve"]["robust_acc"], found["found_more"]
     has_copies = found["num_copies"] > 0
@@ -156,14 +158,14 @@ def _points(found: dict[str, Any]) -> list[Point]:
         Point(
             "more_steps",
             "twice the steps change less than 0.2 points",
-            "{left.pgd:.1%} with {steps} steps, {left.pgd_more_steps:.1%} with twice as many",
+            "from the same starts {steps} steps leave {left.pgd:.1%}; twice as many break another {more_steps:.1%}",
             found["more_steps"] < CLOSE,
         ),
         Point(
             "last_start",
             "another start changes less than 0.2 points",
             "the last of {restarts} starts broke {last_start:.1%}",
-            found["last_start"] < CLOSE,
+            found["last_start"] < CLOSE and restarts > 1,
         ),
         Point(
             "found_more.square",
@@ -173,7 +175,7 @@ def _points(found: dict[str, Any]) -> list[Point]:
         ),
         Point(
             "found_more.boundary",
-            "an attack told the class alone finds less than 0.2 points more",
+            "an attack that sees only the predicted class finds less than 0.2 points more",
             "HopSkipJump broke {found_more.boundary:.1%} of {num_attacked.boundary} that no attack by gradient broke",
             more["boundary"] < CLOSE,
         ),
@@ -191,15 +193,11 @@ def _points(found: dict[str, Any]) -> list[Point]:
         ),
         Point(
             "broken_copies",
-            "copies of the network that can be broken are broken",
-            "{broken_copies:.0%} of {num_copies} were broken" if has_copies else "no copy could be made",
+            "attacks by gradient break copies that are made breakable",
+            "they broke {broken_copies:.0%} of {num_copies}" if has_copies else "no copy could be made",
             has_copies and found["broken_copies"] >= FOUND,
         ),
     ]
-
-
-def _num_train(subject: Subject) -> int:
-    return 0 if subject.train is None else len(subject.train)
 
 
 def _undefended(subject: Subject, seed: int) -> nn.Module:
@@ -211,14 +209,13 @@ def _undefended(subject: Subject, seed: int) -> nn.Module:
     if subject.train is None:
         raise ValueError("attack=checklist needs an undefended network: set against= to a run without a defence")
     images, labels = (t.to(subject.device) for t in subject.train[subject.train.evenly_spaced(NUM_TRAIN)])
+    hparams = checkpoint.read(subject.checkpoint)["hyper_parameters"]
+    kind = {"batchnorm": hparams.get("batchnorm", False), "num_classes": subject.num_classes}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = copy.deepcopy(subject.network).requires_grad_(True).train()
-        for module in network.modules():
-            if callable(reset := getattr(module, "reset_parameters", None)):
-                reset()
+        network = build.build(checkpoint.description_of(hparams), **kind).to(subject.device)
         adam = torch.optim.Adam(network.parameters(), lr=1e-3)
-        order = torch.randperm(len(images)).split(BATCH_SIZE)
+        order = torch.randperm(len(images))[: len(images) // BATCH_SIZE * BATCH_SIZE or None].split(BATCH_SIZE)
         for index in console.track(order, "checklist: an undefended network"):
             adam.zero_grad()
             F.cross_entropy(network(images[index]), labels[index]).backward()

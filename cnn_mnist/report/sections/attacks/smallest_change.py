@@ -11,7 +11,7 @@ from cnn_mnist import attacks
 from cnn_mnist.attacks.gradient_ascent import l2
 from cnn_mnist.attacks.result import AttackResult
 from cnn_mnist.cli import console
-from cnn_mnist.option_types import Budget, Count, NonNegative, Positive, Seed
+from cnn_mnist.option_types import Budget, Count, NonNegative, Positive, Queries, Seed
 from cnn_mnist.report.section import Section, needs
 from cnn_mnist.report.sections.attacks.accuracy_under_attack import Attack, evaluate
 from cnn_mnist.report.subject import Subject
@@ -118,7 +118,7 @@ def boundary(
     subject: Subject,
     *,
     epsilon: Budget,
-    queries: Count,
+    queries: Queries,
     norm: Literal["linf", "l2"],
     num_images: Count,
     epsilons: list[Budget] | None,
