@@ -21,34 +21,12 @@ from cnn_mnist.attacks.result import check_number
 from cnn_mnist.checks import examined
 
 AFFINE = {"conv1d", "conv2d", "linear"}
-NON_DECREASING = {
-    "relu",
-    "relu6",
-    "leaky_relu",
-    "elu",
-    "celu",
-    "selu",
-    "softplus",
-    "tanh",
-    "sigmoid",
-    "hardtanh",
-    "clamp",
-}
-NON_DECREASING |= {"hardsigmoid", "softsign", "log_sigmoid", "max_pool2d", "adaptive_max_pool2d", "avg_pool2d", "mean"}
-NON_DECREASING |= {"adaptive_avg_pool2d", "sum", "pad", "flatten", "reshape", "view", "permute", "transpose"}
-NON_DECREASING |= {
-    "squeeze",
-    "unsqueeze",
-    "contiguous",
-    "to",
-    "float",
-    "double",
-    "clone",
-    "cat",
-    "stack",
-    "clamp_min",
-    "clamp_max",
-}
+ACTIVATIONS = {"relu", "relu6", "leaky_relu", "elu", "celu", "selu", "softplus", "tanh", "sigmoid", "hardtanh"}
+ACTIVATIONS |= {"hardsigmoid", "softsign", "log_sigmoid", "clamp", "clamp_min", "clamp_max"}
+MEANS_AND_POOLS = {"max_pool2d", "adaptive_max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "mean", "sum"}
+SHAPES = {"pad", "flatten", "reshape", "view", "permute", "transpose", "squeeze", "unsqueeze", "cat", "stack"}
+COPIES = {"contiguous", "to", "float", "double", "clone"}
+NON_DECREASING = ACTIVATIONS | MEANS_AND_POOLS | SHAPES | COPIES
 UNLESS_NEGATIVE = {"leaky_relu", "elu", "celu", "avg_pool2d", "pad"}  # non-decreasing without a negative argument
 NUM_HALVINGS = 15  # of the range of grey values: the precision of a radius is about 0.00003
 
@@ -59,10 +37,10 @@ class Interval:
     Attributes:
         low: Their lower bounds.
         high: Their upper bounds.
-        source: Of the output of a linear layer, the interval that it was given, and its weight.
+        source: Of the output of a linear layer, the radius of the interval that it was given, and its weight.
     """
 
-    def __init__(self, low: Tensor, high: Tensor, source: "tuple[Interval, Tensor] | None" = None) -> None:
+    def __init__(self, low: Tensor, high: Tensor, source: tuple[Tensor, Tensor] | None = None) -> None:
         self.low, self.high, self.source = low, high, source
 
     @classmethod
@@ -157,9 +135,11 @@ def _end(values: Any, end: str) -> Any:
 def _affine(
     func: Callable[..., Tensor], input: Interval, weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any
 ) -> Interval:
-    centre = func(input.centre, weight, bias, *args, **kwargs)
-    found = Interval.around(centre, func(input.radius, weight.abs(), None, *args, **kwargs))
-    found.source = (input, weight) if weight.ndim == 2 else None
+    radius = input.radius
+    found = Interval.around(
+        func(input.centre, weight, bias, *args, **kwargs), func(radius, weight.abs(), None, *args, **kwargs)
+    )
+    found.source = (radius, weight) if weight.ndim == 2 else None
     return found
 
 
@@ -223,9 +203,9 @@ def furthest_ahead(logits: Interval, labels: Tensor) -> Tensor:
     label = labels[:, None]
     if logits.source is None:
         return (logits.high - logits.low.gather(1, label)).scatter(1, label, 0.0)
-    given, weight = logits.source
+    radius, weight = logits.source
     apart = (weight[:, None] - weight).abs()  # (C, C, K)
-    spread = F.linear(given.radius, apart.flatten(0, 1)).view(len(labels), *apart.shape[:2])
+    spread = F.linear(radius, apart.flatten(0, 1)).view(len(labels), *apart.shape[:2])
     centre = logits.centre
     return centre - centre.gather(1, label) + spread[torch.arange(len(labels)), labels]
 
