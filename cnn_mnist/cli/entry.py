@@ -53,7 +53,7 @@ def check_recorded(cfg: DictConfig) -> None:
 def check_device(cfg: DictConfig) -> None:
     """Raise ValueError for a GPU that does not exist, or several devices without trainer=ddp.
 
-    Warns of bf16-mixed on a processor without AMX.
+    Warns of bf16-mixed on a processor without instructions for it.
     """
     import torch
 
@@ -63,10 +63,11 @@ def check_device(cfg: DictConfig) -> None:
         raise ValueError(f"trainer.accelerator={cfg.trainer.accelerator}, but torch finds no GPU: set trainer=cpu")
     is_on_cpu = cfg.trainer.accelerator == "cpu" or not torch.accelerator.is_available()
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    if cfg.trainer.precision == "bf16-mixed" and is_on_cpu and not capabilities.get("amx_bf16", True):
+    has_bf16 = any(capabilities.get(name, not capabilities) for name in ("amx_bf16", "avx512_bf16"))
+    if cfg.trainer.precision == "bf16-mixed" and is_on_cpu and not has_bf16:
         warnings.warn(
-            "trainer.precision=bf16-mixed is fast on processors with AMX, which this one does not have: here it is "
-            "unlikely to be faster than 32-true",
+            "trainer.precision=bf16-mixed is fast on processors with AMX or AVX-512 BF16, which this one does not "
+            "have: here it is unlikely to be faster than 32-true",
             stacklevel=2,
         )
 

@@ -89,10 +89,11 @@ def test_images_and_model_may_differ_in_precision(
     found = LOOKS[look](network.to(model_as).eval(), digits.images[:N].to(images_as), classes)
     assert found[0].dtype == images_as
     expected = LOOKS[look](trained(False), digits.images[:N], classes)
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True) if a.dtype == torch.bool)
     if look.startswith("boundary"):  # a decision at the boundary may differ, and leads elsewhere: as near, at least
-        torch.testing.assert_close(l2(found[1].float()), l2(expected[1].float()), rtol=0.3, atol=0)
+        near, expected_near = (l2(one[1].float()).flatten().sort().values for one in (found, expected))
+        torch.testing.assert_close(near.mean(), expected_near.mean(), rtol=0.2, atol=0)
         return
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True) if a.dtype == torch.bool)
     differences = (found[0].float() - expected[0].float()).abs()
     assert (differences > 0.03).double().mean() < 0.01  # a sign may differ where a gradient is at rounding level
 
