@@ -112,7 +112,7 @@ def compute(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
             if is_in_place or kwargs.get("inplace"):
                 args[0].source = None  # it is no longer what the linear layer gave
             return Interval(low, high)
-        if name in RULES and not is_in_place:  # the caller would go on with the old interval
+        if name in RULES and not is_in_place:  # in place, it would not change the interval that the caller holds
             return RULES[name](*args, **kwargs)
     except (TypeError, RuntimeError) as error:
         raise ValueError(f"there are no bounds for torch's {name} with these arguments ({error})") from error

@@ -1,8 +1,9 @@
 """What a claim of robustness must withstand, measured: many attacks of different kinds on the same images."""
 
 import functools
+import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +12,10 @@ from cnn_mnist.attacks.autoattack.apgd import apgd
 from cnn_mnist.attacks.autoattack.square import square
 from cnn_mnist.attacks.breakable import breakable
 from cnn_mnist.attacks.gradient_ascent import Progress
-from cnn_mnist.attacks.pgd import pgd
+from cnn_mnist.attacks.pgd import default_step_size, pgd
 from cnn_mnist.attacks.result import AttackResult, check_number, judge, predict
 from cnn_mnist.attacks.smallest_change.boundary import boundary
-from cnn_mnist.checks import examined, seeded
+from cnn_mnist.checks import ModelWarning, examined, seeded
 
 BUDGETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)  # within the last, every image can become any other
 GRADIENT = ("pgd", "pgd_more_steps", "apgd_ce", "apgd_targeted")  # attacks that follow the gradient
@@ -107,7 +108,7 @@ def checklist(
     check_number("num_breakable", num_breakable, 1)
     generator = seeded(generator)
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-    step_size = 2.5 * epsilon / steps if step_size is None else step_size
+    step = default_step_size(step_size, epsilon, steps)
 
     def climb(
         model: nn.Module,
@@ -119,13 +120,17 @@ def checklist(
         starts: int = 1,
         times: int = 1,
     ) -> AttackResult:
-        how: dict[str, Any] = {
-            "epsilon": radius,
-            "step_size": step_size * radius / epsilon,
-            "steps": times * steps,
-            "restarts": starts,
-        }
-        return pgd(model, images, labels, **how, generator=fresh(), progress=progress(name))
+        return pgd(
+            model,
+            images,
+            labels,
+            epsilon=radius,
+            step_size=step * radius / epsilon,
+            steps=times * steps,
+            restarts=starts,
+            generator=fresh(),
+            progress=progress(name),
+        )
 
     def fresh() -> torch.Generator:
         """The same starts for every attack, so that twice the steps are compared from the same places."""
@@ -135,22 +140,27 @@ def checklist(
         is_right = predict(logits_of, images).argmax(1) == labels
         few = slice(num_decision_based)
         first = climb(model, images, labels, epsilon, "pgd", starts=restarts)
-        budget: dict[str, Any] = {"epsilon": epsilon}
         results = {
             "pgd": first,
             "pgd_more_steps": climb(model, images, labels, epsilon, "pgd, twice the steps", starts=restarts, times=2),
-            "apgd_ce": apgd(model, images, labels, **budget, generator=fresh(), progress=progress("apgd")),
+            "apgd_ce": apgd(model, images, labels, epsilon=epsilon, generator=fresh(), progress=progress("apgd")),
             "apgd_targeted": apgd(
-                model, images, labels, **budget, generator=fresh(), loss="targeted", progress=progress("apgd, targeted")
+                model,
+                images,
+                labels,
+                epsilon=epsilon,
+                generator=fresh(),
+                loss="targeted",
+                progress=progress("apgd, targeted"),
             ),
             "square": square(
-                model, images, labels, **budget, generator=fresh(), queries=queries, progress=progress("square")
+                model, images, labels, epsilon=epsilon, generator=fresh(), queries=queries, progress=progress("square")
             ),
             "boundary": boundary(
                 model,
                 images[few],
                 labels[few],
-                **budget,
+                epsilon=epsilon,
                 generator=fresh(),
                 norm="linf",
                 queries=queries,
@@ -178,14 +188,16 @@ def checklist(
 
         def falls(copy: nn.Module, image: Tensor) -> bool:
             climbed = climb(copy, image, 0, epsilon, "pgd on a breakable copy", starts=restarts)
-            return bool(climbed.success or apgd(copy, image, 0, **budget, generator=fresh()).success)
+            return bool(climbed.success or apgd(copy, image, 0, epsilon=epsilon, generator=fresh()).success)
 
         rare = [
             (copy, image[None])
             for copy, image in zip(copies, images, strict=False)
             if copy is not None and not predict(copy, (image + moved).clamp(0, 1)).argmax(1).any()
         ]
-        fallen = [falls(copy, image) for copy, image in rare]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ModelWarning)  # that the gradient is zero has been said of the network
+            fallen = [falls(copy, image) for copy, image in rare]
     return Checklist(
         is_right,
         broken,

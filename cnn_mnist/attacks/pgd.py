@@ -108,6 +108,11 @@ def pgd(
         return in_turn(logits_of, images, labels, attempts, targeted=targeted, early_stop=early_stop)
 
 
+def default_step_size(step_size: float | None, epsilon: float, steps: int) -> float:
+    """The given step size, or one with which the steps together cover 2.5 times the radius."""
+    return 2.5 * epsilon / steps if step_size is None else step_size
+
+
 def cross_entropy(model: nn.Module, labels: Tensor, *, targeted: bool = False, early_stop: bool = True) -> Objective:
     """The cross-entropy with the label, to grow; or with the target, to shrink.
 

@@ -13,6 +13,7 @@ from torch.export import Dim, ExportedProgram
 from cnn_mnist import attacks
 from cnn_mnist.analysis.architecture import architecture, total
 from cnn_mnist.attacks.gradient_ascent import batch_size
+from cnn_mnist.attacks.pgd import default_step_size
 from cnn_mnist.cli import console
 from cnn_mnist.option_types import Count
 from cnn_mnist.report.section import Answer, Section
@@ -125,7 +126,7 @@ def _robust(subject: Subject, images: Tensor, labels: Tensor, epsilon: float) ->
         images.to(subject.device),
         labels.to(subject.device),
         epsilon=epsilon,
-        step_size=2.5 * epsilon / PGD_STEPS,
+        step_size=default_step_size(None, epsilon, PGD_STEPS),
         steps=PGD_STEPS,
         generator=torch.Generator().manual_seed(0),
         progress=lambda taken: console.track(taken, f"model card: pgd, epsilon {epsilon:g}"),

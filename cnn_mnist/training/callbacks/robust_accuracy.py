@@ -8,6 +8,7 @@ from pytorch_lightning.callbacks import Callback
 
 from cnn_mnist import attacks
 from cnn_mnist.analysis.certificate import certified_accuracy
+from cnn_mnist.attacks.pgd import default_step_size
 from cnn_mnist.checks import ModelWarning
 from cnn_mnist.option_types import Count, Fraction
 
@@ -39,7 +40,7 @@ class RobustAccuracy(Callback):
             images,
             labels,
             epsilon=self.epsilon,
-            step_size=2.5 * self.epsilon / self.steps,
+            step_size=default_step_size(None, self.epsilon, self.steps),
             steps=self.steps,
             generator=torch.Generator().manual_seed(0),
         )

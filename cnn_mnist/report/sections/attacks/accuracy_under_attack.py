@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cnn_mnist import published
+from cnn_mnist.attacks.pgd import default_step_size
 from cnn_mnist.attacks.result import AttackResult, predict
 from cnn_mnist.attacks.robustness import Masking, RobustAccuracy, gradient_masking, robust_accuracy
 from cnn_mnist.figures import adversarial as draw
@@ -23,11 +24,6 @@ ONE_STEP: Mapping[str, Any] = MappingProxyType({"restarts": 1, "steps": 1, "step
 NUM_PROBED = 200  # images on which signs of gradient masking are looked for
 
 Attack = Callable[[Tensor, Tensor, float], AttackResult]  # images, classes, epsilon
-
-
-def default_step_size(step_size: float | None, epsilon: float, steps: int) -> float:
-    """The given step size, or one with which the steps together cover 2.5 times the radius."""
-    return 2.5 * epsilon / steps if step_size is None else step_size
 
 
 def evaluate(

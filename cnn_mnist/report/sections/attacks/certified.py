@@ -4,6 +4,7 @@ import torch
 
 from cnn_mnist import attacks
 from cnn_mnist.analysis.certificate import certificate
+from cnn_mnist.attacks.pgd import default_step_size
 from cnn_mnist.attacks.result import predict
 from cnn_mnist.cli import console
 from cnn_mnist.figures import adversarial as draw
@@ -36,7 +37,7 @@ def certified(subject: Subject, *, epsilon: Fraction, steps: Count, num_images: 
         subject.network,
         *there,
         epsilon=epsilon,
-        step_size=2.5 * epsilon / steps,
+        step_size=default_step_size(None, epsilon, steps),
         steps=steps,
         generator=torch.Generator().manual_seed(seed),
         progress=lambda taken: console.track(taken, f"certified: pgd, epsilon {epsilon:g}"),

@@ -10,12 +10,12 @@ from torch import nn
 
 from cnn_mnist import attacks
 from cnn_mnist.attacks.checklist import ALL, BUDGETS, GRADIENT
+from cnn_mnist.attacks.pgd import default_step_size
 from cnn_mnist.attacks.result import judge
 from cnn_mnist.cli import console
 from cnn_mnist.networks import build
 from cnn_mnist.option_types import Count, Positive, Queries, Seed, UnitPositive
 from cnn_mnist.report.section import Answer, Section, Table, needs, of_attack
-from cnn_mnist.report.sections.attacks.accuracy_under_attack import default_step_size
 from cnn_mnist.report.subject import Subject
 from cnn_mnist.runs import checkpoint
 
@@ -67,7 +67,7 @@ def checklist(
 
     Args:
         subject: The network and its test images; the other network, if there is one, should have no defence.
-        epsilon: Largest change of a pixel that the network is said to withstand.
+        epsilon: Largest change of a pixel that the network is claimed to withstand.
         steps: Steps of PGD from each start; also taken twice as many.
         step_size: Of PGD; None: 2.5 * epsilon / steps.
         restarts: Starts of PGD.

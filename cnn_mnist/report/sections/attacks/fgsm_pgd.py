@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from cnn_mnist import attacks
+from cnn_mnist.attacks.pgd import default_step_size
 from cnn_mnist.attacks.result import AttackResult, judge
 from cnn_mnist.cli import console
 from cnn_mnist.option_types import Budget, Class, Count, Fraction, Positive, Seed
 from cnn_mnist.report.section import Section, needs
-from cnn_mnist.report.sections.attacks.accuracy_under_attack import default_step_size, evaluate
+from cnn_mnist.report.sections.attacks.accuracy_under_attack import evaluate
 from cnn_mnist.report.subject import Subject
 
 
