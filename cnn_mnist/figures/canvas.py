@@ -151,7 +151,7 @@ def overlaid(charts: Sequence[Lines], names: Sequence[str]) -> Lines:
             label = line.label.replace(ITSELF, name) if ITSELF in line.label else f"{name}: {line.label}"
             found.append(line._replace(label=label))
             if k:
-                found[-1] = found[-1]._replace(style=f"{line.style[0]}--")
+                found[-1] = found[-1]._replace(style=f"{line.style.rstrip('-:')}--")
     return charts[0]._replace(lines=[*found, *(line for line in charts[0].lines if line.is_reference)])
 
 

@@ -143,3 +143,13 @@ def test_cost_curves_end_where_the_longest_does() -> None:
 
 def test_noises_are_named() -> None:
     assert words(draw.noises(torch.ones(2, 1, 28, 28), ["as 1", "as 2"])) == {"as 1": "", "as 2": ""}
+
+
+def test_what_is_proven_of_two_networks_is_drawn_on_the_same_axes() -> None:
+    charts = [draw.certified(torch.tensor(radii).double(), 4, 0.1) for radii in ([0.05, 0.1, 0.2], [0.01, 0.02, 0.3])]
+    both = draw_lines(overlaid(charts, ["plain", "robust"]))
+    first, second = both.axes[0].get_lines()
+    assert (first.get_linestyle(), second.get_linestyle()) == ("-", "--")
+    shares = dict(zip(first.get_xdata(), first.get_ydata(), strict=True))
+    assert shares[0.0] == 0.75
+    assert min(shares.values()) <= 0.25
