@@ -155,7 +155,7 @@ def certified(radius: Tensor, num_images: int, epsilon: float) -> Lines:
 def radii(*rows: tuple[Tensor, Tensor, Tensor]) -> Tiles:
     """Rows of images (B, 1, H, W), each over its class, int64 (B,), and its radius, (B,)."""
     drawn = [
-        of_images(images[:, 0], [f"{name(label)}\n{far:.2g}" for label, far in _rows(labels, radius)])
+        of_images(images[:, 0], [f"{name(label)}\n{far:.4f}" for label, far in _rows(labels, radius)])
         for images, labels, radius in rows
     ]
     return Tiles(drawn, "Up to which change it is proven", ["The least", "The furthest"], is_row=True)
