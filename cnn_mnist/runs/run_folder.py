@@ -290,7 +290,7 @@ def _take(key: str, cfg: DictConfig, own: DictConfig) -> None:
     asked, kept = OmegaConf.select(cfg, key), OmegaConf.select(own, key)
     if asked == kept:
         return
-    planned = key == "trainer.max_epochs" and own.model.schedule is not None
+    planned = key == "trainer.max_epochs" and (own.model.schedule is not None or own.model.get("cooldown_epochs"))
     is_elsewhere = key == "data.root" and own.data.get("dataset") not in own_images.KINDS  # the same files
     if is_elsewhere or (section == "trainer" and not planned):
         OmegaConf.update(own, key, asked)

@@ -8,6 +8,20 @@ COARSE = 5  # displacements are drawn on a grid of 5x5 points and interpolated
 THINNEST = 0.5  # share of `stroke` by which ink is worn off: all of it would erase MNIST's thin strokes
 
 
+def augmented(
+    images: Tensor, *, distortion: float, elastic: float, stroke: float, generator: torch.Generator
+) -> Tensor:
+    """Images (B, 1, H, W), `distorted` and `rewritten` where the sizes are not 0."""
+    if distortion or elastic:
+        images = distorted(images, distortion=distortion, elastic=elastic, generator=generator)
+    return rewritten(images, stroke=stroke, generator=generator) if stroke else images
+
+
+def cooled_down(epochs_left: float, cooldown_epochs: float) -> float:
+    """The share of the augmentation that is left: it shrinks linearly to 0 over the last `cooldown_epochs`."""
+    return min(1.0, epochs_left / cooldown_epochs) if cooldown_epochs > 0 else 1.0
+
+
 def distorted(images: Tensor, *, distortion: float, generator: torch.Generator, elastic: float = 0.0) -> Tensor:
     """Images (B, 1, H, W), each through its own random map: rotated, scaled, sheared, moved and bent.
 

@@ -23,7 +23,7 @@ from cnn_mnist.option_types import Optimizer as OptimizerNode
 from cnn_mnist.training import optimizers
 from cnn_mnist.training.adversarial_training import adversarial_examples, warmed_up
 from cnn_mnist.training.allocator import keep_freed_memory
-from cnn_mnist.training.augmentation import distorted, rewritten
+from cnn_mnist.training.augmentation import augmented, cooled_down
 
 
 class Classifier(pl.LightningModule):
@@ -44,6 +44,7 @@ class Classifier(pl.LightningModule):
         bound_weight: Share of the loss that is the cross-entropy of the worst logits that are not ruled out within
             epsilon, see `analysis.certificate`; it grows along with epsilon.
         warmup_epochs: Epochs over which epsilon grows from 0.
+        cooldown_epochs: Last epochs, over which distortion, elastic and stroke shrink to 0; 0: they stay as they are.
         network: The class of the network and its arguments, see `networks.build`; None: the report's network.
         num_classes: Number of classes of the data.
         optimizer: A node, see `optimizers.make_optimizer`; None: AdamW, which without weight decay is Adam.
@@ -71,6 +72,7 @@ class Classifier(pl.LightningModule):
         elastic: NonNegative = 0.0,
         stroke: Fraction = 0.0,
         bound_weight: Fraction = 0.0,
+        cooldown_epochs: NonNegative = 0.0,
     ) -> None:
         super().__init__()
         if bound_weight and batchnorm:
@@ -88,7 +90,7 @@ class Classifier(pl.LightningModule):
         self.epsilon = epsilon
         self.attack_steps = attack_steps
         self.bound_weight = bound_weight
-        self.warmup_epochs = warmup_epochs
+        self.warmup_epochs, self.cooldown_epochs = warmup_epochs, cooldown_epochs
         self.lr = lr
         self.schedule = schedule
         self.optimizer = optimizer
@@ -148,18 +150,21 @@ class Classifier(pl.LightningModule):
         if not (self.distortion or self.elastic or self.stroke or self.epsilon):
             return self._cross_entropy(images, labels)
         generator = self._generator(batch_idx)
-        if self.distortion or self.elastic:
-            images = distorted(images, distortion=self.distortion, elastic=self.elastic, generator=generator)
-        if self.stroke:
-            images = rewritten(images, stroke=self.stroke, generator=generator)
+        share = cooled_down(int(self.trainer.max_epochs or 1) - self._epoch(batch_idx), self.cooldown_epochs)
+        sizes = {name: share * getattr(self, name) for name in ("distortion", "elastic", "stroke")}
+        images = augmented(images, **sizes, generator=generator)
         if self.epsilon:
-            return self._robust_loss(images, labels, generator, batch_idx)
+            return self._robust_loss(images, labels, generator, self._epoch(batch_idx))
         return self._cross_entropy(images, labels)
 
     def _cross_entropy(self, images: Tensor, labels: Tensor) -> Tensor:
         logits = self(images)
         self.recent.append((logits.detach(), labels))
         return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+
+    def _epoch(self, batch_idx: int) -> float:
+        """How many epochs came before this batch."""
+        return self._num_batches(batch_idx) / int(self.trainer.num_training_batches)
 
     def _num_batches(self, batch_idx: int) -> int:
         """The number of batches before this one; not of steps, of which there are fewer with accumulated gradients."""
@@ -170,9 +175,8 @@ class Classifier(pl.LightningModule):
         place = (self.trainer.datamodule.seed, self._num_batches(batch_idx), self.global_rank)  # type: ignore[attr-defined]
         return torch.Generator().manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
 
-    def _robust_loss(self, images: Tensor, labels: Tensor, generator: torch.Generator, batch_idx: int) -> Tensor:
+    def _robust_loss(self, images: Tensor, labels: Tensor, generator: torch.Generator, epoch: float) -> Tensor:
         """The cross-entropy of adversarial examples, and of the worst logits within the bounds."""
-        epoch = self._num_batches(batch_idx) / int(self.trainer.num_training_batches)
         epsilon = warmed_up(self.epsilon, epoch, self.warmup_epochs)
         attacked = images
         if self.attack_steps:

@@ -83,6 +83,7 @@ def test_equals_a_plain_loop(batchnorm: bool, schedule: str | None, data: DataMo
 def test_hyperparameters_are_plain_values() -> None:
     kept = {"batchnorm": False, "lr": 0.5, "schedule": "one_cycle", "num_classes": 7}
     kept |= {"distortion": 0.1, "elastic": 0.4, "stroke": 0.6, "label_smoothing": 0.2, "weight_decay": 0.3}
+    kept |= {"cooldown_epochs": 2.0}
     defence = {"epsilon": 0.1, "attack_steps": 2, "warmup_epochs": 0.5, "bound_weight": 0.3}
     nodes = {"network": {"_target_": "cnn_mnist.network.CNN", "kernel_size": 5}}
     nodes |= {"optimizer": {"_target_": "torch.optim.SGD", "momentum": 0.9}}
