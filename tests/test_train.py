@@ -122,17 +122,19 @@ def test_the_same_seed_without_callbacks_gives_the_same_weights(run: Done, train
 
 
 @pytest.mark.parametrize(
-    ("experiment", "number", "status"),
+    ("experiment", "callbacks", "number", "status"),
     [
-        pytest.param("paper", signal.SIGTERM, 143, marks=pytest.mark.slow),
-        ("tuned", signal.SIGINT, 130),
-        pytest.param("paper", signal.SIGKILL, -9, marks=pytest.mark.slow),
+        pytest.param("paper", "none", signal.SIGTERM, 143, marks=pytest.mark.slow),
+        ("tuned", "none", signal.SIGINT, 130),
+        pytest.param("paper", "none", signal.SIGKILL, -9, marks=pytest.mark.slow),
+        pytest.param("robust", "[robust,ema]", signal.SIGKILL, -9, marks=pytest.mark.slow),
     ],
 )
 def test_a_run_gone_on_with_equals_one_that_never_stopped(
-    experiment: str, number: int, status: int, train: Command, interrupt: Interrupt, tmp_path: Path
+    experiment: str, callbacks: str, number: int, status: int, train: Command, interrupt: Interrupt, tmp_path: Path
 ) -> None:
-    options = (*DIGITS, f"experiment={experiment}", "model.batchnorm=true", "data.val_size=100", "callbacks=none")
+    options = (*DIGITS, f"experiment={experiment}", "model.batchnorm=true", "data.val_size=100")
+    options = (*options, f"callbacks={callbacks}")
     whole = train(*options, "trainer.max_epochs=6")
     stopped = interrupt(*options, "trainer.max_epochs=6", cwd=tmp_path, line="epoch 3/6", number=number)
     assert stopped.status == status
@@ -176,6 +178,14 @@ def test_more_epochs_go_on_in_the_same_folder(train: Command) -> None:
     assert longer.folder == short.folder
     assert longer.results["epochs"] == 2
     assert same(longer.weights, whole.weights)
+
+
+@pytest.mark.parametrize("planned", ["model.schedule=one_cycle", "model.cooldown_epochs=1"])
+def test_what_is_planned_to_the_last_epoch_gets_no_more_of_them(planned: str, train: Command) -> None:
+    short = train(*DIGITS, "trainer.max_epochs=1", planned, "model.distortion=0.1", "callbacks=none")
+    refused = train(f"ckpt_path={short.folder}", "trainer.max_epochs=2")
+    assert refused.status == 1
+    assert "this run has trainer.max_epochs=1, which cannot change to 2 on resuming" in refused.err
 
 
 def test_a_hold_out_chooses_the_best_checkpoint_and_the_test_set_is_measured_once(train: Command) -> None:

@@ -59,6 +59,16 @@ def fit(
     return fitted, model
 
 
+class Keep(pl.Callback):
+    """Keeps a checkpoint of every epoch."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.save_checkpoint(self.folder / f"{trainer.current_epoch}.ckpt")
+
+
 QUIET = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore::FutureWarning:pytorch_lightning")
 
 
@@ -66,10 +76,9 @@ QUIET = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignor
 @pytest.mark.parametrize("bound_weight", [0.0, 0.3])
 def test_it_goes_on_bit_for_bit(bound_weight: float, tmp_path: Path) -> None:
     defence = {"epsilon": 0.1, "attack_steps": 2, "warmup_epochs": 1.5, "bound_weight": bound_weight}
-    _, whole = fit(tmp_path, 2, **defence)
-    half, _ = fit(tmp_path, 1, **defence)
-    half.save_checkpoint(tmp_path / "half.ckpt")
-    _, resumed = fit(tmp_path, 2, resume=tmp_path / "half.ckpt", **defence)
+    defence |= {"distortion": 0.1, "elastic": 0.5, "stroke": 0.5, "cooldown_epochs": 1.5}
+    _, whole = fit(tmp_path, 2, callbacks=[Keep(tmp_path)], **defence)
+    _, resumed = fit(tmp_path, 2, resume=tmp_path / "0.ckpt", **defence)
     assert same(whole.state_dict(), resumed.state_dict())
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from cnn_mnist.data.batches import Batch
-from cnn_mnist.training.augmentation import distorted, rewritten
+from cnn_mnist.training.augmentation import augmented, cooled_down, distorted, rewritten
 
 
 def generator() -> torch.Generator:
@@ -21,6 +21,18 @@ def centre(image: Tensor) -> Tensor:
 def test_no_distortion_changes_nothing(digits: Batch) -> None:
     same = distorted(digits.images[:20], distortion=0.0, generator=generator())
     torch.testing.assert_close(same, digits.images[:20], atol=1e-5, rtol=0)
+
+
+def test_sizes_of_zero_change_nothing_at_all(digits: Batch) -> None:
+    sizes = {"distortion": 0.0, "elastic": 0.0, "stroke": 0.0}
+    assert augmented(digits.images, **sizes, generator=generator()) is digits.images
+    for name in sizes:
+        assert not torch.equal(augmented(digits.images, **sizes | {name: 0.3}, generator=generator()), digits.images)
+
+
+def test_it_shrinks_evenly_over_the_last_epochs() -> None:
+    assert [cooled_down(left, 4.0) for left in (9.5, 4, 3, 0.5, 0)] == [1, 1, 0.75, 0.125, 0]
+    assert [cooled_down(left, 0.0) for left in (9, 0)] == [1, 1]
 
 
 def test_each_image_has_a_map_of_its_own_and_stays_in_range(digits: Batch) -> None:
