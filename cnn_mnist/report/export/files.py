@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
@@ -134,6 +135,28 @@ def _robust(subject: Subject, images: Tensor, labels: Tensor, epsilon: float) ->
     return 1 - result.success.double().mean().item()
 
 
+def _index(subject: Subject, findings: dict[str, Any]) -> dict[str, Any]:
+    """What sites that collect models read at the top of a card: `model-index`, and keys to find it by."""
+    robust = findings["robust_accuracy"]
+    metrics = [{"type": "accuracy", "name": "accuracy", "value": findings["test_accuracy"]}]
+    metrics += [
+        {"type": "accuracy", "name": f"accuracy under PGD, Linf {epsilon}", "value": share}
+        for epsilon, share in zip(robust["epsilon"], robust["robust_acc"], strict=True)
+    ]
+    results = {
+        "task": {"type": "image-classification"},
+        "dataset": {"name": subject.dataset, "type": subject.dataset, "split": "test"},
+        "metrics": metrics,
+    }
+    return {
+        "library_name": "pytorch",
+        "pipeline_tag": "image-classification",
+        "datasets": [subject.recipe.get("dataset", subject.dataset)],
+        "metrics": ["accuracy"],
+        "model-index": [{"name": f"cnn_mnist {type(subject.network).__name__}", "results": [results]}],
+    }
+
+
 def _card(subject: Subject, findings: dict[str, Any], use: str) -> str:
     environment = Environment(  # for Markdown: nothing to escape
         loader=PackageLoader("cnn_mnist.report"),
@@ -145,6 +168,7 @@ def _card(subject: Subject, findings: dict[str, Any], use: str) -> str:
     template = environment.get_template("model_card.md")
     layers = architecture(subject.network)
     return template.render(
+        index=yaml.safe_dump(_index(subject, findings), sort_keys=False),
         found=findings,
         run=subject.run,
         recipe=subject.recipe,

@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from cnn_mnist.data.datamodule import DataModule
 from cnn_mnist.network import CNN
@@ -74,6 +75,10 @@ def test_the_card_says_what_was_measured(network: CNN, data: DataModule) -> None
     assert 1 >= robust[0] >= robust[1] >= robust[2] >= 0
     assert f"1 start, Linf norm of the change at most 0.1, 40 test images | {100 * robust[0]:.1f} %" in card
     assert "| seed | 7 |" in card
+    index = yaml.safe_load(card.split("---\n")[1])
+    (result,) = index["model-index"][0]["results"]
+    assert index["datasets"] == [result["dataset"]["type"]] == ["digits"]
+    assert [metric["value"] for metric in result["metrics"]] == [part.findings["test_accuracy"], *robust]
     assert ("batch normalisation" in card) == network.batchnorm
 
 
