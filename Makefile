@@ -5,7 +5,7 @@ READY := .venv/.ready
 # Two at once, each with a thread of its own: most of a test's time is one command's imports.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help train report test test-slow check lint audit bench play results tensorboard
+.PHONY: help train report test test-slow check lint audit bench play results release tensorboard
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -51,10 +51,20 @@ results: $(READY) ## RESULTS.md from nothing: every recipe over five seeds, abou
 	$(BIN)/python -m benchmarks.results $(ARGS)
 	$(BIN)/python -m benchmarks.readme
 
+release: $(READY) ## dist/: the wheel, and the report and the live page of the newest run
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	$(BIN)/python analyze.py hydra.run.dir=dist/report $(ARGS)
+	$(BIN)/python analyze.py export=play hydra.run.dir=dist/play $(ARGS)
+
 tensorboard: $(READY) ## open TensorBoard on outputs/ and multirun/, on the next free port
 	$(BIN)/python -m cnn_mnist tensorboard
 
 $(READY): pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	if command -v uv > /dev/null; then \
+		uv venv --quiet --clear --seed --python $(PYTHON) .venv && \
+		uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'; \
+	else \
+		$(PYTHON) -m venv .venv && \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'; \
+	fi
 	touch $@
