@@ -34,7 +34,7 @@ def distorted(images: Tensor, *, distortion: float, generator: torch.Generator, 
         elastic: Standard deviation, in pixels, of the random displacements of 5x5 points, between which those of all
             pixels are interpolated.
 
-    Source: Simard, Steinkraus and Platt 2003.
+    Source: Simard, Steinkraus and Platt 2003; the coarse grid as Ronneberger, Fischer and Brox 2015.
     """
     drawn = torch.rand(len(images), 2, 3, generator=generator, device=generator.device).to(images)
     maps = torch.eye(2, 3).to(images) + distortion * (2 * drawn - 1)
