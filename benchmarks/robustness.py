@@ -1,0 +1,181 @@
+"""Accuracy under attack: every attack on networks of every kind, on the whole test set, beside published numbers.
+
+    python -m benchmarks.robustness                                   of the runs that benchmarks.results has trained
+    python -m benchmarks.robustness robust=RUN,RUN --device cuda      of these; printed, and no record is written
+    python -m benchmarks.robustness robust=RUN --measures clean,auto  only these
+    python -m benchmarks.robustness --write undefended=RUN robust=RUN,RUN     the record, of these networks
+
+No pixel changes by more than 0.3. On 2 cores a robust network takes hours, on a GPU a few minutes; what has been
+measured of a checkpoint is kept in outputs/results/robustness and used again. The record becomes the part `robustness`
+of docs/results.json, and RESULTS.md is written anew.
+"""
+
+import argparse
+import functools
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks import results_page
+from cnn_mnist import attacks
+from cnn_mnist.analysis.certificate import certified_accuracy
+from cnn_mnist.attacks.result import predict
+from cnn_mnist.data.batches import Images
+from cnn_mnist.data.datamodule import DataModule
+from cnn_mnist.published import EPSILON
+from cnn_mnist.runs import checkpoint, files
+from cnn_mnist.runs.record import surroundings
+from cnn_mnist.sweeps import jobs
+from cnn_mnist.training.allocator import keep_freed_memory
+
+ROOT = Path(__file__).resolve().parents[1]
+CACHE = Path("outputs", "results", "robustness")
+PGD = functools.partial(attacks.pgd, steps=50, restarts=10)
+ATTACKS: dict[str, Callable[..., attacks.AttackResult]] = {
+    "auto": attacks.auto,
+    "fgsm": attacks.fgsm,
+    "pgd": functools.partial(PGD, step_size=0.01),
+    "pgd_large_steps": functools.partial(PGD, step_size=0.019),
+    "apgd": attacks.apgd,
+    "square": attacks.square,
+    "boundary": functools.partial(attacks.boundary, norm="linf"),
+}
+CERTIFIED = {"certified": EPSILON, "certified_at_0.1": 0.1}
+FOR_EVERY_SEED = ("clean", "auto", *CERTIFIED)
+MEASURES = (*FOR_EVERY_SEED, *(name for name in ATTACKS if name != "auto"))  # of the first seed
+
+
+def main() -> None:
+    """Measure what is missing, and write the record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("networks", nargs="*", metavar="NAME=RUN[,RUN]")
+    parser.add_argument("--root", default="data", help="folder of MNIST/raw/*.gz")
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--boundary-images", type=int, default=1000, help="for the attack that sees classes alone")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--measures", help=f"of {','.join(MEASURES)}")
+    parser.add_argument("--write", action="store_true", help="write the record of the networks that are named")
+    asked = parser.parse_args()
+    if unknown := set((asked.measures or "clean").split(",")) - {*MEASURES}:
+        parser.error(f"--measures must be of {','.join(MEASURES)}, got {','.join(sorted(unknown))}")
+    if malformed := [word for word in asked.networks if "=" not in word]:
+        parser.error(f"a network must be NAME=RUN[,RUN], got {malformed[0]}")
+    named = dict(word.split("=", 1) for word in asked.networks)
+    runs = {name: [Path(run) for run in found.split(",")] for name, found in named.items()} or finished_runs()
+    if not runs:
+        parser.error("there are no networks: name some, or train them with python -m benchmarks.results")
+    keep_freed_memory()
+    test = DataModule(root=asked.root, fallback=None).ready().test
+    networks: dict[str, list[dict[str, Any]]] = {}
+    for name, folders in runs.items():
+        for index, run in enumerate(folders):
+            usual = FOR_EVERY_SEED if index else MEASURES
+            shares = {}
+            for measure in asked.measures.split(",") if asked.measures else usual:
+                number = asked.boundary_images if measure == "boundary" else asked.images
+                shares[measure] = cached(run, measure, test, number, torch.device(asked.device))
+                print(name, run.name, measure, shares[measure], flush=True)
+            networks.setdefault(name, []).append(training_facts(run) | {"measured": shares})
+    if asked.measures or (asked.networks and not asked.write):
+        return
+    record: dict[str, Any] = {"date": time.strftime("%Y-%m-%d"), "epsilon": EPSILON}
+    record |= {"num_images": asked.images, "num_boundary_images": asked.boundary_images, "networks": networks}
+    if {"undefended", "robust"} <= runs.keys():
+        record["checklist"] = checklist(runs["robust"][0], runs["undefended"][0])
+    results_page.update_record({"robustness": record})
+
+
+def checklist(run: Path, other: Path) -> dict[str, Any]:
+    """What `attack=checklist` finds, into a folder of its own; not again where it has been found.
+
+    Raises:
+        SystemExit: It found nothing.
+    """
+    place = CACHE / fingerprint(run) / f"checklist-{fingerprint(other)}"
+    if not (place / "results.json").exists():
+        words = (f"ckpt_path={run}", f"against={other}", "attack=checklist", f"hydra.run.dir={place}")
+        status = subprocess.run([sys.executable, str(ROOT / "analyze.py"), *words]).returncode
+        if not (place / "results.json").exists():  # with it, status 1 says that a point does not hold
+            raise SystemExit(status)
+    found = json.loads((place / "results.json").read_text(encoding="utf-8"))
+    points = [point | {"measured": decisive(point["key"], found)} for point in found["points"]]
+    return {"points": points} | {key: found[key] for key in ("num_images", "num_holding", "num_points", "device")}
+
+
+def decisive(key: str, found: dict[str, Any]) -> Any:
+    """The number or the words by which a point is judged."""
+    value: Any = found
+    for name in key.split("."):
+        value = value[name]
+    if key == "curve":
+        pairs = zip(value["epsilon"], value["robust_acc"], strict=True)
+        return ", ".join(f"{results_page.percent(share)} at {epsilon:g}" for epsilon, share in pairs)
+    return value if isinstance(value, str) else results_page.percent(value)
+
+
+def finished_runs() -> dict[str, list[Path]]:
+    """The runs of `benchmarks.results`: undefended (seed 0), the same with batch normalisation, robust, certified."""
+    found: dict[str, list[Path]] = {}
+    for folder in (Path("multirun", f"results-{recipe}") for recipe in ("paper", "robust", "certified")):
+        for job in jobs.jobs(folder) if (folder / "jobs.json").exists() else []:
+            if job.status != jobs.DONE or job.folder is None:
+                continue
+            recipe, is_normalised = str(job.results["recipe"]), job.results["batchnorm"]
+            if recipe == "paper" and job.results["seed"] == 0:
+                found["batchnorm" if is_normalised else "undefended"] = [job.folder]
+            elif recipe != "paper":
+                found.setdefault(recipe, []).append(job.folder)
+    return found
+
+
+def training_facts(run: Path) -> dict[str, Any]:
+    """How a network was trained, by its record."""
+    record = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    keys = ("recipe", "overrides", "seed", "epochs", "fit_seconds", "device", "num_threads", "git_commit")
+    return {key: record[key] for key in keys}
+
+
+def fingerprint(run: Path) -> str:
+    """Of the network's weights."""
+    digest = hashlib.sha256()
+    for name, value in checkpoint.load(run).state_dict().items():
+        digest.update(name.encode() + value.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def cached(run: Path, measure: str, test: Images, number: int, device: torch.device) -> dict[str, Any]:
+    """A measurement as it is kept; measured now where it is not."""
+    place = CACHE / fingerprint(run) / f"{measure}-{number}.json"
+    if not place.exists():
+        images, labels = (values.to(device) for values in test[test.evenly_spaced(number)])
+        network = checkpoint.load(run).to(device)
+        start = time.perf_counter()
+        share = measured_share(network, measure, images, labels)
+        found = {"share": share, "seconds": round(time.perf_counter() - start, 1)}
+        place.parent.mkdir(parents=True, exist_ok=True)
+        files.write(place, json.dumps(found | surroundings(device), indent=2) + "\n")
+    found = json.loads(place.read_text(encoding="utf-8"))
+    return {key: found[key] for key in ("share", "seconds", "device")}
+
+
+def measured_share(network: nn.Module, measure: str, images: Tensor, labels: Tensor) -> float:
+    """The share of the images that is classified correctly, under an attack or not, or that is proven."""
+    if measure in CERTIFIED:
+        return certified_accuracy(network, images, labels, epsilon=CERTIFIED[measure])
+    attacked = images if measure == "clean" else ATTACKS[measure](network, images, labels, epsilon=EPSILON).images
+    assert (attacked - images).abs().max() <= EPSILON + 1e-6
+    assert 0 <= attacked.min() <= attacked.max() <= 1
+    with torch.no_grad():
+        return (predict(network, attacked).argmax(1) == labels).double().mean().item()
+
+
+if __name__ == "__main__":
+    main()
