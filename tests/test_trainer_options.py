@@ -100,12 +100,12 @@ def test_accumulated_batches_are_distorted_one_by_one(train: Command, tmp_path: 
         "import cnn_mnist.training.module as training\n"
         "class Spy(Callback):\n"
         "    def on_train_start(self, trainer, module):\n"
-        "        inner = training.distorted\n"
+        "        inner = training.augmented\n"
         "        def seen(images, **options):\n"
         "            changed = inner(images.new_ones(images.shape), **options)\n"
         "            print('drawn', changed[0].sum().item(), module.global_step)\n"
         "            return changed\n"
-        "        training.distorted = seen\n"
+        "        training.augmented = seen\n"
     )
     options = ("model.distortion=0.2", "+trainer.accumulate_grad_batches=4", "+callbacks.spy._target_=spy.Spy")
     done = train(*DIGITS, *options, cwd=tmp_path)
