@@ -40,4 +40,4 @@ def test_adversarial_training_withstands(train: Command, mnist_root: Path) -> No
     result = attacks.pgd(
         network, images, labels, epsilon=0.3, step_size=0.01, steps=50, generator=torch.Generator().manual_seed(0)
     )
-    assert 1 - result.success.double().mean() >= 0.88  # measured: 0.937 (2 cores, Intel Xeon); 0.918 after 15 epochs
+    assert 1 - result.success.double().mean() >= 0.88  # after two epochs
