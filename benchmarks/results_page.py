@@ -78,7 +78,7 @@ def robustness_row(run: dict[str, Any]) -> str:
 
 
 def published_row(source: str) -> str:
-    """A paper as a line of the table of attacks: only under attacks, and on as many images, as ours."""
+    """A paper as a line of the table of attacks, each number in the column of the same attack."""
     found = {one.attack: one for one in published.ROBUST if one.source == source}
     clean = next(iter(found.values())).clean
     shares = [percent(found[same].robust) if same in found else None for _, same in COLUMNS.values()]
@@ -129,6 +129,7 @@ def robustness(record: dict[str, Any]) -> list[str]:
         *(checked(record["checklist"]) if "checklist" in record else []),
         "Training:",
         "",
+        *([record["remark"], ""] if "remark" in record else []),
         *(f"- {one}" for one in training),
         "",
         "Seconds of each measurement:",
