@@ -36,18 +36,18 @@ def main(cfg: DictConfig) -> None:
     needs_data = any(task.needs.data for task in asked)
     sides: Sequence[About]
     names: Sequence[str] = ()
-    if cfg.sweep:
-        from cnn_mnist.report.sections import sweep
+    trusted = {"trusted": entry.own_classes(cfg, "network"), "trusted_data": entry.own_classes(cfg, "data")}
+    if cfg.sweep is not None:
+        from cnn_mnist.report.sections.sweeps import sweep
 
         sides = sweep.read(cfg)
+    elif cfg.committee is not None:
+        from cnn_mnist.report.sections.sweeps import committee
+
+        sides = [found := committee.read(cfg, overrides, **trusted)]
+        names = found.members[0].names
     else:
-        sides = subjects = subject.choose(
-            cfg,
-            overrides,
-            needs_data=needs_data,
-            trusted=entry.own_classes(cfg, "network"),
-            trusted_data=entry.own_classes(cfg, "data"),
-        )
+        sides = subjects = subject.choose(cfg, overrides, needs_data=needs_data, **trusted)
         names = subjects[0].names
     findings = Findings(folder, cfg, sides)
     for task in console.parts(asked):

@@ -42,7 +42,8 @@ def main() -> None:
     from cnn_mnist.sweeps.search import search
 
     def write_page(*about: Any) -> None:
-        from cnn_mnist.report.sections import search as section  # imports torch: not before there is a page to write
+        # imports torch: not before there is a page to write
+        from cnn_mnist.report.sections.sweeps import search as section
 
         section.write_page(*about)
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 IMPORTS = (  # what train.py, analyze.py and search.py import on their way
     "cnn_mnist.cli.training_output",
     "cnn_mnist.report.plan",
-    "cnn_mnist.report.sections.sweep",
+    "cnn_mnist.report.sections.sweeps.sweep",
     "cnn_mnist.report.subject",
     "cnn_mnist.report.writer",
     "cnn_mnist.runs.checkpoint_io",

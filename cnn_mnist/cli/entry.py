@@ -37,7 +37,7 @@ def check(cfg: DictConfig, command: schema.Command) -> None:
         ValueError: An option has a value that is not allowed, or a checkpoint is damaged or something else.
     """
     schema.check(cfg, command)
-    if "against" in cfg and cfg.sweep is None and cfg.ckpt_path in (None, locate.LAST):
+    if "against" in cfg and cfg.sweep is None and cfg.committee is None and cfg.ckpt_path in (None, locate.LAST):
         locate.newest()
     for key in ("ckpt_path", "against"):
         path = OmegaConf.select(cfg, key)

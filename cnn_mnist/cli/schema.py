@@ -51,6 +51,7 @@ class Analyze:
     ckpt_path: option_types.Path | None
     against: option_types.Path | None
     sweep: option_types.Path | None
+    committee: option_types.Paths | None
     image: option_types.Paths | None
     metric: str
     images: Selection

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from torch import Tensor
 
 from cnn_mnist.analysis.statistics import Configuration
 from cnn_mnist.figures.canvas import MARKERS, Line, Lines, per_cent, plot, whole_numbers
@@ -63,6 +64,20 @@ def curves(groups: Sequence[Configuration], metric: str, *, in_percent: bool) ->
     _label(axes, metric, "y", in_percent)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower left", fontsize=9, frameon=False)
+    return figure
+
+
+def by_number(growth: Sequence[Tensor]) -> Figure:
+    """The accuracy of committees of 1, 2... networks: the mean of several, in a band from the lowest to the highest."""
+    figure, axes = plot()
+    numbers = np.arange(1, len(growth) + 1)
+    lowest, highest = ([float(limit(row)) for row in growth] for limit in (min, max))
+    axes.fill_between(numbers, lowest, highest, color=COLOURS[0], alpha=0.2, lw=0)
+    axes.plot(numbers, [float(row.mean()) for row in growth], "o-", color=COLOURS[0], markersize=4)
+    axes.set_xlabel("number of networks")
+    whole_numbers(axes.xaxis)
+    _label(axes, "accuracy", "y", True)
+    axes.grid(alpha=0.3)
     return figure
 
 

@@ -9,7 +9,10 @@ from omegaconf import DictConfig, OmegaConf
 from cnn_mnist.report.own_pictures import is_several
 from cnn_mnist.report.section import Needs
 
-SWEEP = "cnn_mnist.report.sections.sweep.seeds"
+SEVERAL = {  # options that name many networks, and the one section about them
+    "sweep": "cnn_mnist.report.sections.sweeps.sweep.seeds",
+    "committee": "cnn_mnist.report.sections.sweeps.committee.committee",
+}
 OWN = {
     "picture": "a picture of your own: set image= to its file",
     "pictures": "several pictures of your own: set image= to a folder, or to a list of files",
@@ -59,18 +62,20 @@ class Task(NamedTuple):
 def tasks(cfg: DictConfig, overrides: list[str]) -> list[Task]:
     """The sections that are asked for and can be computed, in the order of the report.
 
-    That is everything, or what `analysis`, `attack` or `export` names; of a sweep, the one section about it.
+    That is everything, or what `analysis`, `attack` or `export` names; of a sweep or a committee, the one section about
+    it.
 
     Raises:
         ValueError: The section that is named cannot use a picture, requires a package that is not installed, or a
             second network.
     """
-    if cfg.sweep is not None:
-        for key in ("ckpt_path", "against", "image", "export"):
-            if key in cfg and cfg[key] is not None:
-                raise ValueError(f"{key}= is about one network, and sweep= about many: leave one of them out")
-        return [Task("analysis", "seeds", OmegaConf.create({"_target_": SWEEP, "_partial_": True}), is_alone=True)]
     named = {"analysis", "attack", "export"} & {override.partition("=")[0] for override in overrides}
+    for many in [key for key in SEVERAL if cfg[key] is not None]:
+        others = [key for key in ("ckpt_path", "against", "image", *SEVERAL) if key != many and cfg[key] is not None]
+        if others := [*others, *sorted(named)]:
+            raise ValueError(f"{many}= is about many networks, and {others[0]}= is not: leave one of them out")
+        node = OmegaConf.create({"_target_": SEVERAL[many], "_partial_": True})
+        return [Task("analysis", SEVERAL[many].rpartition(".")[2], node, is_alone=True)]
     found: list[Task] = []
     if "analysis" in named or not named:
         found += [Task("analysis", str(name), node, False) for name, node in analyses_of(cfg).items()]

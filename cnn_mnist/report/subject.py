@@ -197,7 +197,7 @@ def choose(
     cfg.ckpt_path = str(file)
     device = _device(cfg.trainer.accelerator)
     first = _of_checkpoint(file, device, trusted)
-    second = None if cfg.against is None else _other(cfg.against, first, trusted)
+    second = None if cfg.against is None else another(cfg.against, first, trusted)
     first.dataset = dataset.settle(cfg, overrides, file, first.recipe.get("dataset"))
     if own is None:
         if needs_data:
@@ -269,22 +269,22 @@ def _look_at_data(cfg: DictConfig, subject: Subject) -> None:
     subject.images, subject.labels = subject.test[subject.indices]
 
 
-def _other(path: str, first: Subject, trusted: Collection[str]) -> Subject:
-    """The network to compare with.
+def another(path: str | Path, first: Subject, trusted: Collection[str], *, key: str = "against") -> Subject:
+    """A network of the same task as the first, without images; `key` is the option that names it.
 
     Raises:
         FileNotFoundError: It does not exist.
         ValueError: It is not a checkpoint, or of another data set or other classes.
     """
-    other = _of_checkpoint(locate.find(path, prefer_best=True, key="against"), first.device, trusted)
+    other = _of_checkpoint(locate.find(path, prefer_best=True, key=key), first.device, trusted)
     if other.num_classes != first.num_classes:
         numbers = f"{first.num_classes} and {other.num_classes}"
-        raise ValueError(f"the two networks tell {numbers} classes apart, and cannot be compared: set against=")
+        raise ValueError(f"the two networks tell {numbers} classes apart, and cannot be compared: set {key}=")
     if first.recipe.get("classes") != other.recipe.get("classes"):
-        raise ValueError("the two networks were trained on different classes, and cannot be compared: set against=")
+        raise ValueError(f"the two networks were trained on different classes, and cannot be compared: set {key}=")
     asked, theirs = first.recipe.get("dataset"), other.recipe.get("dataset")
     if None not in (asked, theirs) and asked != theirs:
-        raise ValueError(f"one network was trained on {asked}, the other on {theirs}: set against= to one on {asked}")
+        raise ValueError(f"one network was trained on {asked}, the other on {theirs}: set {key}= to one on {asked}")
     return other
 
 

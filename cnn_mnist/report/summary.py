@@ -26,7 +26,7 @@ def known(sentence: str, record: Found) -> bool:
 
 def title(record: Found) -> str:
     """A sentence over the record that names the report."""
-    if any(key in record for key in ("sweep", "seeds", "search")):
+    if any(key in record for key in ("sweep", "seeds", "search", "committee")):
         return str(record["title"])
     if record["dataset"] == "picture":
         words = "A picture: {picture.name}" if known("{picture.name}", record) else "A picture"

@@ -23,8 +23,10 @@ def names(*overrides: str) -> list[str]:
 
 def test_a_sweep_has_its_own_section_and_no_network() -> None:
     assert names("sweep=multirun/mine") == ["seeds"]
-    with pytest.raises(ValueError, match="leave one of them out"):
-        names("sweep=multirun/mine", "against=outputs/other")
+    assert names("committee=multirun/mine") == ["committee"]
+    for other in ("against=outputs/other", "committee=multirun/mine", "attack=pgd", "export=torch"):
+        with pytest.raises(ValueError, match=f"sweep= is about many networks, and {other.partition('=')[0]}= is not"):
+            names("sweep=multirun/mine", other)
     assert "seeds" not in names()
 
 

@@ -102,7 +102,7 @@ def test_callbacks_are_left_out_unless_one_of_them_measures_the_metric() -> None
 
 def test_the_figures_show_each_trial_the_best_so_far_and_each_option() -> None:
     from cnn_mnist.figures.canvas import Lines, draw_lines
-    from cnn_mnist.report.sections.search import figures_of
+    from cnn_mnist.report.sections.sweeps.search import figures_of
 
     study = optuna.create_study(direction="maximize")
     scores = iter([0.5, 0.25, 0.75])

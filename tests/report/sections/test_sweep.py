@@ -1,4 +1,4 @@
-"""`python analyze.py sweep=...` on a real sweep, its numbers against SciPy's and against the runs themselves."""
+"""`python analyze.py sweep=...` and `committee=...` on a real sweep, against SciPy and against the runs themselves."""
 
 import csv
 import json
@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from sklearn.metrics import accuracy_score
 
+from cnn_mnist import load_images, load_network
 from cnn_mnist.analysis.statistics import Configuration, paired_over_seeds
 from cnn_mnist.figures import sweep as draw
 from cnn_mnist.figures import training as draw_training
@@ -115,6 +117,10 @@ def test_failed_and_missing_jobs_and_mixed_code_are_said(copy: Path, analyze: Co
     ("options", "message"),
     [
         (("sweep=.",), "is not the folder of a sweep"),
+        (("committee=multirun/none",), "there is no folder multirun/none: set committee= to a folder of runs"),
+        (("committee=multirun",), "a committee has at least 2 networks, and there are 0 finished runs in multirun"),
+        (("committee=[multirun/mine/none,multirun/mine]",), "there is no checkpoint at multirun/mine/none"),
+        (("committee=multirun/mine", "attack=pgd"), "committee= is about many networks, and attack= is not"),
         (("sweep=multirun/mine", "metric=test/accuracy"), "metric=test/accuracy is in no job's results: did you mean"),
     ],
 )
@@ -212,3 +218,36 @@ def test_a_mixture_is_refused_by_name(change: dict[str, object], words: str, cop
     assert done.status == 1
     assert words in done.err
     assert len(done.err.splitlines()) == 1
+
+
+def test_a_committee_is_the_mean_of_its_networks(swept: Done, analyze: Command) -> None:
+    done = analyze("committee=multirun/mine", cwd=swept.cwd)
+    assert done.status == 0, done.err
+    found = done.results["committee"]
+    images, labels = load_images("digits")
+    runs = [job.folder for job in jobs.jobs(swept.folder)]
+    with torch.no_grad():
+        each = torch.stack([load_network(str(run))(images).softmax(1) for run in runs])
+    answers = each.argmax(2)
+    together = each.sum(0).argmax(1)
+    assert found["accuracy"] == pytest.approx(accuracy_score(labels, together), abs=1e-6)
+    assert [one["accuracy"] for one in found["members"]] == pytest.approx(
+        [accuracy_score(labels, one) for one in answers], abs=1e-6
+    )
+    assert found["num_wrong"] == (together != labels).sum()
+    assert found["num_unanimous_mistakes"] == ((together != labels) & (answers == together).all(0)).sum()
+    assert found["num_disagreements"] == (answers != answers[0]).any(0).sum()
+    pairs = [accuracy_score(labels, (each[k] + each[(k + 1) % 6]).argmax(1)) for k in range(6)]
+    two = found["by_number"][1]
+    assert (two["lowest"], two["mean"], two["highest"]) == pytest.approx((min(pairs), np.mean(pairs), max(pairs)))
+    assert found["by_number"][-1]["mean"] == found["accuracy"]
+    html = (done.folder / "report.html").read_text()
+    assert {"committee.accuracy", "committee.members.5.accuracy"} <= set(re.findall(r'data-key="([^"]+)"', html))
+    assert "Together, by the mean of their probabilities, the 6 networks" in done.out
+
+
+def test_a_committee_is_also_a_list_of_runs(swept: Done, analyze: Command) -> None:
+    first, *_, last = (job.folder for job in jobs.jobs(swept.folder))
+    done = analyze(f"committee=['{last}','{first}']", cwd=swept.cwd)
+    assert done.status == 0, done.err
+    assert [Path(one["run"]).name for one in done.results["committee"]["members"]] == [last.name, first.name]

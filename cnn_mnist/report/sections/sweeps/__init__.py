@@ -1,0 +1,1 @@
+"""Sections about several runs: of a sweep, of a search, of a committee."""
