@@ -47,9 +47,8 @@ play: $(READY) ## the live page of the newest run, to draw on in a browser; trai
 	@ls outputs/*/*/checkpoints/last.ckpt multirun/*/*/checkpoints/last.ckpt 2> /dev/null | grep -q . || $(BIN)/python train.py
 	$(BIN)/python analyze.py export=play $(ARGS)
 
-results: $(READY) ## RESULTS.md from nothing: every recipe over several seeds, then every attack, many hours; ARGS="--seeds 2"
-	$(BIN)/python -m benchmarks.results $(ARGS)
-	$(BIN)/python -m benchmarks.robustness
+results: $(READY) ## RESULTS.md from nothing, about a day; in parts: make results PART="paper best"
+	$(BIN)/python -m benchmarks.results $(PART) $(ARGS)
 	$(BIN)/python -m benchmarks.readme
 
 release: $(READY) ## dist/: the wheel, and the report and the live page of the newest run

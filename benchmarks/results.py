@@ -1,132 +1,210 @@
-"""RESULTS.md: every recipe trained with several seeds, and compared with published numbers.
+"""RESULTS.md, part by part: every recipe over many seeds, and what is measured of the networks.
 
-    python -m benchmarks.results                       about four hours on 2 cores; resumes where it was
-    python -m benchmarks.results --seeds 2 data=digits trainer.max_epochs=1    a rehearsal; other words go to train.py
+    python -m benchmarks.results                     all of it, about a day on 2 cores; resumes where it was
+    python -m benchmarks.results paper best          these parts; or make results PART="paper best"
+    python -m benchmarks.results paper --seeds 2 data=digits trainer.max_epochs=1    a rehearsal
 
-Each recipe is one sweep below multirun/, each run a real command. Writes RESULTS.md and its record, docs/results.json;
-`python -m benchmarks.robustness` adds the attacks, `python -m benchmarks.readme` then writes README's figures.
+The parts are the recipes below; `repeats`, one run again and again; `speed`, see `benchmarks.speed_run`; and `attacks`,
+see `benchmarks.robustness`. Each recipe is a sweep below multirun/, each run a real command; words with = go to
+train.py. RESULTS.md and its record, docs/results.json, are written after each part; `python -m benchmarks.readme` then
+writes the figures of README and docs.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from scipy import stats
+
+from benchmarks import robustness, speed_run
 from benchmarks.results_page import LAB, update_record
-from cnn_mnist.analysis.statistics import paired_over_seeds
+from cnn_mnist.analysis.statistics import LEVEL, mean_interval, paired_over_seeds
 from cnn_mnist.runs.metrics import read_curves
 from cnn_mnist.sweeps import jobs
 from cnn_mnist.sweeps.configurations import configuration_of, described
 
 ROOT = Path(__file__).resolve().parents[1]
-BATCHNORM = "model.batchnorm=false,true"
-TAIL = 11  # a seed whose last epoch spikes
+NUM_REPEATS = 3
+SPIKE = 0.003  # a run ends in a spike if its last epoch is so far below the best one before
+Runs = dict[str, list[jobs.Job]]  # by configuration, in the order of the seeds
 
 
 class Recipe(NamedTuple):
-    """A sweep: its experiment, the options that vary, and its seeds."""
+    """An experiment, its number of seeds, and whether it is run without and with batch normalisation."""
 
     name: str
-    options: tuple[str, ...]
-    seeds: Sequence[int]
-
-    @property
-    def folder(self) -> Path:
-        """Where its runs lie."""
-        tail = "-tail" if TAIL in self.seeds else ""
-        return Path("multirun", f"results-{self.name}{tail}")
+    num_seeds: int
+    is_paired: bool = False
 
 
-def command(script: str, *words: str) -> None:
-    """Run an entry point, and show what it says.
+RECIPES = (
+    Recipe("paper", 30, is_paired=True),
+    Recipe("one_epoch", 30, is_paired=True),
+    Recipe("tuned", 10),
+    Recipe("handwriting", 3),
+    Recipe("best", 5),
+    Recipe("robust", 3),
+    Recipe("certified", 3),
+)
+PARTS = (*(recipe.name for recipe in RECIPES), "repeats", "speed", "attacks")
+
+
+def command(*words: str) -> None:
+    """Run Python on a script or a module, and show what it says.
 
     Raises:
         SystemExit: It failed.
     """
-    print(f"\n$ python {script} {' '.join(words)}", flush=True)
-    status = subprocess.run([sys.executable, str(ROOT / script), *words]).returncode
+    print(f"\n$ python {' '.join(words)}", flush=True)
+    status = subprocess.run([sys.executable, *words]).returncode
     if status:
         raise SystemExit(status)
 
 
-def train(recipe: Recipe, more: list[str]) -> list[jobs.Job]:
-    """Do what is missing of a recipe's sweep; returns its jobs."""
-    seeds = ",".join(map(str, recipe.seeds))
-    where = f"hydra.sweep.dir={recipe.folder}"
-    command("train.py", "-m", f"experiment={recipe.name}", *recipe.options, f"seed={seeds}", *more, where)
-    return [job for job in jobs.jobs(recipe.folder) if job.status == jobs.DONE]
+def trained(recipe: Recipe, more: list[str]) -> Runs:
+    """Do what is missing of a recipe's sweep; its runs. A pair of runs is made one after the other."""
+    seeds = ",".join(map(str, range(recipe.num_seeds)))
+    words = [f"seed={seeds}", *(["model.batchnorm=false,true"] if recipe.is_paired else []), *more]
+    folder = Path("multirun", f"results-{recipe.name}")
+    command(str(ROOT / "train.py"), "-m", f"experiment={recipe.name}", *words, f"hydra.sweep.dir={folder}")
+    found: Runs = {}
+    for job in jobs.jobs(folder)[: recipe.num_seeds * (1 + recipe.is_paired)]:  # what else there is was run before
+        has_norm = recipe.is_paired and job.results["batchnorm"]
+        found.setdefault(f"{recipe.name}_batchnorm" if has_norm else recipe.name, []).append(job)
+    return found
+
+
+def summary(name: str, runs: list[jobs.Job]) -> dict[str, Any]:
+    """A configuration in numbers, and where it was measured."""
+    some = runs[-1].results
+    keys = ("recipe", "batchnorm", "num_parameters", "epochs", "device", "num_threads", "versions")
+    return {
+        **{key: some[key] for key in keys},
+        **described(configuration_of(name, runs, "test/acc")),
+        "accuracies": [run.results["test/acc"] for run in runs],
+        "num_cores": os.cpu_count(),
+        "date": time.strftime("%Y-%m-%d", time.localtime(max(run.started or 0 for run in runs))),
+        "git_commits": sorted({str(run.results["git_commit"]) for run in runs}),
+    }
 
 
 def versus(first: list[jobs.Job], second: list[jobs.Job]) -> dict[str, Any]:
-    """What the second of two configurations changes, from the same seeds of both: in percentage points."""
-    values = [[job.results["test/acc"] for job in jobs] for jobs in (first, second)]
+    """What the second of two configurations changes, from the same seeds of both.
+
+    Returns:
+        `difference` in percentage points with the ends of its interval, `low` and `high`, and `p`; `time_ratio`, the
+        geometric mean of the ratios of the training times, with the ends of its interval, `time_low` and `time_high`.
+    """
+    values = [[run.results["test/acc"] for run in runs] for runs in (first, second)]
     found = paired_over_seeds(*values)
-    seconds = [sum(job.results["fit_seconds"] for job in jobs) for jobs in (first, second)]
-    points = {key: None if found[key] is None else 100 * found[key] for key in ("difference", "low", "high")}  # type: ignore[operator]
-    return points | {"p": found["p"], "num_seeds": len(first), "time_ratio": seconds[1] / seconds[0]}
+    seconds = [np.array([run.results["fit_seconds"] for run in runs]) for runs in (first, second)]
+    ratios = np.log(seconds[1] / seconds[0])
+    low, high = (None if np.isnan(end) else float(np.exp(end)) for end in mean_interval(ratios))
+    points = {
+        key: None if found[key] is None else 100 * float(found[key] or 0) for key in ("difference", "low", "high")
+    }
+    times = {"time_ratio": float(np.exp(ratios.mean())), "time_low": low, "time_high": high}
+    return points | {"p": found["p"], "num_seeds": len(first)} | times
 
 
-def summary(name: str, jobs: list[jobs.Job]) -> dict[str, Any]:
-    """A configuration in numbers."""
-    some = jobs[0].results
-    keys = ("recipe", "batchnorm", "num_parameters", "epochs")
-    values = [job.results["test/acc"] for job in jobs]
-    found = described(configuration_of(name, jobs, "test/acc"))
-    return {key: some[key] for key in keys} | found | {"accuracies": values}
-
-
-def tail_of(job: jobs.Job) -> dict[str, Any]:
-    """A run whose last epoch spikes: its accuracy, and that after each epoch."""
-    assert job.folder is not None
-    accuracies = read_curves(job.folder / "metrics.csv")["test/acc"]
-    known = [value for value in accuracies if value is not None]
+def spikes(runs: list[jobs.Job]) -> dict[str, Any]:
+    """How many runs end with an accuracy well below the best of their earlier epochs; the share with its interval."""
+    falls = []
+    for run in runs:
+        assert run.folder is not None
+        curve = [value for value in read_curves(run.folder / "metrics.csv")["test/acc"] if value is not None]
+        falls.append(max(curve[:-1]) - curve[-1] if len(curve) > 1 else 0.0)
+    number = sum(fall >= SPIKE for fall in falls)
+    interval = stats.binomtest(number, len(runs)).proportion_ci(LEVEL)
+    deepest = int(np.argmax(falls))
     return {
-        "seed": job.results["seed"],
-        "accuracy": job.results["test/acc"],
-        "best": max(known),
-        "best_epoch": accuracies.index(max(known)) + 1,
+        "fall": SPIKE,
+        "num_runs": len(runs),
+        "num_spikes": number,
+        "low": float(interval.low),
+        "high": float(interval.high),
+        "deepest": {
+            "seed": runs[deepest].results["seed"],
+            "accuracy": runs[deepest].results["test/acc"],
+            "fall": falls[deepest],
+        },
+    }
+
+
+def recipe_part(recipe: Recipe, more: list[str]) -> dict[str, Any]:
+    """What a recipe adds to the record."""
+    found = trained(recipe, more)
+    some = next(iter(found.values()))[0].results
+    part: dict[str, Any] = {key: some[key] for key in ("dataset", "num_train", "num_test")}
+    part["accuracy"] = {name: summary(name, runs) for name, runs in found.items()}
+    if recipe.is_paired:
+        part["paired"] = {recipe.name: versus(found[recipe.name], found[f"{recipe.name}_batchnorm"])}
+    if recipe.name == "paper":
+        part["spikes"] = {name: spikes(runs) for name, runs in found.items()}
+        part["lab_report"] = {
+            name: {"accuracy": accuracy, "fit_seconds": time} for name, (accuracy, time) in LAB.items()
+        }
+    if recipe.name == "best":
+        part["committee"] = committee(Path("multirun", "results-best"))
+    return part
+
+
+def committee(folder: Path) -> dict[str, Any]:
+    """How well the networks of a sweep do together."""
+    place = Path("outputs", "results", "committee")
+    command(str(ROOT / "analyze.py"), f"committee={folder}", f"hydra.run.dir={place}")
+    found = json.loads((place / "results.json").read_text(encoding="utf-8"))["committee"]
+    return {
+        key: found[key] for key in ("num_members", "accuracy", "num_wrong", "num_unanimous_mistakes", "member_mean")
+    }
+
+
+def repeats(more: list[str]) -> dict[str, Any]:
+    """The lab report's recipe with one seed, several times: what differs between equal runs."""
+    runs = []
+    for number in range(NUM_REPEATS):
+        folder = Path("outputs", "results", "repeats", str(number))
+        if not (folder / "results.json").exists():
+            command(str(ROOT / "train.py"), "experiment=paper", *more, f"hydra.run.dir={folder}")
+        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        keys = ("test/acc", "fit_seconds", "device", "git_commit", "seed")
+        runs.append({key: results[key] for key in keys} | {"weights": robustness.fingerprint(folder)})
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "num_runs": len(runs),
+        "num_different_weights": len({run["weights"] for run in runs}),
+        "accuracies": [run["test/acc"] for run in runs],
+        "seconds": [run["fit_seconds"] for run in runs],
+        **{key: runs[0][key] for key in ("seed", "device", "git_commit")},
     }
 
 
 def main() -> None:
-    """Train and write; `benchmarks.robustness` attacks the networks."""
+    """Measure the parts that are asked for, and write each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5, help="runs of each recipe but the robust one")
-    parser.add_argument("--robust-seeds", type=int, default=3, help="of `robust`, half an hour each, and `certified`")
-    options, more = parser.parse_known_args()
-
+    parser.add_argument("words", nargs="*", metavar="PART or KEY=VALUE", help=f"parts: {', '.join(PARTS)}")
+    parser.add_argument("--seeds", type=int, help="runs of each recipe, in place of its own number")
+    asked = parser.parse_intermixed_args()
+    more = [word for word in asked.words if "=" in word]
+    parts = [word for word in asked.words if "=" not in word] or list(PARTS)
+    if unknown := [part for part in parts if part not in PARTS]:
+        parser.error(f"there is no part {unknown[0]}: choose from {', '.join(PARTS)}")
     start = time.perf_counter()
-    recipes = [
-        Recipe("paper", (BATCHNORM,), range(options.seeds)),
-        Recipe("one_epoch", (BATCHNORM,), range(options.seeds)),
-        Recipe("tuned", (), range(options.seeds)),
-        Recipe("robust", (), range(options.robust_seeds)),
-        Recipe("certified", (), range(options.robust_seeds)),
-    ]
-    found: dict[str, list[jobs.Job]] = {}  # by recipe and batch normalisation, in the order of the seeds
-    for recipe in recipes:
-        for job in train(recipe, more):
-            with_norm = "_batchnorm" if recipe.options and job.results["batchnorm"] else ""
-            found.setdefault(recipe.name + with_norm, []).append(job)
-    (tail,) = train(Recipe("paper", (), [TAIL]), more)
-    some = found["paper"][0].results
-    record = {
-        "date": time.strftime("%Y-%m-%d"),
-        "dataset": some["dataset"],
-        "num_train": some["num_train"],
-        "num_test": some["num_test"],
-        "num_cores": os.cpu_count(),
-        "where": {key: some[key] for key in ("device", "num_threads", "versions", "git_commit")},
-        "accuracy": {key: summary(key, jobs) for key, jobs in found.items()},
-        "tail": tail_of(tail),
-        "paired": {name: versus(found[name], found[f"{name}_batchnorm"]) for name in ("paper", "one_epoch")},
-        "lab_report": {key: {"accuracy": accuracy, "fit_seconds": seconds} for key, (accuracy, seconds) in LAB.items()},
-    }
-    update_record(record)
+    for recipe in RECIPES:
+        if recipe.name in parts:
+            update_record(recipe_part(recipe._replace(num_seeds=asked.seeds or recipe.num_seeds), more))
+    if "repeats" in parts:
+        update_record({"repeats": repeats(more)})
+    if "speed" in parts:
+        update_record({"speed": speed_run.measured(asked.seeds or speed_run.NUM_SEEDS, more)})
+    if "attacks" in parts:
+        command("-m", "benchmarks.robustness")
     print(f"\nRESULTS.md, after {(time.perf_counter() - start) / 60:.0f} minutes")
 
 

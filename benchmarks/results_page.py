@@ -4,33 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks import robustness_page
+from benchmarks.tables import line, percent
 from cnn_mnist import published
 from cnn_mnist.runs import files
 
 RECORD, PAGE = Path("docs", "results.json"), Path("RESULTS.md")
 LAB = {f"paper{'_batchnorm' * norm}": tuple(found.values()) for norm, found in published.LAB_REPORT.items()}
-COLUMNS = {  # the columns of the table of attacks: what is measured, and the same attack in the literature
-    "clean": ("clean", None),
-    "fgsm": ("FGSM", "FGSM"),
-    "pgd": ("PGD-50 x 10, steps of 0.01", "PGD-50 x 10"),
-    "pgd_large_steps": ("PGD-50 x 10, steps of 0.019", None),
-    "apgd": ("APGD", None),
-    "square": ("Square", None),
-    "auto": ("AutoAttack", "AutoAttack"),
-    "boundary": ("HopSkipJump", None),
-    "certified": ("proven", None),
-    "certified_at_0.1": ("proven at 0.1", None),
-}
-
-
-def percent(value: float | None, digits: int = 2) -> str:
-    """A share in per cent; nothing for None."""
-    return "" if value is None else f"{100 * value:.{digits}f} %"
-
-
-def line(*cells: object) -> str:
-    """A line of a table."""
-    return "| " + " | ".join("" if cell is None else str(cell) for cell in cells) + " |"
+BY_NAME = ("accuracy", "paired")  # parts of the record with an entry for each configuration or recipe
+PAIRED = {"paper": "with the lab report's recipe", "one_epoch": "with one epoch"}
 
 
 def accuracy_row(key: str, found: dict[str, Any]) -> str:
@@ -52,124 +34,17 @@ def accuracy_row(key: str, found: dict[str, Any]) -> str:
     )
 
 
-def paired_line(found: dict[str, Any]) -> str:
-    """A paired difference in words."""
-    sure = "too few seeds for an interval"
-    if found["p"] is not None:
-        sure = (
-            f"95 % interval {found['low']:+.3f} to {found['high']:+.3f}; paired t-test, {found['num_seeds']} seeds: "
-            f"p = {found['p']:.2g}"
-        )
-    return (
-        f"{found['difference']:+.3f} percentage points ({sure}) for {found['time_ratio']:.2f} times the training time"
-    )
-
-
-def trained_by(run: dict[str, Any]) -> str:
-    """The options of train.py that make a network another one, but for its seed."""
-    groups = ("experiment=", "model.", "network", "data=", "data.val_size=")
-    return " ".join(word for word in run["overrides"] if word.startswith(groups)) or f"experiment={run['recipe']}"
-
-
-def robustness_row(run: dict[str, Any]) -> str:
-    """A network as a line of the table of attacks."""
-    shares = [percent(run["measured"][key]["share"], 2) if key in run["measured"] else None for key in COLUMNS]
-    return line(f"`{trained_by(run)}`", run["seed"], *shares)
-
-
-def published_row(source: str) -> str:
-    """A paper as a line of the table of attacks, each number in the column of the same attack."""
-    found = {one.attack: one for one in published.ROBUST if one.source == source}
-    clean = next(iter(found.values())).clean
-    shares = [percent(found[same].robust) if same in found else None for _, same in COLUMNS.values()]
-    return line(source, None, percent(clean), *shares[1:])
-
-
-def robustness(record: dict[str, Any]) -> list[str]:
-    """The part about attacks."""
-    runs = [run for runs in record["networks"].values() for run in runs]
-    is_whole = record["num_images"] == published.NUM_IMAGES
-    same = {same for _, same in COLUMNS.values()}
-    sources = dict.fromkeys(one.source for one in published.ROBUST if one.attack in same)
-    heads = ["`python train.py ...`", "seed", *(name for name, _ in COLUMNS.values())]
-    training = [
-        f"`train.py {' '.join(run['overrides'])}`: {run['epochs']} epochs in {run['fit_seconds'] / 60:.1f} minutes on "
-        f"{run['device']}, {run['num_threads']} threads, commit {run['git_commit']}"
-        for run in runs
-    ]
-    took = [
-        f"`{trained_by(run)}`, seed {run['seed']}: "
-        + ", ".join(f"{COLUMNS[name][0]} {found['seconds']:.0f}" for name, found in run["measured"].items())
-        + f" ({' and '.join(sorted({found['device'] for found in run['measured'].values()}))})"
-        for run in runs
-    ]
-    return [
-        "## Accuracy under attack",
-        "",
-        f"No pixel changed by more than {record['epsilon']:g}; {record['num_images']:,} test images, of which",
-        f"HopSkipJump (5,000 queries) attacks {record['num_boundary_images']:,}, evenly spaced. PGD takes",
-        "50 steps from each of 10 starts, APGD 100 steps on the cross-entropy, Square 5,000 queries; AutoAttack is the",
-        "standard ensemble. *Proven*: classified correctly, whatever changes by up to 0.3, or to 0.1, in each pixel.",
-        f"`python -m benchmarks.robustness` repeats it. Measured on {record['date']}; an empty cell was not measured.",
-        "",
-        line(*heads),
-        line("---", *["---:"] * (len(heads) - 1)),
-        *map(robustness_row, runs),
-        *(map(published_row, sources) if is_whole else []),
-        "",
-        *(
-            [
-                "Published networks have other architectures. Each number stands in the column of its attack, and is "
-                "of all 10,000 test images.",
-                "",
-            ]
-            if is_whole
-            else []
-        ),
-        *(checked(record["checklist"]) if "checklist" in record else []),
-        "Training:",
-        "",
-        *([record["remark"], ""] if "remark" in record else []),
-        *(f"- {one}" for one in training),
-        "",
-        "Seconds of each measurement:",
-        "",
-        *(f"- {one}" for one in took),
-        "",
-    ]
-
-
-def checked(found: dict[str, Any]) -> list[str]:
-    """The part about the checklist."""
-    return [
-        f"`attack=checklist` on the robust network, {found['num_images']:,} images: {found['num_holding']} of "
-        f"{found['num_points']} points hold.",
-        "",
-        line("asked", "measured", "verdict"),
-        line(*["---"] * 3),
-        *(
-            line(point["asks"], point["measured"], "holds" if point["holds"] else "does not hold")
-            for point in found["points"]
-        ),
-        "",
-    ]
-
-
-def page(record: dict[str, Any]) -> str:
-    """RESULTS.md."""
-    where = record["where"]
+def accuracy(record: dict[str, Any]) -> list[str]:
+    """The part about accuracy on untouched images."""
     heads = ["`python train.py ...`", "parameters", "epochs", "seeds", "test accuracy", "95 %"]
     heads += ["lowest / median / highest, %", "seconds", "report", "seconds"]
-    tail = record["tail"]
-    text = [
-        "# Results",
-        "",
-        f"Written by `make results` on {record['date']}, from {record['dataset']}: {record['num_train']:,} training "
-        f"and {record['num_test']:,} test images.",
-        f"{where['device']}, {record['num_cores']} cores, {where['num_threads']} threads; "
-        + ", ".join(f"{name} {version}" for name, version in where["versions"].items())
-        + f"; commit {where['git_commit']}. The numbers are in docs/results.json.",
-        "",
+    places: dict[tuple[str, str, str], list[str]] = {}
+    for found in record["accuracy"].values():
+        versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+        where = f"{found['device']}, {found['num_cores']} cores, {found['num_threads']} threads; {versions}"
+        commits = " and ".join(found["git_commits"])
+        places.setdefault((found["date"], where, commits), []).append(f"`{found['recipe']}`")
+    return [
         "## Accuracy",
         "",
         "Mean and standard deviation over the seeds 0, 1, ..., and the 95 % interval of the mean (Student's t). The",
@@ -179,24 +54,139 @@ def page(record: dict[str, Any]) -> str:
         line("---", *["---:"] * (len(heads) - 1)),
         *(accuracy_row(key, found) for key, found in record["accuracy"].items()),
         "",
-        "The lab report's recipe keeps its learning rate to the end, and its last epoch can spike. "
-        f"Seed {tail['seed']}, outside of these, ends at {percent(tail['accuracy'])} after "
-        f"{percent(tail['best'])} in epoch {tail['best_epoch']}: the standard deviation above understates that.",
+        *(
+            f"- {', '.join(dict.fromkeys(names))}: {date}, {where}; commit {commits}"
+            for (date, where, commits), names in places.items()
+        ),
         "",
-        "Batch normalisation, paired by seed:",
+        *(batch_normalisation(record["paired"]) if "paired" in record else []),
+        *(spikes(record["spikes"]) if "spikes" in record else []),
+        *(repeats(record["repeats"]) if "repeats" in record else []),
+    ]
+
+
+def batch_normalisation(record: dict[str, dict[str, Any]]) -> list[str]:
+    """What batch normalisation changes, recipe by recipe."""
+    lines = [f"- {PAIRED[name]}: {paired_line(found)}" for name, found in record.items()]
+    return ["Batch normalisation, paired by seed:", "", *lines, ""]
+
+
+def paired_line(found: dict[str, Any]) -> str:
+    """A paired difference in words."""
+    sure, times = "too few seeds for an interval", ""
+    if found["p"] is not None:
+        sure = (
+            f"95 % interval {found['low']:+.3f} to {found['high']:+.3f}; paired t-test, {found['num_seeds']} seeds: "
+            f"p = {found['p']:.2g}"
+        )
+    if found["time_low"] is not None:
+        times = f" ({found['time_low']:.2f} to {found['time_high']:.2f})"
+    change = f"{found['difference']:+.3f} percentage points ({sure})"
+    return f"{change} for {found['time_ratio']:.2f} times the training time{times}."
+
+
+def spikes(record: dict[str, dict[str, Any]]) -> list[str]:
+    """How often a run of the lab report's recipe ends badly."""
+    return [
+        "The lab report's recipe keeps its learning rate to the end, and a run can end in a bad epoch. Its last epoch "
+        f"is at least {100 * record['paper']['fall']:g} percentage points below the best one before:",
         "",
-        f"- with the lab report's recipe: {paired_line(record['paired']['paper'])};",
-        f"- with one epoch: {paired_line(record['paired']['one_epoch'])}.",
+        *(
+            f"- in {found['num_spikes']} of {found['num_runs']} runs {'with' if 'batchnorm' in name else 'without'} "
+            f"batch normalisation (95 % interval of the share {100 * found['low']:.0f} to "
+            f"{percent(found['high'], 0)}); the largest fall is {100 * found['deepest']['fall']:.2f} points, to "
+            f"{percent(found['deepest']['accuracy'])} (seed {found['deepest']['seed']})."
+            for name, found in record.items()
+        ),
         "",
-        *(robustness(record["robustness"]) if "robustness" in record else []),
+    ]
+
+
+def repeats(found: dict[str, Any]) -> list[str]:
+    """What differs between equal runs."""
+    number = found["num_different_weights"]
+    same = "the same weights, bit for bit" if number == 1 else f"{number} different sets of weights"
+    seconds = ", ".join(f"{value:.1f}" for value in found["seconds"])
+    accuracies = ", ".join(percent(value) for value in dict.fromkeys(found["accuracies"]))
+    return [
+        f"The machine's noise: `python train.py seed={found['seed']}`, {found['num_runs']} times on {found['date']} "
+        f"({found['device']}, commit {found['git_commit']}), gave {same}, and the accuracy {accuracies}. The times of "
+        f"`fit` were {seconds} s.",
+        "",
+    ]
+
+
+def committee(found: dict[str, Any]) -> list[str]:
+    """The part about the most that the network can do."""
+    return [
+        "## The most this network can do",
+        "",
+        "`experiment=best`, chosen on 6,000 training images held out, and its seeds together "
+        "(`python analyze.py committee=multirun/results-best`, the mean of their probabilities).",
+        "",
+        line("", "what", "test accuracy", "remark"),
+        line("---", "---", "---:", "---"),
+        line("this network", "one, mean over the seeds", percent(found["member_mean"], 3), None),
+        line(
+            "this network",
+            f"committee of {found['num_members']}",
+            percent(found["accuracy"]),
+            f"{found['num_wrong']} mistakes, {found['num_unanimous_mistakes']} of them made by every network",
+        ),
+        *(line(one.source, one.what, percent(one.accuracy), one.remark) for one in published.ACCURACIES),
+        "",
+    ]
+
+
+def speed(found: dict[str, Any]) -> list[str]:
+    """The part about the shortest time to an accuracy."""
+    return [
+        "## Time to an accuracy",
+        "",
+        f"The median of {found['num_seeds']} seeds, each a fresh process (`python -m benchmarks.speed_run`); the "
+        "recipes were chosen on training images held out, and the test set only says whether the mean accuracy is "
+        f"reached. The clock stops after the last step. {found['date']}, {found['device']}, "
+        f"{found['num_threads']} threads, commit {found['git_commit']}; on a GPU: not measured.",
+        "",
+        line("to reach", "`python train.py ...`", "mean", "lowest", "s from the start", "s from the first step"),
+        line("---:", "---", *["---:"] * 4),
+        *(
+            line(
+                percent(row["target"], 1) + ("" if row["is_reached"] else " (missed)"),
+                f"`{row['options']}`",
+                percent(row["mean"]),
+                percent(row["lowest"]),
+                f"{row['from_start']:.1f}",
+                f"{row['from_first_step']:.1f}",
+            )
+            for row in found["rows"]
+        ),
+        *(line(percent(one.accuracy), one.source, None, None, None, one.words) for one in published.SPEEDS),
+        "",
+    ]
+
+
+def page(record: dict[str, Any]) -> str:
+    """RESULTS.md."""
+    text = [
+        "# Results",
+        "",
+        f"Written by `make results`, part by part, from {record['dataset']}: {record['num_train']:,} training and "
+        f"{record['num_test']:,} test images.",
+        "Each part says when and where it was measured. The numbers are in docs/results.json.",
+        "",
+        *accuracy(record),
+        *(committee(record["committee"]) if "committee" in record else []),
+        *(speed(record["speed"]) if "speed" in record else []),
+        *(robustness_page.robustness(record["robustness"]) if "robustness" in record else []),
     ]
     return "\n".join(text)
 
 
 def update_record(parts: dict[str, Any]) -> None:
-    """Write parts of the record, and RESULTS.md from all of it."""
-    before = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
-    record = before | parts
-    text = page(record)
+    """Write parts of the record, and RESULTS.md from all of it; a configuration takes the place of that name alone."""
+    record = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
+    for key, value in parts.items():
+        record[key] = record.get(key, {}) | value if key in BY_NAME else value
     files.write(RECORD, json.dumps(record, indent=2) + "\n")
-    files.write(PAGE, text)
+    files.write(PAGE, page(record))

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import results_page
+from benchmarks.tables import percent
 from cnn_mnist import attacks
 from cnn_mnist.analysis.certificate import certified_accuracy
 from cnn_mnist.attacks.result import predict
@@ -117,8 +118,8 @@ def decisive(key: str, found: dict[str, Any]) -> Any:
         value = value[name]
     if key == "curve":
         pairs = zip(value["epsilon"], value["robust_acc"], strict=True)
-        return ", ".join(f"{results_page.percent(share)} at {epsilon:g}" for epsilon, share in pairs)
-    return value if isinstance(value, str) else results_page.percent(value)
+        return ", ".join(f"{percent(share)} at {epsilon:g}" for epsilon, share in pairs)
+    return value if isinstance(value, str) else percent(value)
 
 
 def finished_runs() -> dict[str, list[Path]]:

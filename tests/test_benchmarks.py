@@ -2,11 +2,24 @@
 
 import json
 import re
+import statistics
+import time
 from pathlib import Path
 
 import pytest
 
-from benchmarks import commands, pictures, processes, results_page, robustness, training
+from benchmarks import (
+    commands,
+    pictures,
+    processes,
+    results,
+    results_page,
+    robustness,
+    robustness_page,
+    speed_run,
+    training,
+)
+from cnn_mnist.sweeps import jobs
 from tests.conftest import ROOT, Done
 
 pytestmark = pytest.mark.mnist
@@ -53,7 +66,7 @@ def test_a_network_is_attacked_once_and_tabled(
     first = capsys.readouterr().out
     (tested,) = json.loads((tmp_path / "results.json").read_text())["robustness"]["networks"]["digits"]
     shares = {name: found["share"] for name, found in tested["measured"].items()}
-    assert shares.keys() == set(results_page.COLUMNS)
+    assert shares.keys() == set(robustness_page.COLUMNS)
     assert shares["certified"] <= shares["auto"] <= min(shares[name] for name in ("apgd", "fgsm", "clean"))
     row = next(line for line in (tmp_path / "RESULTS.md").read_text().splitlines() if line.startswith("| `data=digits"))
     assert f" {tested['seed']} | {shares['clean']:.2%} | ".replace("%", " %") in row
@@ -84,3 +97,57 @@ def test_a_commands_cost_is_that_of_its_process() -> None:
     found = commands.cost(("-c", "held = bytearray(200_000_000); sum(range(3_000_000))"))
     assert found["peak_megabytes"] > 200
     assert 0 < found["cpu_seconds"] < 1.5 * found["seconds"]
+
+
+@pytest.mark.slow
+def test_results_are_measured_and_written_part_by_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    short = ["data=digits", "callbacks=none", "trainer.max_epochs=2"]
+    monkeypatch.setattr("sys.argv", ["results", "paper", "--seeds=3", *short])
+    results.main()
+    record = json.loads((tmp_path / "docs" / "results.json").read_text())
+    runs = jobs.jobs(tmp_path / "multirun" / "results-paper")
+    plain, normalised = ([run for run in runs if run.results["batchnorm"] == norm] for norm in (False, True))
+    assert [run.results["seed"] for run in runs] == [0, 0, 1, 1, 2, 2]  # a pair is run one after the other
+    values = [run.results["test/acc"] for run in plain]
+    assert record["accuracy"]["paper"]["accuracies"] == values
+    assert record["accuracy"]["paper"]["mean"] == pytest.approx(statistics.mean(values))
+    ratios = [
+        one.results["fit_seconds"] / two.results["fit_seconds"] for one, two in zip(normalised, plain, strict=True)
+    ]
+    paired = record["paired"]["paper"]
+    assert paired["time_ratio"] == pytest.approx(statistics.geometric_mean(ratios))
+    assert paired["time_low"] < paired["time_ratio"] < paired["time_high"]
+    assert record["spikes"]["paper"]["num_runs"] == 3
+    monkeypatch.setattr("sys.argv", ["results", "best", "--seeds=2", *short, "model.cooldown_epochs=0"])
+    results.main()
+    record = json.loads((tmp_path / "docs" / "results.json").read_text())
+    assert record["accuracy"].keys() == {"paper", "paper_batchnorm", "best"}
+    assert record["committee"]["num_members"] == 2
+    page = (tmp_path / "RESULTS.md").read_text()
+    assert page == results_page.page(record)
+    assert f"| this network | committee of 2 | {record['committee']['accuracy']:.2%}".replace("%", " %") in page
+
+
+@pytest.mark.slow
+def test_the_clock_runs_from_the_start_of_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ("data=digits", "trainer.max_epochs=2")
+    before = time.time()
+    found = speed_run.timed(options, 3)
+    whole = time.time() - before
+    assert 0 < found["from_first_step"] < found["from_start"] < whole
+    record = next(tmp_path.rglob("results.json"))
+    assert found["accuracy"] == json.loads(record.read_text())["test/acc"]
+    assert speed_run.timed(options, 3) == found  # not measured again
+
+
+@pytest.mark.parametrize(("curve", "is_spike"), [([0.99, 0.986], True), ([0.99, 0.988, 0.991], False), ([0.98], False)])
+def test_a_spike_is_a_last_epoch_far_below_the_best(curve: list[float], is_spike: bool, tmp_path: Path) -> None:
+    lines = [f"{epoch},{epoch},{value}" for epoch, value in enumerate(curve)]
+    (tmp_path / "metrics.csv").write_text("\n".join(["epoch,step,test/acc", *lines, ""]))
+    run = jobs.Job([], jobs.DONE, tmp_path, results={"seed": 7, "test/acc": curve[-1]})
+    found = results.spikes([run, run])
+    assert found["num_spikes"] == 2 * is_spike
+    assert found["deepest"]["seed"] == 7
+    assert 0 <= found["low"] <= found["num_spikes"] / 2 <= found["high"] <= 1

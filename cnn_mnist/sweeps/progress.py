@@ -20,7 +20,7 @@ from rich.table import Table
 
 from cnn_mnist.cli import signals
 from cnn_mnist.runs import files
-from cnn_mnist.sweeps.jobs import DONE, NO_DDP, RUNNING, Job, jobs, varying, varying_words, write_table
+from cnn_mnist.sweeps.jobs import DONE, MISSING, NO_DDP, RUNNING, Job, jobs, varying, varying_words, write_table
 
 INTERVAL = 0.3  # seconds between two checks
 
@@ -81,7 +81,10 @@ class Watch:
             for heading in ("job", "status", "what went wrong"):
                 table.add_column(heading, overflow="fold")
             for label, job in unfinished:
-                table.add_row(label, "stopped" if job.status == RUNNING else job.status, job.error)
+                if job.status != MISSING:
+                    table.add_row(label, "stopped" if job.status == RUNNING else job.status, job.error)
+            if num_missing := sum(job.status == MISSING for _, job in unfinished):
+                table.add_row(f"{num_missing} job{'s' * (num_missing > 1)}", MISSING)
             self.console.print(table)
         self.console.print(f"{len(found) - len(unfinished)} of {len(found)} jobs are done: {self.folder / 'sweep.csv'}")
         if unfinished:

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import re
 import shlex
 import signal
 import subprocess
@@ -263,18 +264,19 @@ def test_a_signal_ends_a_command_whose_reader_is_gone(tmp_path: Path) -> None:
 
 
 def test_a_sweep_that_is_stopped_says_how_to_go_on(interrupt: Interrupt, tmp_path: Path) -> None:
-    options = ("-m", "data=digits", "trainer=cpu", "callbacks=none", "trainer.max_epochs=1", "seed=0,1")
-    stopped = interrupt(*options, cwd=tmp_path, line="job 2 of 2  running", number=signal.SIGINT)
+    options = ("-m", "data=digits", "trainer=cpu", "callbacks=none", "trainer.max_epochs=1", "seed=0,1,2,3")
+    stopped = interrupt(*options, cwd=tmp_path, line="job 2 of 4  running", number=signal.SIGINT)
     assert stopped.status == 130, stopped.err
     assert "Traceback" not in stopped.err
+    assert re.search(r"seed=1 +stopped.*\n +2 jobs +missing", stopped.out)
     words = told(stopped.out)
     (folder,) = (tmp_path / "multirun").iterdir()
     assert words == [str(ROOT / "train.py"), *options, f"hydra.sweep.dir=multirun/{folder.name}"]
     with start(words, tmp_path) as process:
         out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    assert "1 of 2 jobs are done already" in out
-    assert "2 of 2 jobs are done" in out
+    assert "1 of 4 jobs are done already" in out
+    assert "4 of 4 jobs are done" in out
 
 
 def processes_in(folder: Path) -> list[int]:

@@ -1,0 +1,109 @@
+"""The part of RESULTS.md about accuracy under attack, from its record."""
+
+from typing import Any
+
+from benchmarks.tables import line, percent
+from cnn_mnist import published
+
+COLUMNS = {  # the columns of the table of attacks: what is measured, and the same attack in the literature
+    "clean": ("clean", None),
+    "fgsm": ("FGSM", "FGSM"),
+    "pgd": ("PGD-50 x 10, steps of 0.01", "PGD-50 x 10"),
+    "pgd_large_steps": ("PGD-50 x 10, steps of 0.019", None),
+    "apgd": ("APGD", None),
+    "square": ("Square", None),
+    "auto": ("AutoAttack", "AutoAttack"),
+    "boundary": ("HopSkipJump", None),
+    "certified": ("proven", None),
+    "certified_at_0.1": ("proven at 0.1", None),
+}
+
+
+def trained_by(run: dict[str, Any]) -> str:
+    """The options of train.py that make a network another one, but for its seed."""
+    groups = ("experiment=", "model.", "network", "data=", "data.val_size=")
+    return " ".join(word for word in run["overrides"] if word.startswith(groups)) or f"experiment={run['recipe']}"
+
+
+def robustness_row(run: dict[str, Any]) -> str:
+    """A network as a line of the table of attacks."""
+    shares = [percent(run["measured"][key]["share"], 2) if key in run["measured"] else None for key in COLUMNS]
+    return line(f"`{trained_by(run)}`", run["seed"], *shares)
+
+
+def published_row(source: str) -> str:
+    """A paper as a line of the table of attacks, each number in the column of the same attack."""
+    found = {one.attack: one for one in published.ROBUST if one.source == source}
+    clean = next(iter(found.values())).clean
+    shares = [percent(found[same].robust) if same in found else None for _, same in COLUMNS.values()]
+    return line(source, None, percent(clean), *shares[1:])
+
+
+def robustness(record: dict[str, Any]) -> list[str]:
+    """The part about attacks."""
+    runs = [run for runs in record["networks"].values() for run in runs]
+    is_whole = record["num_images"] == published.NUM_IMAGES
+    same = {same for _, same in COLUMNS.values()}
+    sources = dict.fromkeys(one.source for one in published.ROBUST if one.attack in same)
+    heads = ["`python train.py ...`", "seed", *(name for name, _ in COLUMNS.values())]
+    training = [
+        f"`train.py {' '.join(run['overrides'])}`: {run['epochs']} epochs in {run['fit_seconds'] / 60:.1f} minutes on "
+        f"{run['device']}, {run['num_threads']} threads, commit {run['git_commit']}"
+        for run in runs
+    ]
+    took = [
+        f"`{trained_by(run)}`, seed {run['seed']}: "
+        + ", ".join(f"{COLUMNS[name][0]} {found['seconds']:.0f}" for name, found in run["measured"].items())
+        + f" ({' and '.join(sorted({found['device'] for found in run['measured'].values()}))})"
+        for run in runs
+    ]
+    return [
+        "## Accuracy under attack",
+        "",
+        f"No pixel changed by more than {record['epsilon']:g}; {record['num_images']:,} test images, of which",
+        f"HopSkipJump (5,000 queries) attacks {record['num_boundary_images']:,}, evenly spaced. PGD takes",
+        "50 steps from each of 10 starts, APGD 100 steps on the cross-entropy, Square 5,000 queries; AutoAttack is the",
+        "standard ensemble. *Proven*: classified correctly, whatever changes by up to 0.3, or to 0.1, in each pixel.",
+        f"`python -m benchmarks.robustness` repeats it. Measured on {record['date']}; an empty cell was not measured.",
+        "",
+        line(*heads),
+        line("---", *["---:"] * (len(heads) - 1)),
+        *map(robustness_row, runs),
+        *(map(published_row, sources) if is_whole else []),
+        "",
+        *(
+            [
+                "Published networks have other architectures. Each number stands in the column of its attack, and is "
+                "of all 10,000 test images.",
+                "",
+            ]
+            if is_whole
+            else []
+        ),
+        *(checked(record["checklist"]) if "checklist" in record else []),
+        "Training:",
+        "",
+        *([record["remark"], ""] if "remark" in record else []),
+        *(f"- {one}" for one in training),
+        "",
+        "Seconds of each measurement:",
+        "",
+        *(f"- {one}" for one in took),
+        "",
+    ]
+
+
+def checked(found: dict[str, Any]) -> list[str]:
+    """The part about the checklist."""
+    return [
+        f"`attack=checklist` on the robust network, {found['num_images']:,} images: {found['num_holding']} of "
+        f"{found['num_points']} points hold.",
+        "",
+        line("asked", "measured", "verdict"),
+        line(*["---"] * 3),
+        *(
+            line(point["asks"], point["measured"], "holds" if point["holds"] else "does not hold")
+            for point in found["points"]
+        ),
+        "",
+    ]
