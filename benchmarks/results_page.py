@@ -12,6 +12,7 @@ from cnn_mnist.runs import files
 RECORD, PAGE = Path("docs", "results.json"), Path("RESULTS.md")
 LAB = {f"paper{'_batchnorm' * norm}": tuple(found.values()) for norm, found in published.LAB_REPORT.items()}
 BY_NAME = ("accuracy", "paired")  # parts of the record with an entry for each configuration or recipe
+SPEED_COLUMNS = {"from_start": "s from the process's start", "from_first_step": "s from the first step"}
 PAIRED = {"paper": "with the lab report's recipe", "one_epoch": "with one epoch"}
 
 
@@ -21,7 +22,7 @@ def accuracy_row(key: str, found: dict[str, Any]) -> str:
     report, report_seconds = LAB.get(key, (None, None))
     has_interval = found["low"] is not None
     return line(
-        f"`experiment={found['recipe']}{with_norm}`",
+        f"`{' '.join(found['options'])}{with_norm}`",
         f"{found['num_parameters']:,}",
         found["epochs"],
         found["num_seeds"],
@@ -36,8 +37,8 @@ def accuracy_row(key: str, found: dict[str, Any]) -> str:
 
 def accuracy(record: dict[str, Any]) -> list[str]:
     """The part about accuracy on untouched images."""
-    heads = ["`python train.py ...`", "parameters", "epochs", "seeds", "test accuracy", "95 %"]
-    heads += ["lowest / median / highest, %", "seconds", "report", "seconds"]
+    heads = ["`python train.py ...`", "parameters", "epochs", "seeds", "test accuracy", "95 % interval"]
+    heads += ["lowest / median / highest, %", "seconds", "lab report", "its seconds"]
     places: dict[tuple[str, str, str], list[str]] = {}
     for found in record["accuracy"].values():
         versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
@@ -47,8 +48,9 @@ def accuracy(record: dict[str, Any]) -> list[str]:
     return [
         "## Accuracy",
         "",
-        "Mean and standard deviation over the seeds 0, 1, ..., and the 95 % interval of the mean (Student's t). The",
-        "lab report has one run of each. Seconds are those of `fit`, validation and pictures included.",
+        f"On {record['dataset']}: {record['num_train']:,} training and {record['num_test']:,} test images. Mean and",
+        "standard deviation over the seeds 0, 1, ..., and the 95 % interval of the mean (Student's t). The lab report",
+        "has one run of each, on a machine of its own. Seconds are those of `fit`, validation and pictures included.",
         "",
         line(*heads),
         line("---", *["---:"] * (len(heads) - 1)),
@@ -88,8 +90,8 @@ def paired_line(found: dict[str, Any]) -> str:
 def spikes(record: dict[str, dict[str, Any]]) -> list[str]:
     """How often a run of the lab report's recipe ends badly."""
     return [
-        "The lab report's recipe keeps its learning rate to the end, and a run can end in a bad epoch. Its last epoch "
-        f"is at least {100 * record['paper']['fall']:g} percentage points below the best one before:",
+        "The lab report's recipe keeps its learning rate to the end, so the last epoch of a run can be a bad one. Runs "
+        f"whose last epoch is at least {100 * record['paper']['fall']:g} percentage points below their best:",
         "",
         *(
             f"- in {found['num_spikes']} of {found['num_runs']} runs {'with' if 'batchnorm' in name else 'without'} "
@@ -109,9 +111,9 @@ def repeats(found: dict[str, Any]) -> list[str]:
     seconds = ", ".join(f"{value:.1f}" for value in found["seconds"])
     accuracies = ", ".join(percent(value) for value in dict.fromkeys(found["accuracies"]))
     return [
-        f"The machine's noise: `python train.py seed={found['seed']}`, {found['num_runs']} times on {found['date']} "
-        f"({found['device']}, commit {found['git_commit']}), gave {same}, and the accuracy {accuracies}. The times of "
-        f"`fit` were {seconds} s.",
+        f"Repeatability: `python train.py {' '.join(found['options'])} seed={found['seed']}`, run {found['num_runs']} "
+        f"times on {found['date']} ({found['device']}, commit {found['git_commit']}), gave {same}, and the accuracy "
+        f"{accuracies}. The times of `fit` were {seconds} s.",
         "",
     ]
 
@@ -119,10 +121,10 @@ def repeats(found: dict[str, Any]) -> list[str]:
 def committee(found: dict[str, Any]) -> list[str]:
     """The part about the most that the network can do."""
     return [
-        "## The most this network can do",
+        "## Best accuracy",
         "",
-        "`experiment=best`, chosen on 6,000 training images held out, and its seeds together "
-        "(`python analyze.py committee=multirun/results-best`, the mean of their probabilities).",
+        "`experiment=best`, chosen on 6,000 training images held out, and its networks as a committee: the mean of",
+        "their probabilities (`python analyze.py committee=multirun/results-best`).",
         "",
         line("", "what", "test accuracy", "remark"),
         line("---", "---", "---:", "---"),
@@ -131,7 +133,7 @@ def committee(found: dict[str, Any]) -> list[str]:
             "this network",
             f"committee of {found['num_members']}",
             percent(found["accuracy"]),
-            f"{found['num_wrong']} mistakes, {found['num_unanimous_mistakes']} of them made by every network",
+            f"{found['num_wrong']} mistakes; in {found['num_unanimous_mistakes']} all predict the same wrong class",
         ),
         *(line(one.source, one.what, percent(one.accuracy), one.remark) for one in published.ACCURACIES),
         "",
@@ -143,25 +145,26 @@ def speed(found: dict[str, Any]) -> list[str]:
     return [
         "## Time to an accuracy",
         "",
-        f"The median of {found['num_seeds']} seeds, each a fresh process (`python -m benchmarks.speed_run`); the "
-        "recipes were chosen on training images held out, and the test set only says whether the mean accuracy is "
-        f"reached. The clock stops after the last step. {found['date']}, {found['device']}, "
-        f"{found['num_threads']} threads, commit {found['git_commit']}; on a GPU: not measured.",
+        f"The median of {found['num_seeds']} seeds, each a fresh process (`python -m benchmarks.results speed`), with "
+        f"`{' '.join(found['plain'])}`: no pictures, and no test before the end. The recipes were chosen on training "
+        "images held out; the test set only says whether the mean accuracy is reached. The clock stops after the last "
+        f"step. {found['date']}, {found['device']}, {found['num_threads']} threads, commit "
+        f"{' and '.join(found['git_commits'])}.",
         "",
-        line("to reach", "`python train.py ...`", "mean", "lowest", "s from the start", "s from the first step"),
-        line("---:", "---", *["---:"] * 4),
+        line("to reach", "`python train.py ...`", "mean accuracy", "lowest", *SPEED_COLUMNS.values(), "s on a GPU"),
+        line("---:", "---", *["---:"] * 5),
         *(
             line(
                 percent(row["target"], 1) + ("" if row["is_reached"] else " (missed)"),
                 f"`{row['options']}`",
                 percent(row["mean"]),
                 percent(row["lowest"]),
-                f"{row['from_start']:.1f}",
-                f"{row['from_first_step']:.1f}",
+                *(f"{row[key]:.1f}" for key in SPEED_COLUMNS),
+                f"{row['gpu']:.1f}" if row["gpu"] else "not measured",
             )
             for row in found["rows"]
         ),
-        *(line(percent(one.accuracy), one.source, None, None, None, one.words) for one in published.SPEEDS),
+        *(line(percent(one.accuracy), one.source, None, None, None, None, one.words) for one in published.SPEEDS),
         "",
     ]
 
@@ -171,11 +174,10 @@ def page(record: dict[str, Any]) -> str:
     text = [
         "# Results",
         "",
-        f"Written by `make results`, part by part, from {record['dataset']}: {record['num_train']:,} training and "
-        f"{record['num_test']:,} test images.",
-        "Each part says when and where it was measured. The numbers are in docs/results.json.",
+        "Written by `make results`, part by part; each part says when and where it was measured. The numbers are in",
+        "docs/results.json.",
         "",
-        *accuracy(record),
+        *(accuracy(record) if "accuracy" in record else []),
         *(committee(record["committee"]) if "committee" in record else []),
         *(speed(record["speed"]) if "speed" in record else []),
         *(robustness_page.robustness(record["robustness"]) if "robustness" in record else []),

@@ -131,7 +131,7 @@ def finished_runs() -> dict[str, list[Path]]:
                 continue
             recipe, is_normalised = str(job.results["recipe"]), job.results["batchnorm"]
             if recipe == "paper" and job.results["seed"] == 0:
-                found["batchnorm" if is_normalised else "undefended"] = [job.folder]
+                found.setdefault("batchnorm" if is_normalised else "undefended", [job.folder])
             elif recipe != "paper":
                 found.setdefault(recipe, []).append(job.folder)
     return found

@@ -102,29 +102,32 @@ def test_a_commands_cost_is_that_of_its_process() -> None:
 @pytest.mark.slow
 def test_results_are_measured_and_written_part_by_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    place = tmp_path / "outputs" / "rehearsal"
     short = ["data=digits", "callbacks=none", "trainer.max_epochs=2"]
-    monkeypatch.setattr("sys.argv", ["results", "paper", "--seeds=3", *short])
+    monkeypatch.setattr("sys.argv", ["results", "paper", "--rehearse", "--seeds=3", *short])
     results.main()
-    record = json.loads((tmp_path / "docs" / "results.json").read_text())
-    runs = jobs.jobs(tmp_path / "multirun" / "results-paper")
+    record = json.loads((place / "docs" / "results.json").read_text())
+    runs = jobs.jobs(place / "multirun" / "results-paper")
     plain, normalised = ([run for run in runs if run.results["batchnorm"] == norm] for norm in (False, True))
     assert [run.results["seed"] for run in runs] == [0, 0, 1, 1, 2, 2]  # a pair is run one after the other
     values = [run.results["test/acc"] for run in plain]
     assert record["accuracy"]["paper"]["accuracies"] == values
     assert record["accuracy"]["paper"]["mean"] == pytest.approx(statistics.mean(values))
-    ratios = [
-        one.results["fit_seconds"] / two.results["fit_seconds"] for one, two in zip(normalised, plain, strict=True)
-    ]
+    assert record["accuracy"]["paper"]["options"] == ["experiment=paper", f"data.root={tmp_path / 'data'}", *short]
+    seconds = [[run.results["fit_seconds"] for run in runs] for runs in (normalised, plain)]
+    ratios = [with_norm / without for with_norm, without in zip(*seconds, strict=True)]
     paired = record["paired"]["paper"]
     assert paired["time_ratio"] == pytest.approx(statistics.geometric_mean(ratios))
     assert paired["time_low"] < paired["time_ratio"] < paired["time_high"]
-    assert record["spikes"]["paper"]["num_runs"] == 3
-    monkeypatch.setattr("sys.argv", ["results", "best", "--seeds=2", *short, "model.cooldown_epochs=0"])
-    results.main()
-    record = json.loads((tmp_path / "docs" / "results.json").read_text())
+    for number, smoothing in ((1, "0.2"), (2, "0.1")):  # the second finds the other run in the folder
+        monkeypatch.chdir(tmp_path)
+        words = ["best", "--rehearse", f"--seeds={number}", *short, f"model.label_smoothing={smoothing}"]
+        monkeypatch.setattr("sys.argv", ["results", *words])
+        results.main()
+    record = json.loads((place / "docs" / "results.json").read_text())
     assert record["accuracy"].keys() == {"paper", "paper_batchnorm", "best"}
-    assert record["committee"]["num_members"] == 2
-    page = (tmp_path / "RESULTS.md").read_text()
+    assert (record["accuracy"]["best"]["num_seeds"], record["committee"]["num_members"]) == (2, 2)
+    page = (place / "RESULTS.md").read_text()
     assert page == results_page.page(record)
     assert f"| this network | committee of 2 | {record['committee']['accuracy']:.2%}".replace("%", " %") in page
 
@@ -140,14 +143,45 @@ def test_the_clock_runs_from_the_start_of_the_process(tmp_path: Path, monkeypatc
     record = next(tmp_path.rglob("results.json"))
     assert found["accuracy"] == json.loads(record.read_text())["test/acc"]
     assert speed_run.timed(options, 3) == found  # not measured again
+    record.with_name("measured.json").unlink()  # killed before its end: from the beginning, and not from its checkpoint
+    record.unlink()
+    assert speed_run.timed(options, 3)["accuracy"] == found["accuracy"]
 
 
-@pytest.mark.parametrize(("curve", "is_spike"), [([0.99, 0.986], True), ([0.99, 0.988, 0.991], False), ([0.98], False)])
+@pytest.mark.parametrize(
+    ("curve", "is_spike"),
+    [
+        ([0.99, 0.985, 0.986], True),  # also where the epoch before was worse
+        ([0.9904, 0.9874], True),  # the bound itself
+        ([0.99, 0.988, 0.991], False),
+        ([0.98], False),
+    ],
+)
 def test_a_spike_is_a_last_epoch_far_below_the_best(curve: list[float], is_spike: bool, tmp_path: Path) -> None:
-    lines = [f"{epoch},{epoch},{value}" for epoch, value in enumerate(curve)]
-    (tmp_path / "metrics.csv").write_text("\n".join(["epoch,step,test/acc", *lines, ""]))
-    run = jobs.Job([], jobs.DONE, tmp_path, results={"seed": 7, "test/acc": curve[-1]})
-    found = results.spikes([run, run])
-    assert found["num_spikes"] == 2 * is_spike
-    assert found["deepest"]["seed"] == 7
+    runs = []
+    for seed, values in enumerate(([0.98, 0.99], curve)):
+        lines = [f"{epoch},{epoch},{value}" for epoch, value in enumerate(values)]
+        (tmp_path / str(seed)).mkdir()
+        (tmp_path / str(seed) / "metrics.csv").write_text("\n".join(["epoch,step,test/acc", *lines, ""]))
+        runs.append(jobs.Job([], jobs.DONE, tmp_path / str(seed), results={"seed": seed, "test/acc": values[-1]}))
+    found = results.spikes(runs)
+    assert found["num_spikes"] == is_spike
+    if is_spike:
+        assert found["deepest"]["seed"] == 1
+        assert found["deepest"]["fall"] == pytest.approx(max(curve) - curve[-1])
     assert 0 <= found["low"] <= found["num_spikes"] / 2 <= found["high"] <= 1
+
+
+def test_runs_of_two_machines_are_not_averaged() -> None:
+    facts = {"recipe": "paper", "batchnorm": False, "num_parameters": 1, "epochs": 1, "versions": {}, "num_threads": 2}
+    runs = [jobs.Job([], jobs.DONE, results=facts | {"device": device, "test/acc": 0.9}) for device in ("one", "other")]
+    with pytest.raises(SystemExit, match="the runs of paper differ in device"):
+        results.summary("paper", runs)
+
+
+def test_unknown_parts_and_zero_seeds_fail(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, says in ((["--seeds=0"], "--seeds must be at least 1"), (["papers"], "there is no part papers: choose")):
+        monkeypatch.setattr("sys.argv", ["results", *words])
+        with pytest.raises(SystemExit):
+            results.main()
+        assert says in capsys.readouterr().err

@@ -70,10 +70,11 @@ def tasks(cfg: DictConfig, overrides: list[str]) -> list[Task]:
             second network.
     """
     named = {"analysis", "attack", "export"} & {override.partition("=")[0] for override in overrides}
-    for many in [key for key in SEVERAL if cfg[key] is not None]:
+    many = next((key for key in SEVERAL if cfg[key] is not None), None)
+    if many is not None:
         others = [key for key in ("ckpt_path", "against", "image", *SEVERAL) if key != many and cfg[key] is not None]
         if others := [*others, *sorted(named)]:
-            raise ValueError(f"{many}= is about many networks, and {others[0]}= is not: leave one of them out")
+            raise ValueError(f"{many}= and {others[0]}= cannot be combined: leave one of them out")
         node = OmegaConf.create({"_target_": SEVERAL[many], "_partial_": True})
         return [Task("analysis", SEVERAL[many].rpartition(".")[2], node, is_alone=True)]
     found: list[Task] = []

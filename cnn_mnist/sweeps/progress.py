@@ -84,7 +84,7 @@ class Watch:
                 if job.status != MISSING:
                     table.add_row(label, "stopped" if job.status == RUNNING else job.status, job.error)
             if num_missing := sum(job.status == MISSING for _, job in unfinished):
-                table.add_row(f"{num_missing} job{'s' * (num_missing > 1)}", MISSING)
+                table.add_row(f"{num_missing} job{'s' * (num_missing > 1)}", "not started")
             self.console.print(table)
         self.console.print(f"{len(found) - len(unfinished)} of {len(found)} jobs are done: {self.folder / 'sweep.csv'}")
         if unfinished:

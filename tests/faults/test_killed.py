@@ -268,7 +268,7 @@ def test_a_sweep_that_is_stopped_says_how_to_go_on(interrupt: Interrupt, tmp_pat
     stopped = interrupt(*options, cwd=tmp_path, line="job 2 of 4  running", number=signal.SIGINT)
     assert stopped.status == 130, stopped.err
     assert "Traceback" not in stopped.err
-    assert re.search(r"seed=1 +stopped.*\n +2 jobs +missing", stopped.out)
+    assert re.search(r"seed=1 +stopped.*\n +2 jobs +not started", stopped.out)
     words = told(stopped.out)
     (folder,) = (tmp_path / "multirun").iterdir()
     assert words == [str(ROOT / "train.py"), *options, f"hydra.sweep.dir=multirun/{folder.name}"]

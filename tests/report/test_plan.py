@@ -25,7 +25,7 @@ def test_a_sweep_has_its_own_section_and_no_network() -> None:
     assert names("sweep=multirun/mine") == ["seeds"]
     assert names("committee=multirun/mine") == ["committee"]
     for other in ("against=outputs/other", "committee=multirun/mine", "attack=pgd", "export=torch"):
-        with pytest.raises(ValueError, match=f"sweep= is about many networks, and {other.partition('=')[0]}= is not"):
+        with pytest.raises(ValueError, match=f"sweep= and {other.partition('=')[0]}= cannot be combined: leave one"):
             names("sweep=multirun/mine", other)
     assert "seeds" not in names()
 

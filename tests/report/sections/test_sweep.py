@@ -1,6 +1,7 @@
 """`python analyze.py sweep=...` and `committee=...` on a real sweep, against SciPy and against the runs themselves."""
 
 import csv
+import itertools
 import json
 import re
 import shutil
@@ -118,9 +119,9 @@ def test_failed_and_missing_jobs_and_mixed_code_are_said(copy: Path, analyze: Co
     [
         (("sweep=.",), "is not the folder of a sweep"),
         (("committee=multirun/none",), "there is no folder multirun/none: set committee= to a folder of runs"),
-        (("committee=multirun",), "a committee has at least 2 networks, and there are 0 finished runs in multirun"),
+        (("committee=multirun",), "a committee needs at least 2 finished runs, and multirun has 0"),
         (("committee=[multirun/mine/none,multirun/mine]",), "there is no checkpoint at multirun/mine/none"),
-        (("committee=multirun/mine", "attack=pgd"), "committee= is about many networks, and attack= is not"),
+        (("committee=multirun/mine", "attack=pgd"), "committee= and attack= cannot be combined: leave one of them out"),
         (("sweep=multirun/mine", "metric=test/accuracy"), "metric=test/accuracy is in no job's results: did you mean"),
     ],
 )
@@ -237,13 +238,47 @@ def test_a_committee_is_the_mean_of_its_networks(swept: Done, analyze: Command) 
     assert found["num_wrong"] == (together != labels).sum()
     assert found["num_unanimous_mistakes"] == ((together != labels) & (answers == together).all(0)).sum()
     assert found["num_disagreements"] == (answers != answers[0]).any(0).sum()
-    pairs = [accuracy_score(labels, (each[k] + each[(k + 1) % 6]).argmax(1)) for k in range(6)]
+    pairs = [accuracy_score(labels, (one + two).argmax(1)) for one, two in itertools.combinations(each, 2)]
     two = found["by_number"][1]
     assert (two["lowest"], two["mean"], two["highest"]) == pytest.approx((min(pairs), np.mean(pairs), max(pairs)))
     assert found["by_number"][-1]["mean"] == found["accuracy"]
+    assert found["gain_points"] == pytest.approx(100 * (found["accuracy"] - found["member_mean"]))
+    assert found["calibration_error"] == pytest.approx(calibration_error(each.mean(0), labels), abs=1e-6)
     html = (done.folder / "report.html").read_text()
     assert {"committee.accuracy", "committee.members.5.accuracy"} <= set(re.findall(r'data-key="([^"]+)"', html))
     assert "Together, by the mean of their probabilities, the 6 networks" in done.out
+
+
+def calibration_error(probability: torch.Tensor, labels: torch.Tensor) -> float:
+    """The expected calibration error in fifteen bins, by the book."""
+    confidence, predicted = probability.max(1)
+    bins = (confidence * 15).ceil().long()
+    parts = [bins == k for k in bins.unique()]
+    right = (predicted == labels).double()
+    return sum((part.double().mean() * (right[part].mean() - confidence[part].mean())).abs().item() for part in parts)
+
+
+def test_a_committee_leaves_unfinished_runs_out_and_names_the_run_that_cannot_be_one(
+    copy: Path, analyze: Command, train: Command
+) -> None:
+    first, second = (job.folder for job in jobs.jobs(copy)[:2])
+    assert first is not None
+    assert second is not None
+    (first / "results.json").unlink()
+    other = train("data=digits", "network=mlp", "callbacks=none", "trainer.max_epochs=1", cwd=copy.parents[1])
+    assert other.status == 0, other.err
+    shutil.copytree(other.folder, copy / "zero")
+    done = analyze("committee=multirun/mine", cwd=copy.parents[1])  # other layers, the same task
+    assert done.status == 0, done.err
+    assert "unfinished runs in multirun/mine, left out: 1" in done.out
+    assert done.results["committee"]["num_members"] == 6
+    path = copy / "zero" / "checkpoints" / "last.ckpt"
+    content = torch.load(path, weights_only=False)
+    content["datamodule_hyper_parameters"]["dataset"] = "mnist"
+    torch.save(content, path)
+    done = analyze("committee=multirun/mine", cwd=copy.parents[1])
+    assert done.status == 1
+    assert "multirun/mine/zero cannot be a member beside multirun/mine/" in done.err
 
 
 def test_a_committee_is_also_a_list_of_runs(swept: Done, analyze: Command) -> None:

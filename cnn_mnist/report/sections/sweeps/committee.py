@@ -1,5 +1,7 @@
 """A committee: several networks of the same task, whose probabilities are averaged."""
 
+import itertools
+import math
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from cnn_mnist.runs import files, locate
 
 FEWEST = 2
 NUM_MISTAKES = 24
+MOST_COMMITTEES = 30  # of one size
 
 
 @dataclass(eq=False)
@@ -82,42 +85,48 @@ def read(
         locate.check(locate.find(run, prefer_best=True, key="committee"))
     cfg.ckpt_path = str(runs[0])
     (first,) = choose(cfg, overrides, trusted=trusted, trusted_data=trusted_data)
-    others = [another(run, first, trusted, key="committee") for run in runs[1:]]
-    for member in others:
+    cfg.ckpt_path = None
+    members = [first]
+    for run in runs[1:]:
+        try:
+            member = another(run, first, trusted, key="committee")
+        except ValueError as error:
+            raise ValueError(f"{files.shown(run)} cannot be a member beside {files.shown(runs[0])}: {error}") from None
         member.dataset, member.test = first.dataset, first.test
-    print(f"{asked}: {len(runs)} networks")
-    return Committee(asked, [first, *others])
+        members.append(member)
+    return Committee(asked, members)
 
 
 def _runs(committee: str | Sequence[str]) -> tuple[list[Path], str]:
     """The runs that are named, and their names as shown."""
     if not isinstance(committee, str):
-        runs = [Path(run).expanduser() for run in committee]
+        runs = list(dict.fromkeys(Path(run).expanduser() for run in committee))
         asked = ", ".join(map(files.shown, runs))
     else:
         folder = Path(committee).expanduser()
         if not folder.is_dir():
             raise FileNotFoundError(f"there is no folder {folder}: set committee= to a folder of runs")
         asked = files.shown(folder)
-        found = [file.parent for file in folder.glob("*/results.json") if locate.is_begun(file.parent)]
-        runs = sorted(found, key=lambda run: [int(part) if part.isdigit() else part for part in _parts(run.name)])
+        begun = [run for run in folder.iterdir() if locate.is_begun(run)]
+        finished = [run for run in begun if (run / "results.json").is_file()]
+        runs = sorted(finished, key=_with_numbers)
+        if left_out := len(begun) - len(finished):
+            print(f"unfinished runs in {asked}, left out: {left_out}")
     if len(runs) < FEWEST:
-        raise ValueError(
-            f"a committee has at least {FEWEST} networks, and there are {len(runs)} finished runs in {asked}"
-        )
+        raise ValueError(f"a committee needs at least {FEWEST} finished runs, and {asked} has {len(runs)}")
     return runs, asked
 
 
-def _parts(name: str) -> list[str]:
-    """A name cut into words and numbers, so that seed-2 comes before seed-10."""
-    return re.split(r"(\d+)", name)
+def _with_numbers(run: Path) -> list[str | int]:
+    """A run's name as words and numbers, so that seed-2 comes before seed-10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", run.name)]
 
 
 @needs(tables=True)
 def committee(subject: Committee) -> Section:
     """How well do the networks do together?"""
     labels = subject.test.labels
-    each = torch.stack([member.probability for member in console.track(subject.members, "asking the networks")])
+    each = torch.stack([member.probability for member in console.track(subject.members, "evaluating the networks")])
     own = (each.argmax(2) == labels).double().mean(1)
     probability = each.mean(0)
     confidence, predicted = probability.max(1)
@@ -140,6 +149,7 @@ def committee(subject: Committee) -> Section:
             {"run": files.shown(member.folder), "accuracy": accuracy}
             for member, accuracy in zip(subject.members, own.tolist(), strict=True)
         ],
+        "gain_points": 100 * (growth[-1].mean() - growth[0].mean()).item(),
         "by_number": [
             {"num_members": k, "mean": row.mean().item(), "lowest": row.min().item(), "highest": row.max().item()}
             for k, row in enumerate(growth, 1)
@@ -163,7 +173,10 @@ def committee(subject: Committee) -> Section:
         Answer(
             "Does another network help?",
             ["committee/by_number"],
-            ["Committees of two classify {by_number.1.mean:.2%} correctly on average."],
+            [
+                "Two networks together classify {by_number.1.mean:.2%} correctly on average. From one network to "
+                "{num_members}, the accuracy changes by {gain_points:+.2f} percentage points."
+            ],
         ),
     ]
     if len(worst):
@@ -175,8 +188,8 @@ def committee(subject: Committee) -> Section:
                 "What do they get wrong together?",
                 ["committee/mistakes"],
                 [
-                    "Of the committee's {num_wrong} mistakes, {num_unanimous_mistakes} are made by every member. The "
-                    "members do not all agree on {num_disagreements} of {num_images} images."
+                    "In {num_unanimous_mistakes} of the committee's {num_wrong} mistakes, all members predict the same "
+                    "wrong class. The members do not all agree on {num_disagreements} of {num_images} images."
                 ],
             )
         )
@@ -185,19 +198,22 @@ def committee(subject: Committee) -> Section:
 
 
 def by_number(each: Tensor, labels: Tensor) -> list[Tensor]:
-    """The accuracies of smaller committees: of any k neighbours in the circle of members, for k = 1 to M.
+    """The accuracies of committees of k of the M members, for k = 1 to M.
 
     Args:
         each: Probabilities, (M, N, C).
         labels: int64 (N,).
 
     Returns:
-        For each k, float64 (M,); for all members (1,).
+        For each k, float64 of all its committees, or of `MOST_COMMITTEES` drawn at random where there are more.
     """
-    circle = torch.cat([each, each])
+    generator = torch.Generator().manual_seed(0)
     found = []
     for k in range(1, len(each) + 1):
-        starts = range(len(each) if k < len(each) else 1)
-        right = [(circle[start : start + k].mean(0).argmax(1) == labels).double().mean() for start in starts]
+        if math.comb(len(each), k) <= MOST_COMMITTEES:
+            chosen = [list(members) for members in itertools.combinations(range(len(each)), k)]
+        else:
+            chosen = [torch.randperm(len(each), generator=generator)[:k].tolist() for _ in range(MOST_COMMITTEES)]
+        right = [(each[members].mean(0).argmax(1) == labels).double().mean() for members in chosen]
         found.append(torch.stack(right))
     return found
