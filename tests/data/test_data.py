@@ -18,6 +18,7 @@ import pytest
 import torch
 from torchvision import datasets
 
+from cnn_mnist import load_images
 from cnn_mnist.data import sources
 from cnn_mnist.data.batches import Shuffled
 from cnn_mnist.data.datamodule import DataModule, FallbackWarning
@@ -352,3 +353,19 @@ def test_the_unpacked_checksums_are_those_of_the_real_files(mnist_root: Path) ->
     for name in NAMES:
         content = gzip.decompress((mnist_root / "MNIST" / "raw" / name).read_bytes())
         assert hashlib.md5(content).hexdigest() == sources.UNPACKED_MD5[name.removesuffix(".gz")]
+
+
+@pytest.mark.mnist
+def test_the_training_file_is_ordered_by_writer(mnist_root: Path) -> None:
+    """As docs/data.md says: two sources take turns, and in each of them neighbours have the same slant."""
+    images, labels = load_images(root=mnist_root, split="train")
+    place = torch.arange(28.0)
+    ink = images[:, 0] / images.sum((1, 2, 3))[:, None, None]
+    x = place - (ink * place).sum((1, 2))[:, None]
+    y = place - (ink * place[:, None]).sum((1, 2))[:, None]
+    slant = (ink * x[:, None, :] * y[:, :, None]).sum((1, 2)) / (ink * y[:, :, None] ** 2).sum((1, 2))
+    of_class = torch.stack([slant[labels == k].mean() for k in range(10)])[labels]
+    slant = slant - of_class
+    correlation = [float((slant[:-lag] * slant[lag:]).mean() / slant.var()) for lag in (1, 2, 20, 200)]
+    assert correlation[0] < 0  # of the other source
+    assert correlation[1] > correlation[2] > correlation[3] > 0.15
