@@ -123,8 +123,8 @@ def committee(found: dict[str, Any]) -> list[str]:
     return [
         "## Best accuracy",
         "",
-        "`experiment=best`, chosen on 6,000 training images held out, and its networks as a committee: the mean of",
-        "their probabilities (`python analyze.py committee=multirun/results-best`).",
+        "`experiment=best`, chosen on 10,000 training images of other writers (docs/data.md), and its networks as a",
+        "committee, by the mean of their probabilities (`python analyze.py committee=multirun/results-best`).",
         "",
         line("", "what", "test accuracy", "remark"),
         line("---", "---", "---:", "---"),
