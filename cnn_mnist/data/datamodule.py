@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from cnn_mnist.data import sources
@@ -27,8 +28,10 @@ class DataModule(pl.LightningDataModule):
         root: Folder of the files, in torchvision's layout: `root/MNIST/raw/*.gz`. Missing files are downloaded. Of
             one's own images, the file or folder.
         batch_size: Training images in a batch.
-        val_size: Training images held out for validation, in equal shares of each class and the same for
-            every seed. With 0 the curve is that of the test set, which must not choose anything.
+        val_size: Training images held out for validation, the same for every seed. With 0 the curve is that of the test
+            set, which must not choose anything.
+        held_out: Which: `random`, in equal shares of each class; or `last`, the end of the training file, which in
+            MNIST's is of other writers.
         fallback: `digits`, to be used when the files can be neither found nor downloaded, or None.
         seed: Decides the order of the training images, together with the epoch.
 
@@ -63,12 +66,14 @@ class DataModule(pl.LightningDataModule):
         val_size: Annotated[int, number(int, 0)] = 0,
         fallback: Literal["digits", None] = "digits",
         seed: Seed = 0,
+        held_out: Literal["random", "last"] = "random",
     ) -> None:
         super().__init__()
         self.dataset: str = dataset
         self.root = Path(root).expanduser()
         self.batch_size = batch_size
         self.val_size = val_size
+        self.held_out = held_out
         self.fallback = fallback
         self.seed = seed
         self.val_name = "val" if val_size else "test"
@@ -122,17 +127,21 @@ class DataModule(pl.LightningDataModule):
                     f"data.val_size must be 0 or from {self.num_classes} to {room:,} of the {len(self.train):,} "
                     f"training images of {self.dataset}, got {self.val_size:,}: set data.val_size=..."
                 )
-            from sklearn.model_selection import train_test_split  # takes a second to import
-
-            kept, held_out = train_test_split(
-                np.arange(len(self.train)),
-                test_size=self.val_size,
-                stratify=self.train.labels,
-                random_state=0,
-            )
-            self.val = self.train.subset(torch.from_numpy(np.sort(held_out)))
-            self.train = self.train.subset(torch.from_numpy(np.sort(kept)))
+            kept, held_out = self._parts()
+            self.val, self.train = self.train.subset(held_out), self.train.subset(kept)
         self._keep_on_record()
+
+    def _parts(self) -> tuple[Tensor, Tensor]:
+        """The indices of the training images that are kept, and of those held out, each in order."""
+        everything = torch.arange(len(self.train))
+        if self.held_out == "last":
+            return everything[: -self.val_size], everything[-self.val_size :]
+        from sklearn.model_selection import train_test_split  # takes a second to import
+
+        kept, held_out = train_test_split(
+            everything.numpy(), test_size=self.val_size, stratify=self.train.labels, random_state=0
+        )
+        return torch.from_numpy(np.sort(kept)), torch.from_numpy(np.sort(held_out))
 
     def _keep_on_record(self) -> None:
         """Store in checkpoints what an analysis needs to know."""

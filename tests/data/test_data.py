@@ -142,6 +142,15 @@ def test_a_hold_out_is_stratified_disjoint_and_the_same_for_every_seed() -> None
     )
 
 
+def test_the_end_of_the_file_can_be_held_out() -> None:
+    whole = DataModule(dataset="digits").ready()
+    data = DataModule(dataset="digits", val_size=100, held_out="last").ready()
+    assert (len(data.train), len(data.val), data.val_name) == (1400, 100, "val")
+    for part, place in ((data.train, slice(None, 1400)), (data.val, slice(1400, None))):
+        assert torch.equal(part.labels, whole.train.labels[place])
+        assert torch.equal(part[:].images, whole.train[place].images)
+
+
 def test_without_a_hold_out_the_test_set_stands_in_by_its_own_name() -> None:
     data = module(Path("unused"), dataset="digits")
     assert data.val is data.test
