@@ -111,7 +111,8 @@ class DataModule(pl.LightningDataModule):
         """Read and verify the files and split them.
 
         Raises:
-            ValueError: A file is damaged, or `val_size` leaves too few images to train or validate on.
+            ValueError: A file is damaged, `val_size` leaves too few images to train or validate on, or the last ones are
+                not of every class.
         """
         if hasattr(self, "test"):  # Lightning asks again before fit and before test
             return
@@ -135,13 +136,19 @@ class DataModule(pl.LightningDataModule):
         """The indices of the training images that are kept, and of those held out, each in order."""
         everything = torch.arange(len(self.train))
         if self.held_out == "last":
-            return everything[: -self.val_size], everything[-self.val_size :]
+            kept, held_out = everything[: -self.val_size], everything[-self.val_size :]
+            if any(len(self.train.labels[part].unique()) < self.num_classes for part in (kept, held_out)):
+                raise ValueError(
+                    f"the last {self.val_size:,} training images, or those before, are not of every class: set "
+                    "data.held_out=random"
+                )
+            return kept, held_out
         from sklearn.model_selection import train_test_split  # takes a second to import
 
-        kept, held_out = train_test_split(
+        parts = train_test_split(
             everything.numpy(), test_size=self.val_size, stratify=self.train.labels, random_state=0
         )
-        return torch.from_numpy(np.sort(kept)), torch.from_numpy(np.sort(held_out))
+        return torch.from_numpy(np.sort(parts[0])), torch.from_numpy(np.sort(parts[1]))
 
     def _keep_on_record(self) -> None:
         """Store in checkpoints what an analysis needs to know."""

@@ -149,6 +149,8 @@ def test_the_end_of_the_file_can_be_held_out() -> None:
     for part, place in ((data.train, slice(None, 1400)), (data.val, slice(1400, None))):
         assert torch.equal(part.labels, whole.train.labels[place])
         assert torch.equal(part[:].images, whole.train[place].images)
+    with pytest.raises(ValueError, match="the last 12 training images, or those before, are not of every class"):
+        DataModule(dataset="digits", val_size=12, held_out="last").ready()
 
 
 def test_without_a_hold_out_the_test_set_stands_in_by_its_own_name() -> None:
