@@ -111,8 +111,8 @@ class DataModule(pl.LightningDataModule):
         """Read and verify the files and split them.
 
         Raises:
-            ValueError: A file is damaged, `val_size` leaves too few images to train or validate on, or the last ones are
-                not of every class.
+            ValueError: A file is damaged, `val_size` leaves too few images to train or validate on, or the last are not
+                of every class.
         """
         if hasattr(self, "test"):  # Lightning asks again before fit and before test
             return
