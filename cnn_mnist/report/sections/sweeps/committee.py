@@ -119,7 +119,7 @@ def _runs(committee: str | Sequence[str]) -> tuple[list[Path], str]:
 
 def _with_numbers(run: Path) -> list[str | int]:
     """A run's name as words and numbers, so that seed-2 comes before seed-10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", run.name)]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", run.name)]
 
 
 @needs(tables=True)
