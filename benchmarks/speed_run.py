@@ -32,7 +32,7 @@ RECIPES = {  # the accuracy to reach, and the options of train.py
     0.98: ("experiment=third_of_epoch",),
     0.99: ("experiment=one_epoch", "model.batchnorm=true"),
     0.994: ("experiment=tuned", "trainer.max_epochs=3"),
-    0.996: ("experiment=best", "trainer.max_epochs=8"),
+    0.996: ("experiment=handwriting", "trainer.max_epochs=12"),
 }
 PLAIN = ("callbacks=none", "logger=csv", "+trainer.limit_val_batches=0")
 
