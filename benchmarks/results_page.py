@@ -7,6 +7,7 @@ from typing import Any
 from benchmarks import robustness_page
 from benchmarks.tables import line, percent
 from cnn_mnist import published
+from cnn_mnist.report.dataset import SETS
 from cnn_mnist.runs import files
 
 RECORD, PAGE = Path("docs", "results.json"), Path("RESULTS.md")
@@ -48,7 +49,8 @@ def accuracy(record: dict[str, Any]) -> list[str]:
     return [
         "## Accuracy",
         "",
-        f"On {record['dataset']}: {record['num_train']:,} training and {record['num_test']:,} test images. Mean and",
+        f"On {SETS.get(record['dataset'], record['dataset'])}: {record['num_train']:,} training and "
+        f"{record['num_test']:,} test images. Mean and",
         "standard deviation over the seeds 0, 1, ..., and the 95 % interval of the mean (Student's t). The lab report",
         "has one run of each, on a machine of its own. Seconds are those of `fit`, validation and pictures included.",
         "",

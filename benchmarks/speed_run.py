@@ -121,7 +121,7 @@ def measured(num_seeds: int = NUM_SEEDS, more: Sequence[str] = ()) -> dict[str, 
     last = found[max(RECIPES), "cpu"][-1]
     return {
         "num_seeds": num_seeds,
-        "plain": [*PLAIN, *more],
+        "plain": [*PLAIN, "trainer=cpu", *more],
         "rows": rows,
         **{key: last[key] for key in ("date", "device", "num_threads")},
         "git_commits": sorted({run["git_commit"] for runs in found.values() for run in runs}),
