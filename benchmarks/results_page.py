@@ -125,7 +125,7 @@ def committee(found: dict[str, Any]) -> list[str]:
     return [
         "## Best accuracy",
         "",
-        "`experiment=best`, chosen on 10,000 training images of other writers (docs/data.md), and its networks as a",
+        "`experiment=best`, chosen on the last 10,000 training images (docs/data.md), and its networks as a",
         "committee, by the mean of their probabilities (`python analyze.py committee=multirun/results-best`).",
         "",
         line("", "what", "test accuracy", "remark"),

@@ -30,8 +30,8 @@ class DataModule(pl.LightningDataModule):
         batch_size: Training images in a batch.
         val_size: Training images held out for validation, the same for every seed. With 0 the curve is that of the test
             set, which must not choose anything.
-        held_out: Which: `random`, in equal shares of each class; or `last`, the end of the training file; in
-            MNIST's, images by other writers (docs/data.md).
+        held_out: Which: `random`, in equal shares of each class; or `last`, the end of the training file,
+            in MNIST apparently by other writers (docs/data.md).
         fallback: `digits`, to be used when the files can be neither found nor downloaded, or None.
         seed: Decides the order of the training images, together with the epoch.
 
