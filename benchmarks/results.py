@@ -32,7 +32,7 @@ from cnn_mnist.sweeps.configurations import configuration_of, described
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_REPEATS = 3
-SPIKE = 0.003  # a run ends in a spike if its last epoch is so far below its best: three standard deviations of a seed
+SPIKE = 0.003  # a run ends in a spike if its last epoch is so far below its best
 Runs = dict[str, list[jobs.Job]]  # by configuration, in the order of the seeds
 
 

@@ -125,8 +125,9 @@ def committee(found: dict[str, Any]) -> list[str]:
     return [
         "## Best accuracy",
         "",
-        "`experiment=best`, chosen on the last 10,000 training images (docs/data.md), and its networks as a",
-        "committee, by the mean of their probabilities (`python analyze.py committee=multirun/results-best`).",
+        "The networks of `experiment=best` in the table above, trained on all images, alone and as a committee,",
+        "by the mean of their probabilities (`python analyze.py committee=multirun/results-best`). The options were",
+        "chosen with the last 10,000 training images held out (docs/data.md).",
         "",
         line("", "what", "test accuracy", "remark"),
         line("---", "---", "---:", "---"),
