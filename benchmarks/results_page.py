@@ -21,7 +21,7 @@ def accuracy_row(key: str, found: dict[str, Any]) -> str:
     """A configuration as a line of the first table."""
     with_norm = " model.batchnorm=true" if key.endswith("_batchnorm") else ""
     report, report_seconds = LAB.get(key, (None, None))
-    has_interval = found["low"] is not None and found["low"] < found["high"]  # three equal seeds say nothing
+    has_interval = found["low"] is not None and found["low"] < found["high"]  # equal accuracies give none
     return line(
         f"`{' '.join(found['options'])}{with_norm}`",
         f"{found['num_parameters']:,}",
