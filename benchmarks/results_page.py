@@ -125,9 +125,9 @@ def committee(found: dict[str, Any]) -> list[str]:
     return [
         "## Best accuracy",
         "",
-        "The networks of `experiment=best` in the table above, trained on all images, alone and as a committee,",
-        "by the mean of their probabilities (`python analyze.py committee=multirun/results-best`). The options were",
-        "chosen with the last 10,000 training images held out (docs/data.md).",
+        "The networks of `experiment=best` in the table above, alone and as a committee, by the mean of their",
+        "probabilities (`python analyze.py committee=multirun/results-best`). The options were chosen with the last",
+        "10,000 training images held out (docs/data.md), and the networks then trained on all training images.",
         "",
         line("", "what", "test accuracy", "remark"),
         line("---", "---", "---:", "---"),

@@ -43,7 +43,7 @@ def robustness(record: dict[str, Any]) -> list[str]:
     """The part about attacks."""
     runs = [run for runs in record["networks"].values() for run in runs]
     is_whole = record["num_images"] == published.NUM_IMAGES
-    number = f" --images {record['num_images']}"
+    option = "" if is_whole else f" --images {record['num_images']}"
     same = {same for _, same in COLUMNS.values()}
     sources = dict.fromkeys(one.source for one in published.ROBUST if one.attack in same)
     heads = ["`python train.py ...`", "seed", *(name for name, _ in COLUMNS.values())]
@@ -65,7 +65,7 @@ def robustness(record: dict[str, Any]) -> list[str]:
         f"HopSkipJump (5,000 queries) attacks {record['num_boundary_images']:,}, evenly spaced. PGD takes",
         "50 steps from each of 10 starts, APGD 100 steps on the cross-entropy, Square 5,000 queries; AutoAttack is the",
         "standard ensemble. *Proven*: classified correctly, whatever changes by up to 0.3, or to 0.1, in each pixel.",
-        f"`python -m benchmarks.robustness{'' if is_whole else number}` measures it, here on {record['date']}; an",
+        f"`python -m benchmarks.robustness{option}` measures it, here on {record['date']}; an",
         "empty cell was not measured.",
         "",
         line(*heads),
