@@ -78,11 +78,14 @@ TIMED_OUT = 1000  # no exit status
 
 def serve() -> None:
     """Fork a command for each line of stdin; answer with its status."""
+    import gc
     import importlib
 
     for name in IMPORTS:
         with suppress(ModuleNotFoundError):  # of an extra that is not installed
             importlib.import_module(name)
+    _read_digits()
+    gc.freeze()  # no command searches what is here already for garbage
     replies = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         asked = json.loads(line)
@@ -95,6 +98,18 @@ def serve() -> None:
         status = _wait(child, deadline)
         replies.write(f"{status}\n")
         replies.flush()
+
+
+def _read_digits() -> None:
+    """Keep scikit-learn's digits for every command; in one thread, since no others survive a fork."""
+    import torch
+
+    from cnn_mnist.data.digits import digits
+
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    digits()
+    torch.set_num_threads(num_threads)
 
 
 def _wait(child: int, deadline: float) -> int:
