@@ -70,7 +70,7 @@ def test_a_model_that_works_in_place_changes_nothing(look: str, classes: Tensor,
 
 @functools.cache
 def exported(batchnorm: bool) -> nn.Module:
-    """A trained network as `export=pt2` writes it."""
+    """A trained network as `export=torch` writes it."""
     written = io.BytesIO()
     shape = {"images": {0: torch.export.Dim("batch")}}
     torch.export.save(
