@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +23,9 @@ from tests.forked_commands import Warm
 ROOT = Path(__file__).parents[1]
 MNIST_ROOT = Path(os.environ.get("CNN_MNIST_DATA", ROOT / "data"))
 
+MEMORY = Path("/dev/shm")  # temporary folders lie there where it has room: every checkpoint is waited for on a disk
+if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4e9:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 LONGEST = (  # files that take longest: begun first, so that no process has one left at the end
     "test_lab_report.py",
@@ -91,13 +95,18 @@ NEEDS_A_FRESH_PROCESS = ("ddp", "launcher")  # they start processes of their own
 READ_AT_THE_START = ("PYTHON", "OMP_", "MATPLOTLIB")  # variables that are read at the start, or with an import
 
 
+def needs_a_fresh_process(arguments: tuple[str, ...]) -> bool:
+    """Whether a command cannot be forked from the warm process."""
+    return any(word in " ".join(arguments) for word in NEEDS_A_FRESH_PROCESS)
+
+
 def command(script: str, tmp_path_factory: pytest.TempPathFactory, warm: Warm | None = None) -> Command:
     """`python SCRIPT ARGUMENTS` in an empty folder, or in `cwd`: forked from the warm process where that will do."""
 
     def run(*arguments: str, cwd: Path | None = None, timeout: float = 300, **environment: str) -> Done:
         folder = cwd or tmp_path_factory.mktemp("run")
         is_early = any(name.startswith(READ_AT_THE_START) for name in environment)
-        if warm and not is_early and not any(word in " ".join(arguments) for word in NEEDS_A_FRESH_PROCESS):
+        if warm and not is_early and not needs_a_fresh_process(arguments):
             return Done(*warm.run(ROOT / script, arguments, folder, environment, timeout), folder)
         done = subprocess.run(
             [sys.executable, str(ROOT / script), *arguments],
@@ -175,10 +184,12 @@ class Interrupt(Protocol):
 
 
 @pytest.fixture
-def interrupt() -> Interrupt:
+def interrupt(warm: Warm) -> Interrupt:
     """A run that a signal ends while it trains."""
 
     def run(*arguments: str, cwd: Path, line: str, number: int) -> Done:
+        if not needs_a_fresh_process(arguments):
+            return Done(*warm.run(ROOT / "train.py", arguments, cwd, {}, 300, (number, line)), cwd)
         with subprocess.Popen(
             [sys.executable, "-u", str(ROOT / "train.py"), *arguments],
             cwd=cwd,

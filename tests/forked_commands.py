@@ -40,9 +40,18 @@ class Warm:
         self.process: subprocess.Popen[str] | None = None
 
     def run(
-        self, script: Path, arguments: tuple[str, ...], cwd: Path, environment: dict[str, str], timeout: float
+        self,
+        script: Path,
+        arguments: tuple[str, ...],
+        cwd: Path,
+        environment: dict[str, str],
+        timeout: float,
+        interrupt: tuple[int, str | float] | None = None,
     ) -> tuple[int, str, str]:
-        """Run a command; returns its exit status, negative for a signal, and what it wrote to stdout and stderr."""
+        """Run a command; returns its exit status, negative for a signal, and what it wrote to stdout and stderr.
+
+        `interrupt` is a signal's number, and when to send it: once stdout has these words, or after so many seconds.
+        """
         if self.process is None or self.process.poll() is not None:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.forked_commands"],
@@ -55,7 +64,7 @@ class Warm:
         assert self.process.stdout is not None
         outputs = [cwd.parent / f".{cwd.name}-{time.monotonic_ns()}-{name}" for name in ("out", "err")]
         asked = {"script": str(script), "arguments": arguments, "cwd": str(cwd), "timeout": timeout}
-        asked |= {"environment": dict(environment)}
+        asked |= {"environment": dict(environment), "interrupt": interrupt}
         self.process.stdin.write(json.dumps(asked | {"outputs": list(map(str, outputs))}) + "\n")
         self.process.stdin.flush()
         status = int(self.process.stdout.readline())
@@ -94,8 +103,7 @@ def serve() -> None:
         if not child:
             replies.close()
             _become(asked)
-        deadline = time.monotonic() + asked["timeout"]
-        status = _wait(child, deadline)
+        status = _wait(child, asked["timeout"], Path(asked["outputs"][0]), asked["interrupt"])
         replies.write(f"{status}\n")
         replies.flush()
 
@@ -112,12 +120,26 @@ def _read_digits() -> None:
     torch.set_num_threads(num_threads)
 
 
-def _wait(child: int, deadline: float) -> int:
+def _renew_threads() -> None:
+    """Replace PyTorch's pool of threads, which no fork takes along, while there is one thread to ask for it."""
+    import torch
+
+    torch.set_num_threads(torch.get_num_threads())
+
+
+def _wait(child: int, timeout: float, out: Path, interrupt: tuple[int, str | float] | None) -> int:
+    start = time.monotonic()
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
-        if time.monotonic() > deadline:
+        seconds = time.monotonic() - start
+        if interrupt:
+            number, when = interrupt
+            if out.exists() and when in out.read_text() if isinstance(when, str) else seconds > when:
+                os.kill(child, number)
+                interrupt = None
+        if seconds > timeout:
             os.kill(child, 9)
             os.waitpid(child, 0)
             return TIMED_OUT
@@ -131,12 +153,13 @@ def _become(asked: dict[str, object]) -> None:
     for number, path in zip((1, 2), asked["outputs"], strict=True):  # type: ignore[call-overload]
         with open(path, "w") as file:
             os.dup2(file.fileno(), number)
-    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+    sys.stdin, sys.stdout, sys.stderr = open(0), *(open(number, "w", 1, closefd=False) for number in (1, 2))  # noqa: SIM115
     os.environ.update(asked["environment"])  # type: ignore[call-overload]
     os.chdir(str(asked["cwd"]))
     script = str(asked["script"])
     sys.argv = [script, *asked["arguments"]]  # type: ignore[misc]
     sys.path[0] = str(Path(script).parent)
+    _renew_threads()
     status = 0
     try:
         runpy.run_path(script, run_name="__main__")

@@ -103,7 +103,7 @@ def test_a_commands_cost_is_that_of_its_process() -> None:
 def test_results_are_measured_and_written_part_by_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     place = tmp_path / "outputs" / "rehearsal"
-    short = ["data=digits", "callbacks=none", "trainer.max_epochs=2"]
+    short = ["data=digits", "callbacks=none", "trainer.max_epochs=1"]
     monkeypatch.setattr("sys.argv", ["results", "paper", "--rehearse", "--seeds=3", *short])
     results.main()
     record = json.loads((place / "docs" / "results.json").read_text())

@@ -20,13 +20,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.mnist]
 
 @pytest.fixture(scope="module", params=["false", "true"], ids=["baseline", "batchnorm"])
 def run(request: pytest.FixtureRequest, train: Command, mnist_root: Path) -> Done:
-    """Three epochs, without batch normalisation and with all pictures, and with it and without them."""
+    """Two epochs, without batch normalisation and with all pictures, and with it and without them."""
     more = ["callbacks=none"] if request.param == "true" else []
     words = (
         f"model.batchnorm={request.param}",
         f"data.root={mnist_root}",
         "trainer=cpu",
-        "trainer.max_epochs=3",
+        "trainer.max_epochs=2",
         *FAST,
     )
     done = train(*words, *more, timeout=1200)

@@ -244,7 +244,7 @@ for name, model in (("as it is", network), ("logits x 1000", Scaled(network).eva
 # small epsilon and part of the data, to save time; `python train.py experiment=robust` is the whole recipe.
 
 # %%
-robust = train_network(epochs=3, batches=250, epsilon=0.15, attack_steps=3, warmup_epochs=1.5)
+robust = train_network(epochs=2, batches=250, epsilon=0.15, attack_steps=3, warmup_epochs=1)
 with torch.no_grad():
     print(f"test accuracy {(robust(images).argmax(1) == labels).float().mean():.2%}")
 defended = [under_pgd(robust, epsilon)[1] for epsilon in epsilons]

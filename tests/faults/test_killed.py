@@ -11,26 +11,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from cnn_mnist.runs import checkpoint, files
 from tests.conftest import ROOT, Command, Done, Interrupt, same
+from tests.forked_commands import Warm
 from tests.test_train import events
 
-OPTIONS = ("data=digits", "trainer=cpu", "model.batchnorm=true", "data.val_size=100", "trainer.max_epochs=6")
-KILLS = {"none": 8, "default": 4}  # of each of two runs at once, without pictures and with them
+OPTIONS = ("data=digits", "trainer=cpu", "model.batchnorm=true", "data.val_size=100", "trainer.max_epochs=4")
+KILLS = {"none": 8, "default": 4}  # of each of two runs, without pictures and with them
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}
 EARLIEST = 0.3  # seconds: before, it is Python that starts, not this project
+LONGEST = {"none": 4.0, "default": 8.0}  # about what a run takes once everything is imported
 
 
 def start(words: list[str], cwd: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, *words],
         cwd=cwd,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},  # two runs at once, each with the weights of one thread
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -64,54 +64,41 @@ def curves(folder: Path) -> tuple[dict[str, list[tuple[int, float]]], list[dict[
         return scalars, list(csv.DictReader(file))
 
 
-def killed_again_and_again(seed: int, callbacks: str, cwd: Path) -> tuple[Done, int]:
-    """A run that is killed at random moments until it has been killed often enough; how often it was begun anew."""
+def killed_again_and_again(seed: int, callbacks: str, cwd: Path, warm: Warm) -> Done:
+    """A run that is killed at random moments until it has been killed often enough."""
     dice = random.Random(seed)
     first = [str(ROOT / "train.py"), *OPTIONS, f"callbacks={callbacks}"]
-    longest = 9.0 if callbacks == "none" else 16.0  # about what a run takes from its start to its end
     words, num_kills, num_ends = first, 0, 0
     while num_kills < KILLS[callbacks]:
-        process = start(words, cwd)
-        try:
-            out, err = process.communicate(timeout=dice.uniform(EARLIEST, longest))
-        except subprocess.TimeoutExpired:
-            number = dice.choice(list(STATUS))
-            process.send_signal(number)
-            out, err = process.communicate(timeout=60)
-            check_whole(cwd)
-            if process.returncode != 0:  # else it was over in the same moment
-                num_kills += 1
-                assert process.returncode == STATUS[number], (out, err)
-                assert "Traceback" not in err
-                begun = list(cwd.glob("outputs/*/*/config.yaml"))
-                assert len(begun) <= 1
-                words = told(out) if number != signal.SIGKILL else [first[0], "ckpt_path=last"] if begun else first
-                continue
-        assert process.returncode == 0, err
-        num_ends += 1
-        if num_kills < KILLS[callbacks]:  # it was quicker than the kills: another, from the start
+        number = dice.choice(list(STATUS))
+        after = dice.uniform(EARLIEST, LONGEST[callbacks])
+        status, out, err = warm.run(Path(words[0]), tuple(words[1:]), cwd, {}, 120, (number, after))
+        check_whole(cwd)
+        if status != 0:
+            num_kills += 1
+            assert status == STATUS[number], (out, err)
+            assert "Traceback" not in err
+            begun = list(cwd.glob("outputs/*/*/config.yaml"))
+            assert len(begun) <= 1
+            words = told(out) if number != signal.SIGKILL else [first[0], "ckpt_path=last"] if begun else first
+        else:  # it was quicker than the kill: another, from the start
+            num_ends += 1
             (folder,) = cwd.glob("outputs/*/*")
             folder.rename(cwd / f"done-{num_ends}")
             words = first
-    process = start(words, cwd)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    return Done(process.returncode, out, err, cwd), num_ends
+    status, out, err = warm.run(Path(words[0]), tuple(words[1:]), cwd, {}, 120)
+    assert status == 0, err
+    return Done(status, out, err, cwd)
 
 
 @pytest.mark.slow
-def test_random_kills_change_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:
-    places = {callbacks: tmp_path_factory.mktemp(callbacks) for callbacks in KILLS}
-    reference = tmp_path_factory.mktemp("reference")
-    process = start([str(ROOT / "train.py"), *OPTIONS], reference)
-    out, err = process.communicate(timeout=120)
-    whole = Done(process.returncode, out, err, reference)
-    assert whole.status == 0, err
-    with ThreadPoolExecutor(2) as pool:
-        ended = list(pool.map(lambda item: killed_again_and_again(item[0], *item[1]), enumerate(places.items())))
+def test_random_kills_change_nothing(tmp_path_factory: pytest.TempPathFactory, train: Command, warm: Warm) -> None:
+    whole = train(*OPTIONS)
+    assert whole.status == 0, whole.err
     scalars, table = curves(whole.folder)
     plain = {tag: points for tag, points in scalars.items() if not tag.startswith("optimisation/")}
-    for callbacks, (done, _) in zip(places, ended, strict=True):
+    for seed, callbacks in enumerate(KILLS):
+        done = killed_again_and_again(seed, callbacks, tmp_path_factory.mktemp(callbacks), warm)
         for folder in (done.folder, *done.cwd.glob("done-*")):
             results = Done(0, f"results: {folder / 'results.json'}", "", done.cwd)
             assert same(results.weights, whole.weights)
