@@ -28,6 +28,7 @@ if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4e9:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 LONGEST = (  # files that take longest: begun first, so that no process has one left at the end
+    "test_walkthrough.py",
     "test_lab_report.py",
     "test_recipes.py",
     "test_train.py",
