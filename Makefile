@@ -5,7 +5,7 @@ READY := .venv/.ready
 # Two at once, each with a thread of its own: most of a test's time is one command's imports.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help train report test test-slow check lint audit bench play results release tensorboard
+.PHONY: help train report test test-quick test-slow check lint audit bench play results release tensorboard
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -17,7 +17,9 @@ train: $(READY) ## train with the default configuration; options: make train ARG
 report: $(READY) ## the report of the newest run, with every figure and number measured; options: make report ARGS="ckpt_path=..."
 	$(BIN)/python analyze.py $(ARGS)
 
-test: lint ## ruff, mypy and every test not marked slow
+test: lint test-quick ## ruff, mypy and every test not marked slow
+
+test-quick: $(READY)
 	$(PYTEST) -m "not slow"
 
 test-slow: $(READY) ## the long tests: kills, faults, fuzzing, the report's whole recipe on MNIST, the pages in a real browser

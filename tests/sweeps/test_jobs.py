@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from PIL import Image
 from cnn_mnist.data.datamodule import DataModule
 from cnn_mnist.runs import files
 from cnn_mnist.sweeps import jobs
-from tests.conftest import ROOT, Command, Done, same
+from tests.conftest import ROOT, Command, Done, Interrupt, same
 from tests.test_train import events
 
 DIGITS = ("data=digits", "trainer=cpu", "callbacks=none")
@@ -63,20 +62,14 @@ def test_failing_jobs_hide_no_others_and_only_they_are_done_again(train: Command
     assert (good.folder / "results.json").stat().st_mtime_ns == before
 
 
-def test_a_sweep_killed_half_way_ends_with_the_table_of_one_that_was_not(train: Command, tmp_path: Path) -> None:
+def test_a_sweep_killed_half_way_ends_with_the_table_of_one_that_was_not(
+    train: Command, interrupt: Interrupt, tmp_path: Path
+) -> None:
     options = ("-m", *DIGITS, "trainer.max_epochs=2", "model.batchnorm=false,true", "seed=0,1")
     whole = train(*options, "hydra.sweep.dir=multirun/whole", cwd=tmp_path)
     assert whole.status == 0, whole.err
     killed = [*options, "hydra.sweep.dir=multirun/killed"]
-    with subprocess.Popen(
-        [sys.executable, "-u", str(ROOT / "train.py"), *killed], cwd=tmp_path, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if "job 3 of 4  running" in line:
-                time.sleep(0.4)
-                process.send_signal(signal.SIGKILL)
-                break
+    interrupt(*killed, cwd=tmp_path, line="job 3 of 4  running", number=signal.SIGKILL)
     folder = tmp_path / "multirun" / "killed"
     first = [row["status"] for row in table(folder)]
     assert first[:2] == ["done"] * 2
