@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -27,6 +28,7 @@ MEMORY = Path("/dev/shm")  # temporary folders lie there where it has room: ever
 if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4e9:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
+TIME_LIMIT = "CNN_MNIST_SLOW_TESTS_UNTIL"  # seconds since 1970
 LONGEST = (  # files that take longest: begun first, so that no process has one left at the end
     "test_walkthrough.py",
     "test_lab_report.py",
@@ -55,6 +57,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=f"no MNIST files in {MNIST_ROOT}"))
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, with a word, the long tests that are not begun in time: `.ci/run` sets it, for a machine that is slow."""
+    if "slow" in item.keywords and time.time() > float(os.environ.get(TIME_LIMIT, "inf")):
+        pytest.skip(f"{item.nodeid}: no time left ({TIME_LIMIT})")
 
 
 @pytest.fixture(scope="session")

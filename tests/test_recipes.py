@@ -27,7 +27,7 @@ def test_the_tuned_recipe_reaches_what_readme_says(train: Command, mnist_root: P
 def test_adversarial_training_withstands(train: Command, mnist_root: Path) -> None:
     pictures = ("samples", "predictions", "confusion_matrix", "filters", "activations", "occlusion", "adversarial")
     without = [f"~callbacks.{name}" for name in pictures]
-    short = ("experiment=robust", "trainer.max_epochs=1", "model.warmup_epochs=0.5", *FAST, *without)
+    short = ("experiment=robust", "trainer.max_epochs=2", "model.warmup_epochs=1", *FAST, *without)
     done = train(*short, "trainer=cpu", f"data.root={mnist_root}", timeout=1200)
     assert done.status == 0, done.err
     network = checkpoint.load(done.folder)
@@ -40,4 +40,4 @@ def test_adversarial_training_withstands(train: Command, mnist_root: Path) -> No
     result = attacks.pgd(
         network, images, labels, epsilon=0.3, step_size=0.01, steps=50, generator=torch.Generator().manual_seed(0)
     )
-    assert 1 - result.success.double().mean() >= 0.75  # after one epoch
+    assert 1 - result.success.double().mean() >= 0.88  # after two epochs
