@@ -61,7 +61,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip, with a word, the long tests that are not begun in time: `.ci/run` sets it, for a machine that is slow."""
+    """Skip, by name, the slow tests that have not begun by the time that `.ci/run` sets, on a machine that is slow."""
     if "slow" in item.keywords and time.time() > float(os.environ.get(TIME_LIMIT, "inf")):
         pytest.skip(f"{item.nodeid}: no time left ({TIME_LIMIT})")
 

@@ -136,7 +136,8 @@ def _wait(child: int, timeout: float, out: Path, interrupt: tuple[int, str | flo
         seconds = time.monotonic() - start
         if interrupt:
             number, when = interrupt
-            if out.exists() and when in out.read_text() if isinstance(when, str) else seconds > when:
+            has_said_it = isinstance(when, str) and out.exists() and when in out.read_text()
+            if has_said_it or (not isinstance(when, str) and seconds > when):
                 os.kill(child, number)
                 interrupt = None
         if seconds > timeout:

@@ -23,7 +23,7 @@ from tests.test_train import events
 OPTIONS = ("data=digits", "trainer=cpu", "model.batchnorm=true", "data.val_size=100", "trainer.max_epochs=4")
 KILLS = {"none": 8, "default": 4}  # of each of two runs, without pictures and with them
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}
-EARLIEST = 0.3  # seconds: before, it is Python that starts, not this project
+EARLIEST = 0.3  # seconds: before, a fresh process is Python that starts, not this project
 LONGEST = {"none": 4.0, "default": 8.0}  # about what a run takes once everything is imported
 
 

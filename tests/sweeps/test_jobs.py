@@ -69,7 +69,8 @@ def test_a_sweep_killed_half_way_ends_with_the_table_of_one_that_was_not(
     whole = train(*options, "hydra.sweep.dir=multirun/whole", cwd=tmp_path)
     assert whole.status == 0, whole.err
     killed = [*options, "hydra.sweep.dir=multirun/killed"]
-    interrupt(*killed, cwd=tmp_path, line="job 3 of 4  running", number=signal.SIGKILL)
+    stopped = interrupt(*killed, cwd=tmp_path, line="job 3 of 4  running", number=signal.SIGKILL)
+    assert stopped.status == -signal.SIGKILL
     folder = tmp_path / "multirun" / "killed"
     first = [row["status"] for row in table(folder)]
     assert first[:2] == ["done"] * 2
