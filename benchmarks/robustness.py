@@ -5,9 +5,9 @@
     python -m benchmarks.robustness robust=RUN --measures clean,auto  only these
     python -m benchmarks.robustness --write undefended=RUN robust=RUN,RUN     the record, of these networks
 
-No pixel changes by more than 0.3. On 2 cores a robust network takes hours, on a GPU a few minutes; what has been
-measured of a checkpoint is kept in outputs/results/robustness and used again. The record becomes the part `robustness`
-of docs/results.json, and RESULTS.md is written anew.
+No pixel changes by more than 0.3. On 2 cores a robust network takes hours, on a GPU a few minutes; every 1,000 images
+that have been attacked are kept in outputs/results/robustness, so that an interrupted measurement goes on where it was.
+The record becomes the part `robustness` of docs/results.json, and RESULTS.md is written anew.
 """
 
 import argparse
@@ -51,6 +51,7 @@ ATTACKS: dict[str, Callable[..., attacks.AttackResult]] = {
 }
 CERTIFIED = {"certified": EPSILON, "certified_at_0.1": 0.1}
 FOR_EVERY_SEED = ("clean", "auto", *CERTIFIED)
+PART = 1000  # images that are attacked before the next file is written
 MEASURES = (*FOR_EVERY_SEED, *(name for name in ATTACKS if name != "auto"))  # of the first seed
 
 
@@ -153,18 +154,24 @@ def fingerprint(run: Path) -> str:
 
 
 def cached(run: Path, measure: str, test: Images, number: int, device: torch.device) -> dict[str, Any]:
-    """A measurement as it is kept; measured now where it is not."""
-    place = CACHE / fingerprint(run) / f"{measure}-{number}.json"
-    if not place.exists():
-        images, labels = (values.to(device) for values in test[test.evenly_spaced(number)])
-        network = checkpoint.load(run).to(device)
-        start = time.perf_counter()
-        share = measured_share(network, measure, images, labels)
-        found = {"share": share, "seconds": round(time.perf_counter() - start, 1)}
-        place.parent.mkdir(parents=True, exist_ok=True)
-        files.write(place, json.dumps(found | surroundings(device), indent=2) + "\n")
-    found = json.loads(place.read_text(encoding="utf-8"))
-    return {key: found[key] for key in ("share", "seconds", "device")}
+    """A measurement as it is kept; what is missing of it is measured now."""
+    folder, network = CACHE / fingerprint(run), checkpoint.load(run).to(device)
+    parts = test.evenly_spaced(number).split(PART)
+    found, total = [], 0.0
+    for index, chosen in enumerate(parts, 1):
+        part = "" if len(parts) == 1 else f"-{index}"
+        place = folder / f"{measure}-{number}{part}.json"
+        if not place.exists():
+            images, labels = (values.to(device) for values in test[chosen])
+            start = time.perf_counter()
+            share = measured_share(network, measure, images, labels)
+            taken = {"share": share, "seconds": round(time.perf_counter() - start, 1)}
+            folder.mkdir(parents=True, exist_ok=True)
+            files.write(place, json.dumps(taken | surroundings(device), indent=2) + "\n")
+        found.append(json.loads(place.read_text(encoding="utf-8")))
+        total += found[-1]["share"] * len(chosen)
+    devices = " and ".join(sorted({part["device"] for part in found}))
+    return {"share": total / number, "seconds": round(sum(part["seconds"] for part in found), 1), "device": devices}
 
 
 def measured_share(network: nn.Module, measure: str, images: Tensor, labels: Tensor) -> float:

@@ -5,6 +5,7 @@ import re
 import statistics
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -55,6 +56,7 @@ def test_a_network_is_attacked_once_and_tabled(
     run: Done, mnist_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(robustness, "CACHE", tmp_path / "parts")
+    monkeypatch.setattr(robustness, "PART", 5)
     monkeypatch.setattr(results_page, "PAGE", tmp_path / "RESULTS.md")
     monkeypatch.setattr(results_page, "RECORD", tmp_path / "results.json")
     kept = json.loads((ROOT / "docs" / "results.json").read_text())
@@ -70,9 +72,15 @@ def test_a_network_is_attacked_once_and_tabled(
     assert shares["certified"] <= shares["auto"] <= min(shares[name] for name in ("apgd", "fgsm", "clean"))
     row = next(line for line in (tmp_path / "RESULTS.md").read_text().splitlines() if line.startswith("| `data=digits"))
     assert f" {tested['seed']} | {shares['clean']:.2%} | ".replace("%", " %") in row
-    monkeypatch.setattr(robustness, "measured_share", None)  # what was measured is not measured again
-    robustness.main()
-    assert capsys.readouterr().out == first
+    (folder,) = (tmp_path / "parts").iterdir()
+    assert len(list(folder.glob("clean-12-*.json"))) == 3
+    (folder / "clean-12-2.json").unlink()
+    measured = Mock(wraps=robustness.measured_share)
+    monkeypatch.setattr(robustness, "measured_share", measured)
+    robustness.main()  # what was measured is not measured again
+    assert capsys.readouterr().out.splitlines()[1:] == first.splitlines()[1:]
+    ((_, measure, images, _),) = (call.args for call in measured.call_args_list)
+    assert (measure, len(images)) == ("clean", 5)
 
 
 @pytest.mark.parametrize(
