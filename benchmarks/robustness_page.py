@@ -49,7 +49,7 @@ def robustness(record: dict[str, Any]) -> list[str]:
     heads = ["`python train.py ...`", "seed", *(name for name, _ in COLUMNS.values())]
     training = [
         f"`train.py {' '.join(run['overrides'])}`: {run['epochs']} epochs in {run['fit_seconds'] / 60:.1f} minutes on "
-        f"{run['device']}, {run['num_threads']} threads, commit {run['git_commit']}"
+        f"{run['device']}, {run['num_threads']} thread{'s' * (run['num_threads'] > 1)}, commit {run['git_commit']}"
         for run in runs
     ]
     took = [
