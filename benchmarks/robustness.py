@@ -5,9 +5,9 @@
     python -m benchmarks.robustness robust=RUN --measures clean,auto  only these
     python -m benchmarks.robustness --write undefended=RUN robust=RUN,RUN     the record, of these networks
 
-No pixel changes by more than 0.3. On 2 cores a robust network takes hours, on a GPU a few minutes; every 1,000 images
-that have been attacked are kept in outputs/results/robustness, so that an interrupted measurement goes on where it was.
-The record becomes the part `robustness` of docs/results.json, and RESULTS.md is written anew.
+No pixel changes by more than 0.3. On 2 cores a robust network takes hours, on a GPU a few minutes. The result of every
+1,000 images is kept in outputs/results/robustness, so that an interrupted measurement goes on where it stopped. The
+record becomes the part `robustness` of docs/results.json, and RESULTS.md is written anew.
 """
 
 import argparse
@@ -51,8 +51,8 @@ ATTACKS: dict[str, Callable[..., attacks.AttackResult]] = {
 }
 CERTIFIED = {"certified": EPSILON, "certified_at_0.1": 0.1}
 FOR_EVERY_SEED = ("clean", "auto", *CERTIFIED)
-PART = 1000  # images that are attacked before the next file is written
 MEASURES = (*FOR_EVERY_SEED, *(name for name in ATTACKS if name != "auto"))  # of the first seed
+PART = 1000  # images whose result is kept in a file of its own
 
 
 def main() -> None:
@@ -159,8 +159,8 @@ def cached(run: Path, measure: str, test: Images, number: int, device: torch.dev
     parts = test.evenly_spaced(number).split(PART)
     found, total = [], 0.0
     for index, chosen in enumerate(parts, 1):
-        part = "" if len(parts) == 1 else f"-{index}"
-        place = folder / f"{measure}-{number}{part}.json"
+        suffix = "" if len(parts) == 1 else f"-{index}"
+        place = folder / f"{measure}-{number}{suffix}.json"
         if not place.exists():
             images, labels = (values.to(device) for values in test[chosen])
             start = time.perf_counter()
