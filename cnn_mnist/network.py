@@ -90,14 +90,16 @@ class CNN(nn.Module):
 
         Where a hook waits on either layer, or another layer stands in its place, the two are called one by one.
         """
-        if not all(map(is_plain, (self.conv1, self.norm1))):
+        examples = getattr(images, "examples", images)  # of an interval of images, see intervals.py
+        without = examples is None and self.norm1.training
+        if without or not all(map(is_plain, (self.conv1, self.norm1))):
             maps: Tensor = self.norm1(self.conv1(images))
             return maps
         weight, bias = self.conv1.weight, self.conv1.bias
         assert bias is not None
         if type(self.norm1) is not nn.BatchNorm2d:
             return _convolution(images, weight, bias)
-        mean, var = _statistics(self.norm1, images, weight, bias)
+        mean, var = _statistics(self.norm1, examples, weight, bias)
         scale = self.norm1.weight * torch.rsqrt(var + self.norm1.eps)
         weight = weight * scale.view(-1, 1, 1, 1)
         bias = self.norm1.bias + (bias - mean) * scale

@@ -14,8 +14,8 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from cnn_mnist.analysis.certificate import ball, furthest_ahead
 from cnn_mnist.data.batches import Batch, Shuffled
+from cnn_mnist.intervals import ball, furthest_ahead
 from cnn_mnist.network import not_finite
 from cnn_mnist.networks import build
 from cnn_mnist.option_types import CountOrZero, Fraction, NonNegative, Positive, Schedule
@@ -42,7 +42,7 @@ class Classifier(pl.LightningModule):
         epsilon: Training to withstand changes: the largest change of a pixel; 0: ordinary training.
         attack_steps: Steps of PGD for an adversarial example that takes an image's place; 0: the image itself.
         bound_weight: Share of the loss that is the cross-entropy of the worst logits that are not ruled out within
-            epsilon, see `analysis.certificate`; it grows along with epsilon.
+            epsilon, see `intervals`; it grows along with epsilon.
         warmup_epochs: Epochs over which epsilon grows from 0.
         cooldown_epochs: Last epochs, over which distortion, elastic and stroke shrink to 0; 0: they stay as they are.
         network: The class of the network and its arguments, see `networks.build`; None: the report's network.
@@ -52,7 +52,7 @@ class Classifier(pl.LightningModule):
         stroke: Largest change of the width of strokes in training images, see `augmentation`; 0: none.
 
     Raises:
-        ValueError: The optimiser cannot be made; bounds and batch normalisation, or options that need each other.
+        ValueError: The optimiser cannot be made; options that need each other.
     """
 
     def __init__(
@@ -75,8 +75,6 @@ class Classifier(pl.LightningModule):
         cooldown_epochs: NonNegative = 0.0,
     ) -> None:
         super().__init__()
-        if bound_weight and batchnorm:
-            raise ValueError("model.bound_weight: there are no bounds for model.batchnorm=true in training")
         if bool(epsilon) != bool((epsilon and attack_steps) or bound_weight):
             raise ValueError("model.epsilon and one of model.attack_steps and model.bound_weight need each other")
         network = dict(network or build.REPORT)
@@ -148,17 +146,16 @@ class Classifier(pl.LightningModule):
         """The mean cross-entropy of a batch; if asked for of distorted images, of adversarial examples, with bounds."""
         images, labels = batch
         if not (self.distortion or self.elastic or self.stroke or self.epsilon):
-            return self._cross_entropy(images, labels)
+            return self._cross_entropy(self(images), labels)
         generator = self._generator(batch_idx)
         share = cooled_down(int(self.trainer.max_epochs or 1) - self._epoch(batch_idx), self.cooldown_epochs)
         sizes = {name: share * getattr(self, name) for name in ("distortion", "elastic", "stroke")}
         images = augmented(images, **sizes, generator=generator)
         if self.epsilon:
             return self._robust_loss(images, labels, generator, self._epoch(batch_idx))
-        return self._cross_entropy(images, labels)
+        return self._cross_entropy(self(images), labels)
 
-    def _cross_entropy(self, images: Tensor, labels: Tensor) -> Tensor:
-        logits = self(images)
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         self.recent.append((logits.detach(), labels))
         return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
 
@@ -183,11 +180,11 @@ class Classifier(pl.LightningModule):
             attacked = adversarial_examples(
                 self.network, images, labels, epsilon=epsilon, steps=self.attack_steps, generator=generator
             )
-        loss = self._cross_entropy(attacked, labels)
         if not self.bound_weight:
-            return loss
-        share = self.bound_weight * epsilon / self.epsilon
-        worst = furthest_ahead(self.network(ball(images, epsilon)), labels)
+            return self._cross_entropy(self(attacked), labels)
+        logits = self.network(ball(images, epsilon, attacked))
+        loss = self._cross_entropy(logits.examples, labels)
+        share, worst = self.bound_weight * epsilon / self.epsilon, furthest_ahead(logits, labels)
         return (1 - share) * loss + share * F.cross_entropy(worst.float(), labels)
 
     def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:

@@ -1,5 +1,6 @@
 """Certificates: beside exact verification, beside attacks, and for the networks of others."""
 
+import copy
 import functools
 from collections.abc import Callable
 
@@ -11,8 +12,9 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from torch import Tensor, nn
 
 from cnn_mnist import attacks
-from cnn_mnist.analysis.certificate import ball, certificate, furthest_ahead
+from cnn_mnist.analysis.certificate import certificate
 from cnn_mnist.data.batches import Batch
+from cnn_mnist.intervals import ball, furthest_ahead
 from cnn_mnist.network import CNN
 from cnn_mnist.networks.lenet5 import LeNet5
 from cnn_mnist.networks.mlp import MLP
@@ -127,6 +129,29 @@ def test_every_network_here_stays_within_its_bounds(network: nn.Module, digits: 
         exact = network(ball(images, 0.0))
     torch.testing.assert_close(exact.low, network(images))
     torch.testing.assert_close(exact.high, network(images))
+
+
+@pytest.mark.parametrize(
+    "network", [CNN(batchnorm=True), LeNet5(), MLP(), ResNet()], ids=lambda one: type(one).__name__
+)
+def test_examples_are_computed_along_and_normalise_the_bounds_in_training(network: nn.Module, digits: Batch) -> None:
+    dice = torch.Generator().manual_seed(0)
+    images = digits.images[:6].double()
+    alone, along = (copy.deepcopy(network).double().train() for _ in range(2))
+    with torch.no_grad():
+        for _ in range(10):
+            moved = (images + 0.02 * (torch.rand(images.shape, generator=dice) - 0.5).sign()).clamp(0, 1)
+            logits, bounds = alone(moved), along(ball(images, 0.02, moved))
+            torch.testing.assert_close(bounds.examples, logits)
+            assert (bounds.low <= logits).all()
+            assert (logits <= bounds.high).all()
+    for ours, theirs in zip(along.buffers(), alone.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_without_examples_there_is_no_batch_to_normalise_by(digits: Batch) -> None:
+    with pytest.raises(ValueError, match="there are no bounds for batch normalisation in training without examples"):
+        CNN(batchnorm=True)(ball(digits.images[:2], 0.1))
 
 
 def test_no_attack_breaks_a_proven_image(digits: Batch) -> None:
@@ -248,6 +273,8 @@ def test_every_rule_is_sound(name: str, digits: Batch) -> None:
     dice = torch.Generator().manual_seed(0)
     with torch.no_grad():
         bounds = network(ball(images, epsilon))
+        along, example = network(ball(images, epsilon, images - 0.01)), network(images - 0.01)
+        torch.testing.assert_close(along.examples, example)
         ahead = furthest_ahead(bounds, digits.labels[:4])
         for _ in range(200):
             moved = (images + epsilon * (2 * torch.rand(images.shape, generator=dice) - 1).sign()).clamp(0, 1)

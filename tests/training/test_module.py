@@ -95,7 +95,6 @@ def test_hyperparameters_are_plain_values() -> None:
     [
         ({"bound_weight": 0.5}, "model.epsilon and one of model.attack_steps and model.bound_weight need each other"),
         ({"epsilon": 0.3, "attack_steps": 0}, "need each other"),
-        ({"bound_weight": 0.5, "epsilon": 0.3, "batchnorm": True}, "no bounds for model.batchnorm=true"),
     ],
 )
 def test_options_that_have_no_effect_together_are_refused(options: dict[str, Any], line: str) -> None:
