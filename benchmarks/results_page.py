@@ -188,10 +188,16 @@ def page(record: dict[str, Any]) -> str:
     return "\n".join(text)
 
 
+def record() -> dict[str, Any]:
+    """What has been measured."""
+    found: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
+    return found
+
+
 def update_record(parts: dict[str, Any]) -> None:
     """Write parts of the record, and RESULTS.md from all of it; a configuration takes the place of that name alone."""
-    record = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
+    found = record()
     for key, value in parts.items():
-        record[key] = record.get(key, {}) | value if key in BY_NAME else value
-    files.write(RECORD, json.dumps(record, indent=2) + "\n")
-    files.write(PAGE, page(record))
+        found[key] = found.get(key, {}) | value if key in BY_NAME else value
+    files.write(RECORD, json.dumps(found, indent=2) + "\n")
+    files.write(PAGE, page(found))

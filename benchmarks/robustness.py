@@ -3,11 +3,11 @@
     python -m benchmarks.robustness                                   of the runs that benchmarks.results has trained
     python -m benchmarks.robustness robust=RUN,RUN --device cuda      of these; printed, and no record is written
     python -m benchmarks.robustness robust=RUN --measures clean,auto  only these
-    python -m benchmarks.robustness --write undefended=RUN robust=RUN,RUN     the record, of these networks
+    python -m benchmarks.robustness --write certified=RUN,RUN         in the record, these take the place of that name
 
 No pixel changes by more than 0.3. On 2 cores a robust network takes hours, on a GPU a few minutes. The result of every
 1,000 images is kept in outputs/results/robustness, so that an interrupted measurement goes on where it stopped. The
-record becomes the part `robustness` of docs/results.json, and RESULTS.md is written anew.
+record is the part `robustness` of docs/results.json, and RESULTS.md is written anew.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--boundary-images", type=int, default=1000, help="for the attack that sees classes alone")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--measures", help=f"of {','.join(MEASURES)}")
-    parser.add_argument("--write", action="store_true", help="write the record of the networks that are named")
+    parser.add_argument("--write", action="store_true", help="write the networks that are named into the record")
     asked = parser.parse_args()
     if unknown := set((asked.measures or "clean").split(",")) - {*MEASURES}:
         parser.error(f"--measures must be of {','.join(MEASURES)}, got {','.join(sorted(unknown))}")
@@ -76,6 +76,7 @@ def main() -> None:
         parser.error("there are no networks: name some, or train them with python -m benchmarks.results")
     keep_freed_memory()
     test = DataModule(root=asked.root, fallback=None).ready().test
+    how = {"date": time.strftime("%Y-%m-%d"), "num_images": asked.images, "num_boundary_images": asked.boundary_images}
     networks: dict[str, list[dict[str, Any]]] = {}
     for name, folders in runs.items():
         for index, run in enumerate(folders):
@@ -85,12 +86,12 @@ def main() -> None:
                 number = asked.boundary_images if measure == "boundary" else asked.images
                 shares[measure] = cached(run, measure, test, number, torch.device(asked.device))
                 print(name, run.name, measure, shares[measure], flush=True)
-            networks.setdefault(name, []).append(training_facts(run) | {"measured": shares})
-    if asked.measures or (asked.networks and not asked.write):
+            networks.setdefault(name, []).append(training_facts(run) | how | {"measured": shares})
+    if (asked.measures or asked.networks) and not asked.write:
         return
-    record: dict[str, Any] = {"date": time.strftime("%Y-%m-%d"), "epsilon": EPSILON}
-    record |= {"num_images": asked.images, "num_boundary_images": asked.boundary_images, "networks": networks}
-    if {"undefended", "robust"} <= runs.keys():
+    record: dict[str, Any] = results_page.record().get("robustness", {}) | {"epsilon": EPSILON}
+    record["networks"] = record.get("networks", {}) | networks
+    if {"undefended", "robust"} <= runs.keys() and not asked.measures:
         record["checklist"] = checklist(runs["robust"][0], runs["undefended"][0])
     results_page.update_record({"robustness": record})
 

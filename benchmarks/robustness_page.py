@@ -42,45 +42,30 @@ def published_row(source: str) -> str:
 def robustness(record: dict[str, Any]) -> list[str]:
     """The part about attacks."""
     runs = [run for runs in record["networks"].values() for run in runs]
-    is_whole = record["num_images"] == published.NUM_IMAGES
-    option = "" if is_whole else f" --images {record['num_images']}"
-    same = {same for _, same in COLUMNS.values()}
-    sources = dict.fromkeys(one.source for one in published.ROBUST if one.attack in same)
-    heads = ["`python train.py ...`", "seed", *(name for name, _ in COLUMNS.values())]
     training = [
         f"`train.py {' '.join(run['overrides'])}`: {run['epochs']} epochs in {run['fit_seconds'] / 60:.1f} minutes on "
         f"{run['device']}, {run['num_threads']} thread{'s' * (run['num_threads'] > 1)}, commit {run['git_commit']}"
         for run in runs
     ]
     took = [
-        f"`{trained_by(run)}`, seed {run['seed']}: "
+        f"`{trained_by(run)}`, seed {run['seed']}, {run['date']}: "
         + ", ".join(f"{COLUMNS[name][0]} {found['seconds']:.0f}" for name, found in run["measured"].items())
         + f" ({' and '.join(sorted({found['device'] for found in run['measured'].values()}))})"
         for run in runs
     ]
+    numbers = sorted({(run["num_images"], run["num_boundary_images"]) for run in runs}, reverse=True)
     return [
         "## Accuracy under attack",
         "",
-        f"No pixel changed by more than {record['epsilon']:g}; {record['num_images']:,} test images, of which",
-        f"HopSkipJump (5,000 queries) attacks {record['num_boundary_images']:,}, evenly spaced. PGD takes",
-        "50 steps from each of 10 starts, APGD 100 steps on the cross-entropy, Square 5,000 queries; AutoAttack is the",
-        "standard ensemble. *Proven*: classified correctly, whatever changes by up to 0.3, or to 0.1, in each pixel.",
-        f"`python -m benchmarks.robustness{option}` measures it, here on {record['date']}; an",
-        "empty cell was not measured.",
-        "",
-        line(*heads),
-        line("---", *["---:"] * (len(heads) - 1)),
-        *map(robustness_row, runs),
-        *(map(published_row, sources) if is_whole else []),
+        f"No pixel changed by more than {record['epsilon']:g}. PGD takes 50 steps from each of 10 starts, APGD 100",
+        "steps on the cross-entropy, Square and HopSkipJump 5,000 queries; AutoAttack is the standard ensemble.",
+        "*Proven*: classified correctly, whatever changes by up to 0.3, or to 0.1, in each pixel.",
+        "`python -m benchmarks.robustness` measures it; an empty cell was not measured.",
         "",
         *(
-            [
-                "Published networks have other architectures. Each number stands in the column of its attack, and is "
-                "of all 10,000 test images.",
-                "",
-            ]
-            if is_whole
-            else []
+            row
+            for images, for_boundary in numbers
+            for row in table([run for run in runs if run["num_images"] == images], images, for_boundary)
         ),
         *(checked(record["checklist"]) if "checklist" in record else []),
         "Training:",
@@ -91,6 +76,28 @@ def robustness(record: dict[str, Any]) -> list[str]:
         "Seconds of each measurement:",
         "",
         *(f"- {one}" for one in took),
+        "",
+    ]
+
+
+def table(runs: list[dict[str, Any]], num_images: int, num_boundary_images: int) -> list[str]:
+    """The networks that were attacked on the same number of images, and the literature's if these are all images."""
+    is_whole = num_images == published.NUM_IMAGES
+    same = {same for _, same in COLUMNS.values()}
+    sources = dict.fromkeys(one.source for one in published.ROBUST if one.attack in same)
+    heads = ["`python train.py ...`", "seed", *(name for name, _ in COLUMNS.values())]
+    has_boundary = any("boundary" in run["measured"] for run in runs)
+    words = f"All {num_images:,} test images" if is_whole else f"{num_images:,} test images, evenly spaced"
+    words += f"; HopSkipJump attacks {num_boundary_images:,} of them" * has_boundary
+    if is_whole:
+        words += ". Published networks have other architectures; each number stands in the column of its attack"
+    return [
+        f"{words}:",
+        "",
+        line(*heads),
+        line("---", *["---:"] * (len(heads) - 1)),
+        *map(robustness_row, runs),
+        *(map(published_row, sources) if is_whole else []),
         "",
     ]
 
