@@ -31,12 +31,15 @@ def robustness_row(run: dict[str, Any]) -> str:
     return line(f"`{trained_by(run)}`", run["seed"], *shares)
 
 
-def published_row(source: str) -> str:
-    """A paper as a line of the table of attacks, each number in the column of the same attack."""
-    found = {one.attack: one for one in published.ROBUST if one.source == source}
-    clean = next(iter(found.values())).clean
-    shares = [percent(found[same].robust) if same in found else None for _, same in COLUMNS.values()]
-    return line(source, None, percent(clean), *shares[1:])
+def published_rows(attacks: list[str | None]) -> list[str]:
+    """The papers as lines of the table of attacks: a number for each column whose attack, of these, is the same."""
+    rows = []
+    for source in dict.fromkeys(one.source for one in published.ROBUST if one.attack in attacks):
+        found = {one.attack: one for one in published.ROBUST if one.source == source}
+        clean = next(iter(found.values())).clean
+        shares = [percent(found[same].robust) if same in found else None for same in attacks]
+        rows.append(line(source, None, percent(clean), *shares[1:]))
+    return rows
 
 
 def robustness(record: dict[str, Any]) -> list[str]:
@@ -83,8 +86,7 @@ def robustness(record: dict[str, Any]) -> list[str]:
 def table(runs: list[dict[str, Any]], num_images: int, num_boundary_images: int) -> list[str]:
     """The networks that were attacked on the same number of images, and the literature's if these are all images."""
     is_whole = num_images == published.NUM_IMAGES
-    same = {same for _, same in COLUMNS.values()}
-    sources = dict.fromkeys(one.source for one in published.ROBUST if one.attack in same)
+    ours = {name for run in runs for name in run["measured"]}
     heads = ["`python train.py ...`", "seed", *(name for name, _ in COLUMNS.values())]
     has_boundary = any("boundary" in run["measured"] for run in runs)
     words = f"All {num_images:,} test images" if is_whole else f"{num_images:,} test images, evenly spaced"
@@ -97,7 +99,7 @@ def table(runs: list[dict[str, Any]], num_images: int, num_boundary_images: int)
         line(*heads),
         line("---", *["---:"] * (len(heads) - 1)),
         *map(robustness_row, runs),
-        *(map(published_row, sources) if is_whole else []),
+        *(published_rows([same if name in ours else None for name, (_, same) in COLUMNS.items()]) if is_whole else []),
         "",
     ]
 

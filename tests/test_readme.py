@@ -5,16 +5,18 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import cnn_mnist
-from benchmarks import readme, results_page
+from benchmarks import readme, results_page, robustness_page
 from cnn_mnist import published
 from tests.conftest import MNIST_ROOT, ROOT, Command
 
 PAGES = [*readme.PAGES, "CONTRIBUTING.md"]
 TEXT = {name: (ROOT / name).read_text(encoding="utf-8") for name in PAGES}
+RECORD = json.loads((ROOT / "docs" / "results.json").read_text(encoding="utf-8"))
 QUOTED = ("95 % interval", "100 % probability")  # in a block: a level, and the lab report's words
 
 
@@ -44,23 +46,32 @@ def test_a_wrong_figure_is_found(tmp_path: Path) -> None:
 
 
 def test_results_md_is_its_records() -> None:
-    record = json.loads((ROOT / "docs" / "results.json").read_text())
-    assert results_page.page(record) == (ROOT / "RESULTS.md").read_text()
+    assert results_page.page(RECORD) == (ROOT / "RESULTS.md").read_text()
 
 
 def test_rates_under_one_attack_are_not_set_beside_those_under_another() -> None:
-    text = (ROOT / "RESULTS.md").read_text().partition("## Accuracy under attack")[2]
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
-    heads, others = rows[0], [row for row in rows[2:] if "`" not in row[0]]
+    runs = [run for runs in RECORD["robustness"]["networks"].values() for run in runs]
+    whole = [run | {"num_images": published.NUM_IMAGES} for run in runs]
     attacks = {"FGSM": "FGSM", "PGD-50 x 10, steps of 0.01": "PGD-50 x 10", "AutoAttack": "AutoAttack"}
-    shown = {
-        (attacks[head], row[0], cell) for row in others for head, cell in zip(heads[3:], row[3:], strict=True) if cell
-    }
-    known = {(one.attack, one.source, f"{one.robust:.2%}".replace("%", " %")) for one in published.ROBUST}
-    is_whole = (
-        json.loads((ROOT / "docs" / "results.json").read_text())["robustness"]["num_images"] == published.NUM_IMAGES
-    )
-    assert shown == ({one for one in known if one[0] in attacks.values()} if is_whole else set())
+    for some, measured in ((whole, {"FGSM", "PGD-50 x 10", "AutoAttack"}), (only(whole, "clean", "fgsm"), {"FGSM"})):
+        text = "\n".join(robustness_page.robustness({"epsilon": 0.3, "networks": {"some": some}}))
+        rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+        heads, others = rows[0], [row for row in rows[2:] if "`" not in row[0]]
+        shown = {
+            (attacks[head], row[0], cell)
+            for row in others
+            for head, cell in zip(heads[3:], row[3:], strict=True)
+            if cell
+        }
+        known = {(one.attack, one.source, f"{one.robust:.2%}".replace("%", " %")) for one in published.ROBUST}
+        assert shown == {one for one in known if one[0] in measured}
+    fewer = [run | {"num_images": 1000} for run in runs]
+    page = "\n".join(robustness_page.robustness({"epsilon": 0.3, "networks": {"some": fewer}}))
+    assert not any(one.source in page for one in published.ROBUST)
+
+
+def only(runs: list[dict[str, Any]], *measures: str) -> list[dict[str, Any]]:
+    return [run | {"measured": {name: run["measured"][name] for name in measures}} for run in runs]
 
 
 @pytest.mark.mnist
