@@ -3,7 +3,7 @@
     python -m benchmarks.robustness                                   of the runs that benchmarks.results has trained
     python -m benchmarks.robustness robust=RUN,RUN --device cuda      of these; printed, and no record is written
     python -m benchmarks.robustness robust=RUN --measures clean,auto  only these
-    python -m benchmarks.robustness --write certified=RUN,RUN         in the record, these take the place of that name
+    python -m benchmarks.robustness --write certified=RUN,RUN         these replace the record's entry of that name
 
 No pixel changes by more than 0.3. On 2 cores a robust network takes hours, on a GPU a few minutes. The result of every
 1,000 images is kept in outputs/results/robustness, so that an interrupted measurement goes on where it stopped. The
@@ -76,10 +76,11 @@ def main() -> None:
         parser.error("there are no networks: name some, or train them with python -m benchmarks.results")
     keep_freed_memory()
     test = DataModule(root=asked.root, fallback=None).ready().test
-    how = {"date": time.strftime("%Y-%m-%d"), "num_images": asked.images, "num_boundary_images": asked.boundary_images}
     networks: dict[str, list[dict[str, Any]]] = {}
     for name, folders in runs.items():
         for index, run in enumerate(folders):
+            how = {"num_images": asked.images, "num_boundary_images": min(asked.boundary_images, asked.images)}
+            how |= {"date": time.strftime("%Y-%m-%d"), "weights": fingerprint(run)}
             usual = FOR_EVERY_SEED if index else MEASURES
             shares = {}
             for measure in asked.measures.split(",") if asked.measures else usual:
@@ -90,10 +91,20 @@ def main() -> None:
     if (asked.measures or asked.networks) and not asked.write:
         return
     record: dict[str, Any] = results_page.record().get("robustness", {}) | {"epsilon": EPSILON}
-    record["networks"] = record.get("networks", {}) | networks
+    known = record.get("networks", {})
+    record["networks"] = known | {name: extended(known.get(name, []), found) for name, found in networks.items()}
+    if {"undefended", "robust"} & runs.keys():
+        record.pop("checklist", None)  # of another pair
     if {"undefended", "robust"} <= runs.keys() and not asked.measures:
         record["checklist"] = checklist(runs["robust"][0], runs["undefended"][0])
     results_page.update_record({"robustness": record})
+
+
+def extended(known: list[dict[str, Any]], found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The networks found now; to one that is known, what has been measured now is added."""
+    same = ("weights", "num_images", "num_boundary_images")
+    before = {tuple(run.get(key) for key in same): run["measured"] for run in known}
+    return [run | {"measured": before.get(tuple(run[key] for key in same), {}) | run["measured"]} for run in found]
 
 
 def checklist(run: Path, other: Path) -> dict[str, Any]:

@@ -48,6 +48,7 @@ def robustness(record: dict[str, Any]) -> list[str]:
     training = [
         f"`train.py {' '.join(run['overrides'])}`: {run['epochs']} epochs in {run['fit_seconds'] / 60:.1f} minutes on "
         f"{run['device']}, {run['num_threads']} thread{'s' * (run['num_threads'] > 1)}, commit {run['git_commit']}"
+        f"{'; ' * ('remark' in run)}{run.get('remark', '')}"
         for run in runs
     ]
     took = [
@@ -56,24 +57,22 @@ def robustness(record: dict[str, Any]) -> list[str]:
         + f" ({' and '.join(sorted({found['device'] for found in run['measured'].values()}))})"
         for run in runs
     ]
-    numbers = sorted({(run["num_images"], run["num_boundary_images"]) for run in runs}, reverse=True)
     return [
         "## Accuracy under attack",
         "",
         f"No pixel changed by more than {record['epsilon']:g}. PGD takes 50 steps from each of 10 starts, APGD 100",
         "steps on the cross-entropy, Square and HopSkipJump 5,000 queries; AutoAttack is the standard ensemble.",
         "*Proven*: classified correctly, whatever changes by up to 0.3, or to 0.1, in each pixel.",
-        "`python -m benchmarks.robustness` measures it; an empty cell was not measured.",
+        "An empty cell was not measured.",
         "",
         *(
             row
-            for images, for_boundary in numbers
-            for row in table([run for run in runs if run["num_images"] == images], images, for_boundary)
+            for number in sorted({run["num_images"] for run in runs}, reverse=True)
+            for row in table([run for run in runs if run["num_images"] == number], number)
         ),
         *(checked(record["checklist"]) if "checklist" in record else []),
         "Training:",
         "",
-        *([record["remark"], ""] if "remark" in record else []),
         *(f"- {one}" for one in training),
         "",
         "Seconds of each measurement:",
@@ -83,14 +82,16 @@ def robustness(record: dict[str, Any]) -> list[str]:
     ]
 
 
-def table(runs: list[dict[str, Any]], num_images: int, num_boundary_images: int) -> list[str]:
+def table(runs: list[dict[str, Any]], num_images: int) -> list[str]:
     """The networks that were attacked on the same number of images, and the literature's if these are all images."""
     is_whole = num_images == published.NUM_IMAGES
     ours = {name for run in runs for name in run["measured"]}
     heads = ["`python train.py ...`", "seed", *(name for name, _ in COLUMNS.values())]
-    has_boundary = any("boundary" in run["measured"] for run in runs)
+    for_boundary = sorted({run["num_boundary_images"] for run in runs if "boundary" in run["measured"]})
     words = f"All {num_images:,} test images" if is_whole else f"{num_images:,} test images, evenly spaced"
-    words += f"; HopSkipJump attacks {num_boundary_images:,} of them" * has_boundary
+    if for_boundary:
+        words += f"; HopSkipJump attacks {' or '.join(f'{number:,}' for number in for_boundary)} of them"
+    words += f" (`python -m benchmarks.robustness{'' if is_whole else f' --images {num_images}'}`)"
     if is_whole:
         words += ". Published networks have other architectures; each number stands in the column of its attack"
     return [

@@ -5,8 +5,8 @@ upper bounds: an affine function maps the centre, and spreads the radius by its 
 function maps both ends. How far one logit can be ahead of another follows from the difference of their weights in
 the last linear layer, more closely than from the bounds of the two.
 
-In training, the network's answer for some of the images is computed in the same pass, and the batch statistics of batch
-normalisation are theirs, for the bounds as well.
+In training, one image of each interval is propagated along with the bounds. Batch normalisation takes its statistics
+from these images, and applies them to the bounds too.
 
 Sources: Gowal et al. 2019, "Scalable verified training for provably robust image classification"; for batch
 normalisation, Shi et al. 2021, "Fast certified robust training with short warmup".
@@ -48,7 +48,7 @@ class Interval:
         low: Their lower bounds.
         high: Their upper bounds.
         source: Of the output of a linear layer, the radius of the interval that it was given, and its weight.
-        examples: Of the same shape, from between the bounds, for which the same is computed; None: there are none.
+        examples: Tensors within the bounds, for which the same is computed; None: there are none.
     """
 
     def __init__(self, low: Tensor, high: Tensor, examples: Tensor | None = None) -> None:
@@ -184,9 +184,10 @@ def _batch_norm(
     mean, var = running_mean, running_var
     if training:
         if input.examples is None:
-            raise ValueError("there are no bounds for batch normalisation in training without examples")
+            raise ValueError("batch normalisation takes its statistics from this batch: give `ball` some examples")
+        precise = torch.promote_types(input.examples.dtype, torch.float32)
         others = [dim for dim in range(input.ndim) if dim != 1]
-        var, mean = torch.var_mean(input.examples.float(), others, correction=0)
+        var, mean = torch.var_mean(input.examples.to(precise), others, correction=0)
     scale = torch.rsqrt(var + eps) if weight is None else weight * torch.rsqrt(var + eps)
     shift = -mean * scale if bias is None else bias - mean * scale
     shape = (-1, *[1] * (input.ndim - 2))
@@ -228,7 +229,7 @@ RULES: dict[str, Callable[..., Interval]] = {
 def ball(images: Tensor, epsilon: float | Tensor, examples: Tensor | None = None) -> Interval:
     """All images in which no pixel differs by more than `epsilon` from the given ones, (N, C, H, W) in [0, 1].
 
-    `examples`, one of them each, are what batch normalisation in training takes its statistics from.
+    `examples` is one image from each ball; batch normalisation in training uses the statistics of these.
     """
     return Interval((images - epsilon).clamp(0, 1), (images + epsilon).clamp(0, 1), examples)
 

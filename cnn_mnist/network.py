@@ -88,11 +88,12 @@ class CNN(nn.Module):
     def _normalised_conv1(self, images: Tensor) -> Tensor:
         """norm1(conv1(images)), (B, 32, 28, 28), as one convolution with normalised filters.
 
-        Where a hook waits on either layer, or another layer stands in its place, the two are called one by one.
+        Where a hook waits on either layer, or another layer stands in its place, the two are called one by one; also
+        where intervals of images come without examples to take batch statistics from.
         """
         examples = getattr(images, "examples", images)  # of an interval of images, see intervals.py
-        without = examples is None and self.norm1.training
-        if without or not all(map(is_plain, (self.conv1, self.norm1))):
+        lacks_batch = examples is None and self.norm1.training
+        if lacks_batch or not all(map(is_plain, (self.conv1, self.norm1))):
             maps: Tensor = self.norm1(self.conv1(images))
             return maps
         weight, bias = self.conv1.weight, self.conv1.bias

@@ -60,13 +60,15 @@ def test_a_network_is_attacked_once_and_tabled(
     monkeypatch.setattr(results_page, "PAGE", tmp_path / "RESULTS.md")
     monkeypatch.setattr(results_page, "RECORD", tmp_path / "results.json")
     kept = json.loads((ROOT / "docs" / "results.json").read_text())
-    kept.pop("robustness", None)
+    others = kept["robustness"]["networks"]
     (tmp_path / "results.json").write_text(json.dumps(kept))
     words = [f"digits={run.folder}", f"--root={mnist_root}", "--images=12", "--boundary-images=4", "--write"]
     monkeypatch.setattr("sys.argv", ["robustness", *words])
     robustness.main()
     first = capsys.readouterr().out
-    (tested,) = json.loads((tmp_path / "results.json").read_text())["robustness"]["networks"]["digits"]
+    known = json.loads((tmp_path / "results.json").read_text())["robustness"]["networks"]
+    (tested,) = known["digits"]
+    assert {name: known[name] for name in others} == others
     shares = {name: found["share"] for name, found in tested["measured"].items()}
     assert shares.keys() == set(robustness_page.COLUMNS)
     assert shares["certified"] <= shares["auto"] <= min(shares[name] for name in ("apgd", "fgsm", "clean"))
@@ -81,6 +83,23 @@ def test_a_network_is_attacked_once_and_tabled(
     assert capsys.readouterr().out.splitlines()[1:] == first.splitlines()[1:]
     ((_, measure, images, _),) = (call.args for call in measured.call_args_list)
     assert (measure, len(images)) == ("clean", 5)
+    monkeypatch.setattr("sys.argv", ["robustness", *words, "--measures=clean"])
+    robustness.main()  # and what is measured alone is added to what is known
+    again = json.loads((tmp_path / "results.json").read_text())["robustness"]["networks"]
+    assert again["digits"][0]["measured"].keys() == tested["measured"].keys()
+
+
+def test_networks_are_tabled_with_those_attacked_on_as_many_images() -> None:
+    runs = json.loads((ROOT / "docs" / "results.json").read_text())["robustness"]["networks"]["undefended"]
+    numbers = ((1000, 500), (1000, 100), (10_000, 1000))
+    networks = {
+        str(number): [run | dict(zip(("num_images", "num_boundary_images"), number, strict=True)) for run in runs]
+        for number in numbers
+    }
+    page = robustness_page.robustness({"epsilon": 0.3, "networks": networks})
+    rows = [line for line in page if line.startswith("| `experiment=")]
+    assert len(rows) == len(numbers) * len(runs)
+    assert sum(line.startswith("| `python train.py ...`") for line in page) == 2
 
 
 @pytest.mark.parametrize(

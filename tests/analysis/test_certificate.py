@@ -145,12 +145,17 @@ def test_examples_are_computed_along_and_normalise_the_bounds_in_training(networ
             torch.testing.assert_close(bounds.examples, logits)
             assert (bounds.low <= logits).all()
             assert (logits <= bounds.high).all()
-    for ours, theirs in zip(along.buffers(), alone.buffers(), strict=True):
-        torch.testing.assert_close(ours, theirs)
+        for ours, theirs in zip(along.buffers(), alone.buffers(), strict=True):
+            torch.testing.assert_close(ours, theirs)
+        exact = along(ball(images, 0.0, images))
+    for bound in (exact.low, exact.high):
+        torch.testing.assert_close(bound, exact.examples, rtol=1e-9, atol=1e-9)
 
 
 def test_without_examples_there_is_no_batch_to_normalise_by(digits: Batch) -> None:
-    with pytest.raises(ValueError, match="there are no bounds for batch normalisation in training without examples"):
+    with pytest.raises(
+        ValueError, match="batch normalisation takes its statistics from this batch: give `ball` some examples"
+    ):
         CNN(batchnorm=True)(ball(digits.images[:2], 0.1))
 
 
@@ -318,10 +323,14 @@ def test_what_may_fall_or_works_in_place_is_refused(function: Callable[[Tensor],
         Then(function)(ball(digits.images[:2], 0.1))
 
 
-def test_dropout_drops_the_same_of_both_bounds(digits: Batch) -> None:
-    network = Then(nn.Dropout(0.5)).train()
-    bounds = network(ball(digits.images[:8], 0.1))
-    assert (bounds.low <= bounds.high).all()
+def test_dropout_drops_the_same_of_both_bounds_and_the_examples(digits: Batch) -> None:
+    network, images = Then(nn.Dropout(0.5)).double().train(), digits.images[:8].double()
+    bounds = network(ball(images, 0.1, images))
+    assert (bounds.low <= bounds.examples).all()
+    assert (bounds.examples <= bounds.high).all()
+    exact = network(ball(images, 0.0, images))
+    torch.testing.assert_close(exact.centre, exact.examples)
+    assert not torch.allclose(exact.examples, network.eval()(images))
 
 
 def test_wrong_images_are_not_proven(digits: Batch) -> None:
