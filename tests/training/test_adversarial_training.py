@@ -76,7 +76,7 @@ QUIET = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignor
 @pytest.mark.parametrize("bound_weight", [0.0, 0.3])
 def test_it_goes_on_bit_for_bit(bound_weight: float, tmp_path: Path) -> None:
     defence = {"epsilon": 0.1, "attack_steps": 2, "warmup_epochs": 1.5, "bound_weight": bound_weight}
-    defence |= {"distortion": 0.1, "elastic": 0.5, "stroke": 0.5, "cooldown_epochs": 1.5}
+    defence |= {"batchnorm": bound_weight > 0, "distortion": 0.1, "elastic": 0.5, "stroke": 0.5, "cooldown_epochs": 1.5}
     _, whole = fit(tmp_path, 2, callbacks=[Keep(tmp_path)], **defence)
     _, resumed = fit(tmp_path, 2, resume=tmp_path / "0.ckpt", **defence)
     assert same(whole.state_dict(), resumed.state_dict())
