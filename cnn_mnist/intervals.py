@@ -23,19 +23,8 @@ AFFINE = {"conv1d", "conv2d", "linear"}
 ACTIVATIONS = {"relu", "relu6", "leaky_relu", "elu", "celu", "selu", "softplus", "tanh", "sigmoid", "hardtanh"}
 ACTIVATIONS |= {"hardsigmoid", "softsign", "log_sigmoid", "clamp", "clamp_min", "clamp_max"}
 MEANS_AND_POOLS = {"max_pool2d", "adaptive_max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "mean", "sum"}
-SHAPES = {
-    "pad",
-    "flatten",
-    "reshape",
-    "view",
-    "permute",
-    "transpose",
-    "squeeze",
-    "unsqueeze",
-    "cat",
-    "stack",
-    "getitem",
-}
+SHAPES = {"pad", "flatten", "reshape", "view", "permute", "transpose", "squeeze", "unsqueeze"}
+SHAPES |= {"getitem", "cat", "stack"}
 COPIES = {"contiguous", "to", "float", "double", "clone"}
 NON_DECREASING = ACTIVATIONS | MEANS_AND_POOLS | SHAPES | COPIES
 UNLESS_NEGATIVE = {"leaky_relu", "elu", "celu", "avg_pool2d", "pad"}  # non-decreasing without a negative argument
@@ -196,7 +185,7 @@ def _batch_norm(
 
 
 def _dropout(input: Interval, p: float = 0.5, training: bool = True, inplace: bool = False) -> Interval:
-    kept = F.dropout(torch.ones_like(input.low), p, training)  # the same units for both bounds
+    kept = F.dropout(torch.ones_like(input.low), p, training)  # the same units for bounds and examples
     return Interval(input.low * kept, input.high * kept, None if input.examples is None else input.examples * kept)
 
 
