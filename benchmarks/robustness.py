@@ -79,12 +79,13 @@ def main() -> None:
     networks: dict[str, list[dict[str, Any]]] = {}
     for name, folders in runs.items():
         for index, run in enumerate(folders):
-            how = {"num_images": asked.images, "num_boundary_images": min(asked.boundary_images, asked.images)}
+            for_boundary = min(asked.boundary_images, asked.images)
+            how = {"num_images": asked.images, "num_boundary_images": for_boundary}
             how |= {"date": time.strftime("%Y-%m-%d"), "weights": fingerprint(run)}
             usual = FOR_EVERY_SEED if index else MEASURES
             shares = {}
             for measure in asked.measures.split(",") if asked.measures else usual:
-                number = asked.boundary_images if measure == "boundary" else asked.images
+                number = for_boundary if measure == "boundary" else asked.images
                 shares[measure] = cached(run, measure, test, number, torch.device(asked.device))
                 print(name, run.name, measure, shares[measure], flush=True)
             networks.setdefault(name, []).append(training_facts(run) | how | {"measured": shares})
@@ -94,7 +95,7 @@ def main() -> None:
     known = record.get("networks", {})
     record["networks"] = known | {name: extended(known.get(name, []), found) for name, found in networks.items()}
     if {"undefended", "robust"} & runs.keys():
-        record.pop("checklist", None)  # of another pair
+        record.pop("checklist", None)  # it may be of another pair
     if {"undefended", "robust"} <= runs.keys() and not asked.measures:
         record["checklist"] = checklist(runs["robust"][0], runs["undefended"][0])
     results_page.update_record({"robustness": record})
