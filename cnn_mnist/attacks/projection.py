@@ -74,10 +74,11 @@ def onto_hyperplane(images: Tensor, normal: Tensor, amount: Tensor, norm: str) -
     for _ in range(MOST_KINKS):
         moved = torch.minimum(speed * reach.view(-1, 1, 1, 1), room)
         slope = (size * speed * (moved < room)).sum((1, 2, 3))
-        missing = (wanted - (size * moved).sum((1, 2, 3))) * (slope > 0)
-        if (missing <= 1e-6 * wanted).all():
+        missing = wanted - (size * moved).sum((1, 2, 3))
+        is_left = (slope > 0) & (missing > 1e-6 * wanted)
+        if not is_left.any():
             break
-        reach = reach + missing.clamp_min(0) / slope.clamp_min(torch.finfo(slope.dtype).tiny)
+        reach = torch.where(is_left, reach + missing / slope, reach)  # no further than alone, whatever the others need
     return direction * torch.minimum(speed * reach.view(-1, 1, 1, 1), room)
 
 

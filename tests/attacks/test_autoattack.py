@@ -61,6 +61,18 @@ def test_where_the_plane_is_out_of_reach_the_step_goes_as_far_as_it_can() -> Non
     assert not flat.any()
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_step_to_a_hyperplane_does_not_mind_the_others(norm: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    images, normals = (torch.rand((16, 1, 4, 4), dtype=torch.double, generator=generator) for _ in range(2))
+    amounts = torch.linspace(0.01, 1.2, 16, dtype=torch.double) * (normals * (1 - images)).sum((1, 2, 3))
+    together = onto_hyperplane(images, normals, amounts, norm)
+    alone = [
+        onto_hyperplane(*rows, norm) for rows in zip(images.split(1), normals.split(1), amounts.split(1), strict=True)
+    ]
+    assert torch.equal(together, torch.cat(alone))
+
+
 def test_periods_become_shorter_as_published() -> None:
     assert checks(100) == {22: 22, 41: 19, 57: 16, 70: 13, 80: 10, 87: 7, 93: 6, 99: 6}
 
