@@ -123,13 +123,13 @@ def test_an_image_does_not_mind_its_batch(
 
 
 def test_in_single_precision_rounding_is_all_that_a_batch_changes(
-    name: str, uneven: Tensor, classes: Tensor, monkeypatch: pytest.MonkeyPatch
+    name: str, images: Tensor, classes: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if name == "universal":
         pytest.skip("its one noise is fitted on the whole batch")
-    whole = run(name, uneven, classes)
+    whole = run(name, images, classes)
     monkeypatch.setattr("cnn_mnist.attacks.gradient_ascent.batch_size", lambda device: 3)
-    part = run(name, uneven[:5], classes[:5])
+    part = run(name, images[:5], classes[:5])
     assert torch.equal(part.success, whole.success[:5])
     assert torch.equal(part.steps, whole.steps[:5])
     assert (part.images - whole.images[:5]).abs().max() < 0.01
