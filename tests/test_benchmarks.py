@@ -8,6 +8,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+import torch
 
 from benchmarks import (
     commands,
@@ -20,8 +21,9 @@ from benchmarks import (
     speed_run,
     training,
 )
+from cnn_mnist.data.batches import Batch
 from cnn_mnist.sweeps import jobs
-from tests.conftest import ROOT, Done
+from tests.conftest import ROOT, Done, trained
 
 pytestmark = pytest.mark.mnist
 
@@ -81,12 +83,26 @@ def test_a_network_is_attacked_once_and_tabled(
     monkeypatch.setattr(robustness, "measured_share", measured)
     robustness.main()  # what was measured is not measured again
     assert capsys.readouterr().out.splitlines()[1:] == first.splitlines()[1:]
-    ((_, measure, images, _),) = (call.args for call in measured.call_args_list)
+    ((_, measure, images, *_),) = (call.args for call in measured.call_args_list)
     assert (measure, len(images)) == ("clean", 5)
     monkeypatch.setattr("sys.argv", ["robustness", *words, "--measures=clean"])
     robustness.main()  # and what is measured alone is added to what is known
     again = json.loads((tmp_path / "results.json").read_text())["robustness"]["networks"]
     assert again["digits"][0]["measured"].keys() == tested["measured"].keys()
+
+
+def test_an_image_that_is_proven_is_not_attacked(digits: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, (images, labels) = trained(False), (values[:20] for values in digits)
+    attack = Mock(wraps=robustness.ATTACKS["fgsm"])
+    monkeypatch.setitem(robustness.ATTACKS, "fgsm", attack)
+    nothing, everything = torch.zeros(20, dtype=torch.bool), torch.ones(20, dtype=torch.bool)
+    clean = robustness.measured_share(network, "clean", images, labels, None)
+    assert robustness.measured_share(network, "fgsm", images, labels, everything) == clean
+    assert not attack.called
+    attacked = robustness.measured_share(network, "fgsm", images, labels, nothing)
+    some = torch.arange(20) % 2 == 0
+    assert attacked < robustness.measured_share(network, "fgsm", images, labels, some) < clean
+    assert torch.equal(attack.call_args.args[1], images[~some])
 
 
 def test_networks_are_tabled_with_those_attacked_on_as_many_images() -> None:

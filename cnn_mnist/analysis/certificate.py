@@ -52,21 +52,21 @@ def certificate(model: nn.Module, images: Tensor, labels: Tensor, *, epsilon: fl
         low, high = torch.zeros_like(images[:, 0, 0, 0]), torch.ones_like(images[:, 0, 0, 0])
         for _ in range(NUM_HALVINGS):
             middle = (low + high) / 2
-            holds = _is_proven(exact, images, labels, middle)
+            holds = _within(exact, images, labels, middle)
             low, high = torch.where(holds, middle, low), torch.where(holds, high, middle)
-        return Certificate(_is_proven(exact, images, labels, torch.full_like(low, epsilon)), low)
+        return Certificate(_within(exact, images, labels, torch.full_like(low, epsilon)), low)
 
 
 @torch.no_grad()
-def certified_accuracy(model: nn.Module, images: Tensor, labels: Tensor, *, epsilon: float) -> float:
-    """The share of the images that is proven within `epsilon`; arguments and errors as those of `certificate`."""
+def is_proven(model: nn.Module, images: Tensor, labels: Tensor, *, epsilon: float) -> Tensor:
+    """Whether each image is proven within `epsilon`, bool (N,); arguments and errors as those of `certificate`."""
     check_number("epsilon", epsilon, 0, 1)
     with examined(model, images, labels) as (logits_of, images, labels):
         exact, radius = copy.deepcopy(logits_of.model).double(), torch.full((len(images),), epsilon)
-        return _is_proven(exact, images.double(), labels, radius.to(images.device)).double().mean().item()
+        return _within(exact, images.double(), labels, radius.to(images.device))
 
 
-def _is_proven(model: nn.Module, images: Tensor, labels: Tensor, epsilon: Tensor) -> Tensor:
+def _within(model: nn.Module, images: Tensor, labels: Tensor, epsilon: Tensor) -> Tensor:
     """Whether each image is proven within its own epsilon (N,), bool (N,)."""
     size = batch_size(images.device)
     found = []

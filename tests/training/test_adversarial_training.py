@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from cnn_mnist import attacks
-from cnn_mnist.analysis.certificate import certified_accuracy
+from cnn_mnist.analysis.certificate import is_proven
 from cnn_mnist.data.batches import Batch
 from cnn_mnist.data.datamodule import DataModule
 from cnn_mnist.network import CNN
@@ -191,10 +191,10 @@ def test_training_with_bounds_proves_more_and_is_measured(tmp_path: Path, digits
     options = {"epsilon": 0.06, "attack_steps": 0, "warmup_epochs": 2.0, "callbacks": [watch]}
     run, proven = fit(tmp_path, 4, bound_weight=0.5, **options)
     networks = proven.network.eval(), trained(False)
-    shares = [certified_accuracy(network, *digits, epsilon=0.05) for network in networks]
+    shares = [is_proven(network, *digits, epsilon=0.05).double().mean() for network in networks]
     assert shares[0] > shares[1] + 0.3
     data = DataModule("digits", seed=3)
     data.setup()
     images, labels = data.val[data.val.evenly_spaced(100)]
-    share = certified_accuracy(proven.network, images, labels, epsilon=0.05)
+    share = is_proven(proven.network, images, labels, epsilon=0.05).double().mean().item()
     assert run.callback_metrics["test/certified_acc"].item() == pytest.approx(share)

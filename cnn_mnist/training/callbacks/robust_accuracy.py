@@ -7,7 +7,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from cnn_mnist import attacks
-from cnn_mnist.analysis.certificate import certified_accuracy
+from cnn_mnist.analysis.certificate import is_proven
 from cnn_mnist.attacks.pgd import default_step_size
 from cnn_mnist.checks import ModelWarning
 from cnn_mnist.option_types import Count, Fraction
@@ -56,7 +56,7 @@ class RobustAccuracy(Callback):
             warnings.warn(message, ModelWarning, stacklevel=2)
         if getattr(pl_module, "bound_weight", 0):
             assert isinstance(pl_module.network, torch.nn.Module)
-            proven = certified_accuracy(pl_module.network, images, labels, epsilon=self.epsilon)
+            proven = is_proven(pl_module.network, images, labels, epsilon=self.epsilon).double().mean().item()
             metrics[f"{name}/certified_acc"] = round(proven, 7)
         for key, value in metrics.items():
             trainer.callback_metrics[key] = torch.tensor(value, dtype=torch.float64)
