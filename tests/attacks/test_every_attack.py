@@ -122,6 +122,24 @@ def test_an_image_does_not_mind_its_batch(
     assert torch.equal(part.perturbation.sign().abs(), whole.perturbation[:5].sign().abs())
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_an_image_does_not_mind_how_many_follow_it(name: str, seed: int) -> None:
+    """Of a network so steep that the attacks take different numbers of steps on different images."""
+    if name == "universal":
+        pytest.skip("its one noise is fitted on the whole batch")
+    generator = torch.Generator().manual_seed(seed)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10)).double().eval()
+    for parameter in model.parameters():
+        parameter.data = torch.randn(parameter.shape, dtype=torch.double, generator=generator)
+    images = torch.rand((N, 1, 8, 8), dtype=torch.double, generator=generator)
+    classes = (model(images).argmax(1) + (name in TARGETED)) % 10
+    whole = run(name, images, classes, model)
+    for number in (1, 3):
+        part = run(name, images[:number], classes[:number], model)
+        assert torch.equal(part.steps, whole.steps[:number])
+        torch.testing.assert_close(part.images, whole.images[:number], atol=1e-9, rtol=0)
+
+
 def test_in_single_precision_rounding_is_all_that_a_batch_changes(
     name: str, images: Tensor, classes: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -147,14 +147,15 @@ class _Walk:
                 left = left[self.distance[left] > epsilon]
             if not len(left):
                 break
-            count = min(probes(number), queries - RESERVE - int(self.asked[left].max()))
-            if count < FEWEST_PROBES:
+            counts = (queries - RESERVE - self.asked).clamp_max(probes(number))
+            left = left[counts[left] >= FEWEST_PROBES]
+            if not len(left):
                 break
-            shape = (count, *self.images.shape[1:])
+            shape = (probes(number), *self.images.shape[1:])
             draw = torch.randn if self.norm == "l2" else torch.rand
             drawn = draw(shape, generator=generator, device=generator.device).to(self.images)
             drawn = drawn if self.norm == "l2" else 2 * drawn - 1
-            self.step(left, unit(drawn, drawn), number)
+            self.step(left, unit(drawn, drawn), counts[left].tolist(), number)
             self.bisect(left)
             trace.append(torch.full_like(self.distance, math.nan))
             trace[-1][left] = self.distance[left]
@@ -174,24 +175,27 @@ class _Walk:
                 return original + share * (x - original)
             return torch.minimum(torch.maximum(x, original - share), original + share)
 
-        while ((high - low) > precision).any():
+        while True:
             middle = (high + low) / 2
-            if ((middle <= low) | (middle >= high)).all():  # nothing lies between them in float32
+            is_left = (high - low > precision) & (low < middle) & (middle < high)  # in float32 nothing may lie between
+            todo = is_left[:, 0, 0, 0].nonzero()[:, 0]
+            if not len(todo):
                 break
-            wrong = self.is_wrong(between(middle), index).view(-1, 1, 1, 1)
-            high, low = torch.where(wrong, middle, high), torch.where(wrong, low, middle)
+            wrong = self.is_wrong(between(middle)[todo], index[todo]).view(-1, 1, 1, 1)
+            high[todo] = torch.where(wrong, middle[todo], high[todo])
+            low[todo] = torch.where(wrong, low[todo], middle[todo])
         self.x[index] = between(high)
         self.distance[index] = self.lengths(self.x[index] - original)[:, 0, 0, 0]
 
-    def step(self, index: Tensor, directions: Tensor, number: int) -> None:
-        """Estimate the direction of the boundary, (K, C, H, W) being tried, and step that way."""
+    def step(self, index: Tensor, directions: Tensor, counts: list[int], number: int) -> None:
+        """Estimate the direction of the boundary, by the first directions (K, C, H, W) for each, and step that way."""
         x, far = self.x[index], self.distance[index].view(-1, 1, 1, 1)
         size = x[0].numel()
         share = self.precision * (math.sqrt(size) if self.norm == "l2" else size)
         radius = torch.full_like(far, FIRST_RADIUS) if number == 1 else share * far
         estimate = torch.empty_like(x)
-        for k, place in enumerate(index):  # one image at a time: there are hundreds of changes of each
-            tried = (x[k] + radius[k] * directions).clamp(0, 1)
+        for k, (place, count) in enumerate(zip(index, counts, strict=True)):  # one at a time: each has hundreds
+            tried = (x[k] + radius[k] * directions[:count]).clamp(0, 1)
             answers = self.is_wrong(tried, place.expand(len(tried))).to(x) * 2 - 1
             weights = answers if answers.min() == answers.max() else answers - answers.mean()
             estimate[k] = torch.tensordot(weights, (tried - x[k]) / radius[k], 1)
