@@ -52,6 +52,7 @@ ATTACKS: dict[str, Callable[..., attacks.AttackResult]] = {
 CERTIFIED = {"certified": EPSILON, "certified_at_0.1": 0.1}
 FOR_EVERY_SEED = ("clean", "auto", *CERTIFIED)
 MEASURES = (*FOR_EVERY_SEED, *(name for name in ATTACKS if name != "auto"))  # of the first seed
+PAIR = ("undefended", "robust")  # the networks of the checklist: the first of each
 PART = 1000  # images whose result is kept in a file of its own
 
 
@@ -94,10 +95,12 @@ def main() -> None:
     record: dict[str, Any] = results_page.record().get("robustness", {}) | {"epsilon": EPSILON}
     known = record.get("networks", {})
     record["networks"] = known | {name: extended(known.get(name, []), found) for name, found in networks.items()}
-    if {"undefended", "robust"} & runs.keys():
-        record.pop("checklist", None)  # it may be of another pair
-    if {"undefended", "robust"} <= runs.keys() and not asked.measures:
-        record["checklist"] = checklist(runs["robust"][0], runs["undefended"][0])
+    pair = [found[0].get("weights") for name in PAIR if (found := record["networks"].get(name))]
+    if record.get("checklist", {}).get("weights") != pair:
+        record.pop("checklist", None)  # it is of other networks
+    if set(PAIR) <= runs.keys() and not asked.measures:
+        undefended, robust = (runs[name][0] for name in PAIR)
+        record["checklist"] = checklist(robust, undefended) | {"weights": pair}
     results_page.update_record({"robustness": record})
 
 

@@ -63,6 +63,14 @@ def test_a_network_is_attacked_once_and_tabled(
     monkeypatch.setattr(results_page, "RECORD", tmp_path / "results.json")
     kept = json.loads((ROOT / "docs" / "results.json").read_text())
     others = kept["robustness"]["networks"]
+    pair = [others[name][0].get("weights") for name in robustness.PAIR]
+    kept["robustness"]["checklist"] = {
+        "points": [],
+        "num_images": 0,
+        "num_holding": 0,
+        "num_points": 0,
+        "weights": pair,
+    }
     (tmp_path / "results.json").write_text(json.dumps(kept))
     words = [f"digits={run.folder}", f"--root={mnist_root}", "--images=12", "--boundary-images=4", "--write"]
     monkeypatch.setattr("sys.argv", ["robustness", *words])
@@ -89,6 +97,11 @@ def test_a_network_is_attacked_once_and_tabled(
     robustness.main()  # and what is measured alone is added to what is known
     again = json.loads((tmp_path / "results.json").read_text())["robustness"]["networks"]
     assert again["digits"][0]["measured"].keys() == tested["measured"].keys()
+    assert "checklist" in json.loads((tmp_path / "results.json").read_text())["robustness"]  # of a pair that has stayed
+    words[0] = f"robust={run.folder}"
+    monkeypatch.setattr("sys.argv", ["robustness", *words, "--measures=clean"])
+    robustness.main()
+    assert "checklist" not in json.loads((tmp_path / "results.json").read_text())["robustness"]
 
 
 def test_an_image_that_is_proven_is_not_attacked(digits: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
