@@ -41,8 +41,17 @@ def run(name: str, images: Tensor, classes: Tensor, model: nn.Module | None = No
     return ALL[name](model or trained(False), images, classes)
 
 
-def test_the_record_is_what_the_model_says(name: str, images: Tensor, classes: Tensor) -> None:
-    result = run(name, images, classes)
+FOUND: dict[str, AttackResult] = {}  # each attack's result on the images, made when it is first asked for
+
+
+@pytest.fixture
+def result(name: str, images: Tensor, classes: Tensor) -> AttackResult:
+    if name not in FOUND:
+        FOUND[name] = run(name, images, classes)
+    return FOUND[name]
+
+
+def test_the_record_is_what_the_model_says(name: str, images: Tensor, classes: Tensor, result: AttackResult) -> None:
     assert result.images.shape == result.perturbation.shape == images.shape
     assert result.images.dtype == torch.float32
     assert result.images.min() >= 0
@@ -67,8 +76,7 @@ def test_the_record_is_what_the_model_says(name: str, images: Tensor, classes: T
         torch.testing.assert_close(result.images, (images + result.perturbation).clamp(0, 1))
 
 
-def test_the_trace_is_as_long_as_the_steps(name: str, images: Tensor, classes: Tensor) -> None:
-    result = run(name, images, classes)
+def test_the_trace_is_as_long_as_the_steps(name: str, result: AttackResult) -> None:
     assert result.trace.shape[1] == N
     looks = (~result.trace.isnan()).sum(0)
     restarts = {"pgd": 2, "pgd_to_the_end": 2, "apgd_targeted_l2": 9, "fab": 9, "carlini_wagner": 4}.get(name, 1)
@@ -141,27 +149,26 @@ def test_an_image_does_not_mind_how_many_follow_it(name: str, seed: int) -> None
 
 
 def test_in_single_precision_rounding_is_all_that_a_batch_changes(
-    name: str, images: Tensor, classes: Tensor, monkeypatch: pytest.MonkeyPatch
+    name: str, images: Tensor, classes: Tensor, result: AttackResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if name == "universal":
         pytest.skip("its one noise is fitted on the whole batch")
-    whole = run(name, images, classes)
     monkeypatch.setattr("cnn_mnist.attacks.gradient_ascent.batch_size", lambda device: 3)
     part = run(name, images[:5], classes[:5])
-    assert torch.equal(part.success, whole.success[:5])
-    assert torch.equal(part.steps, whole.steps[:5])
-    assert (part.images - whole.images[:5]).abs().max() < 0.01
-    norms, wholes = (l2(found.perturbation[:5])[:, 0, 0, 0] for found in (part, whole))
+    assert torch.equal(part.success, result.success[:5])
+    assert torch.equal(part.steps, result.steps[:5])
+    assert (part.images - result.images[:5]).abs().max() < 0.01
+    norms, wholes = (l2(found.perturbation[:5])[:, 0, 0, 0] for found in (part, result))
     torch.testing.assert_close(norms, wholes, rtol=0.02, atol=1e-3)
 
 
-def test_it_repeats_itself_and_leaves_the_global_generator_alone(name: str, images: Tensor, classes: Tensor) -> None:
+def test_it_repeats_itself_and_leaves_the_global_generator_alone(
+    name: str, images: Tensor, classes: Tensor, result: AttackResult
+) -> None:
     state = torch.get_rng_state()
-    one = run(name, images, classes)
+    again = run(name, images, classes)
     assert torch.equal(torch.get_rng_state(), state)
-    assert all(
-        torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(one, run(name, images, classes), strict=True)
-    )
+    assert all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(again, result, strict=True))
 
 
 @pytest.mark.parametrize(
