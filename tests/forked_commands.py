@@ -16,6 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 IMPORTS = (  # what train.py, analyze.py and search.py import on their way
+    "cnn_mnist.cli.entry",
     "cnn_mnist.cli.training_output",
     "cnn_mnist.report.plan",
     "cnn_mnist.report.sections.sweeps.sweep",
@@ -24,7 +25,9 @@ IMPORTS = (  # what train.py, analyze.py and search.py import on their way
     "cnn_mnist.runs.checkpoint_io",
     "cnn_mnist.runs.run_folder",
     "cnn_mnist.runs.training_record",
+    "cnn_mnist.sweeps.progress",
     "cnn_mnist.sweeps.search",
+    "cnn_mnist.training.callbacks.plotting_failures",
     "cnn_mnist.training.module",
     "captum.attr",
     "pytorch_lightning.loggers",
@@ -94,6 +97,7 @@ def serve() -> None:
         with suppress(ModuleNotFoundError):  # of an extra that is not installed
             importlib.import_module(name)
     _read_digits()
+    _compose()
     gc.freeze()  # no command searches what is here already for garbage
     replies = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
@@ -118,6 +122,15 @@ def _read_digits() -> None:
     torch.set_num_threads(1)
     digits()
     torch.set_num_threads(num_threads)
+
+
+def _compose() -> None:
+    """Compose each configuration once: Hydra's plugins and the tables of its parser are then there for every command."""
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        for name in ("train", "analyze"):
+            compose(name, overrides=["seed=0"])
 
 
 def _renew_threads() -> None:
