@@ -125,7 +125,7 @@ def _read_digits() -> None:
 
 
 def _compose() -> None:
-    """Compose each configuration once: Hydra's plugins and the tables of its parser are then there for every command."""
+    """Compose each configuration once: Hydra's plugins and the tables of its parser are then there for all commands."""
     from hydra import compose, initialize_config_dir
 
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
