@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--boundary-images", type=int, default=1000, help="for the attack that sees classes alone")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--measures", help=f"of {','.join(MEASURES)}")
+    parser.add_argument("--remark", help="for the record, such as what ran beside a training")
     parser.add_argument("--write", action="store_true", help="write the networks that are named into the record")
     asked = parser.parse_args()
     if unknown := set((asked.measures or "clean").split(",")) - {*MEASURES}:
@@ -83,6 +84,7 @@ def main() -> None:
             for_boundary = min(asked.boundary_images, asked.images)
             how = {"num_images": asked.images, "num_boundary_images": for_boundary}
             how |= {"date": time.strftime("%Y-%m-%d"), "weights": fingerprint(run)}
+            how |= {"remark": asked.remark} if asked.remark else {}
             usual = FOR_EVERY_SEED if index else MEASURES
             shares = {}
             for measure in asked.measures.split(",") if asked.measures else usual:
@@ -107,8 +109,9 @@ def main() -> None:
 def extended(known: list[dict[str, Any]], found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The networks found now; to one that is known, what has been measured now is added."""
     same = ("weights", "num_images", "num_boundary_images")
-    before = {tuple(run.get(key) for key in same): run["measured"] for run in known}
-    return [run | {"measured": before.get(tuple(run[key] for key in same), {}) | run["measured"]} for run in found]
+    before = {tuple(run.get(key) for key in same): run for run in known}
+    pairs = [(before.get(tuple(run[key] for key in same), {"measured": {}}), run) for run in found]
+    return [old | run | {"measured": old["measured"] | run["measured"]} for old, run in pairs]
 
 
 def checklist(run: Path, other: Path) -> dict[str, Any]:

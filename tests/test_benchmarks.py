@@ -73,7 +73,7 @@ def test_a_network_is_attacked_once_and_tabled(
     }
     (tmp_path / "results.json").write_text(json.dumps(kept))
     words = [f"digits={run.folder}", f"--root={mnist_root}", "--images=12", "--boundary-images=4", "--write"]
-    monkeypatch.setattr("sys.argv", ["robustness", *words])
+    monkeypatch.setattr("sys.argv", ["robustness", *words, "--remark=alone"])
     robustness.main()
     first = capsys.readouterr().out
     known = json.loads((tmp_path / "results.json").read_text())["robustness"]["networks"]
@@ -89,6 +89,7 @@ def test_a_network_is_attacked_once_and_tabled(
     (folder / "clean-12-2.json").unlink()
     measured = Mock(wraps=robustness.measured_share)
     monkeypatch.setattr(robustness, "measured_share", measured)
+    monkeypatch.setattr("sys.argv", ["robustness", *words])
     robustness.main()  # what was measured is not measured again
     assert capsys.readouterr().out.splitlines()[1:] == first.splitlines()[1:]
     ((_, measure, images, *_),) = (call.args for call in measured.call_args_list)
@@ -97,6 +98,7 @@ def test_a_network_is_attacked_once_and_tabled(
     robustness.main()  # and what is measured alone is added to what is known
     again = json.loads((tmp_path / "results.json").read_text())["robustness"]["networks"]
     assert again["digits"][0]["measured"].keys() == tested["measured"].keys()
+    assert again["digits"][0]["remark"] == "alone"
     assert "checklist" in json.loads((tmp_path / "results.json").read_text())["robustness"]  # of a pair that has stayed
     words[0] = f"robust={run.folder}"
     monkeypatch.setattr("sys.argv", ["robustness", *words, "--measures=clean"])
