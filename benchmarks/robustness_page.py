@@ -1,5 +1,6 @@
 """The part of RESULTS.md about accuracy under attack, from its record."""
 
+import statistics
 from typing import Any
 
 from benchmarks.tables import line, percent
@@ -29,6 +30,24 @@ def robustness_row(run: dict[str, Any]) -> str:
     """A network as a line of the table of attacks."""
     shares = [percent(run["measured"][key]["share"], 2) if key in run["measured"] else None for key in COLUMNS]
     return line(f"`{trained_by(run)}`", run["seed"], *shares)
+
+
+def mean_rows(runs: list[dict[str, Any]]) -> list[str]:
+    """The mean and the standard deviation over the seeds of each recipe, of what was measured with all of them."""
+    rows = []
+    for recipe in dict.fromkeys(map(trained_by, runs)):
+        measured = [run["measured"] for run in runs if trained_by(run) == recipe]
+        if len(measured) < 2:
+            continue
+        shares = {key: [one[key]["share"] for one in measured if key in one] for key in COLUMNS}
+        cells = [
+            f"{percent(statistics.fmean(found), 2)} ± {percent(statistics.stdev(found), 2)}"
+            if len(found) == len(measured)
+            else None
+            for found in shares.values()
+        ]
+        rows.append(line(f"`{recipe}`", f"mean of {len(measured)}", *cells))
+    return rows
 
 
 def published_rows(attacks: list[str | None]) -> list[str]:
@@ -100,6 +119,7 @@ def table(runs: list[dict[str, Any]], num_images: int) -> list[str]:
         line(*heads),
         line("---", *["---:"] * (len(heads) - 1)),
         *map(robustness_row, runs),
+        *mean_rows(runs),
         *(published_rows([same if name in ours else None for name, (_, same) in COLUMNS.items()]) if is_whole else []),
         "",
     ]

@@ -129,8 +129,19 @@ def test_networks_are_tabled_with_those_attacked_on_as_many_images() -> None:
     }
     page = robustness_page.robustness({"epsilon": 0.3, "networks": networks})
     rows = [line for line in page if line.startswith("| `experiment=")]
-    assert len(rows) == len(numbers) * len(runs)
+    assert sum(" mean of " not in row for row in rows) == len(numbers) * len(runs)
     assert sum(line.startswith("| `python train.py ...`") for line in page) == 2
+
+
+def test_the_seeds_of_a_recipe_have_a_mean() -> None:
+    runs = [
+        {"overrides": ["experiment=robust", f"seed={seed}"], "seed": seed, "measured": {"clean": {"share": share}}}
+        for seed, share in enumerate((0.97, 0.98, 0.99))
+    ]
+    runs[0]["measured"]["auto"] = {"share": 0.9}  # not of every seed
+    (row,) = robustness_page.mean_rows([*runs, runs[0] | {"overrides": ["experiment=paper"]}])
+    assert row.split(" | ")[:4] == ["| `experiment=robust`", "mean of 3", "98.00 % ± 1.00 %", ""]
+    assert "90" not in row
 
 
 @pytest.mark.parametrize(
