@@ -82,7 +82,8 @@ def robustness(record: dict[str, Any]) -> list[str]:
         f"No pixel changed by more than {record['epsilon']:g}. PGD takes 50 steps from each of 10 starts, APGD 100",
         "steps on the cross-entropy, Square and HopSkipJump 5,000 queries; AutoAttack is the standard ensemble.",
         "*Proven*: classified correctly, whatever changes by up to 0.3, or to 0.1, in each pixel.",
-        "No attack can succeed on an image that is proven within 0.3, so none is made. An empty cell was not measured.",
+        "No attack can succeed on images that are proven at 0.3, so they are not attacked. The mean over the seeds has",
+        "the standard deviation beside it. An empty cell was not measured.",
         "",
         *(
             row

@@ -9,6 +9,7 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from torch import nn
 
 from benchmarks import (
     commands,
@@ -118,6 +119,11 @@ def test_an_image_that_is_proven_is_not_attacked(digits: Batch, monkeypatch: pyt
     some = torch.arange(20) % 2 == 0
     assert attacked < robustness.measured_share(network, "fgsm", images, labels, some) < clean
     assert torch.equal(attack.call_args.args[1], images[~some])
+
+
+def test_of_a_network_without_bounds_every_image_is_attacked(digits: Batch) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.GELU()).eval()
+    assert not robustness.known_to_hold(network, digits.images[:20], digits.labels[:20]).any()
 
 
 def test_networks_are_tabled_with_those_attacked_on_as_many_images() -> None:

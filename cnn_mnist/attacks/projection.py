@@ -78,7 +78,7 @@ def onto_hyperplane(images: Tensor, normal: Tensor, amount: Tensor, norm: str) -
         is_left = (slope > 0) & (missing > 1e-6 * wanted)
         if not is_left.any():
             break
-        reach = torch.where(is_left, reach + missing / slope, reach)  # no further than alone, whatever the others need
+        reach = torch.where(is_left, reach + missing / slope, reach)  # an image that is done stays
     return direction * torch.minimum(speed * reach.view(-1, 1, 1, 1), room)
 
 

@@ -62,7 +62,7 @@ def test_where_the_plane_is_out_of_reach_the_step_goes_as_far_as_it_can() -> Non
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_a_step_to_a_hyperplane_does_not_mind_the_others(norm: str) -> None:
+def test_a_step_to_a_hyperplane_does_not_depend_on_the_others(norm: str) -> None:
     generator = torch.Generator().manual_seed(0)
     images, normals = (torch.rand((16, 1, 4, 4), dtype=torch.double, generator=generator) for _ in range(2))
     amounts = torch.linspace(0.01, 1.2, 16, dtype=torch.double) * (normals * (1 - images)).sum((1, 2, 3))

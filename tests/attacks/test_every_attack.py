@@ -24,8 +24,8 @@ def images(digits: Batch) -> Tensor:
 def uneven(images: Tensor) -> Tensor:
     """The images without flat areas.
 
-    A step of one length in every pixel makes equal patches of those, and rounding decides which of several equal
-    patches a max-pool passes the gradient to.
+    After steps of one length in every pixel, patches of a flat area are still equal, and rounding decides which of them
+    a max-pool passes the gradient to.
     """
     return 0.9 * images + 0.1 * torch.rand(images.shape, generator=torch.Generator().manual_seed(0))
 
@@ -131,8 +131,8 @@ def test_an_image_does_not_mind_its_batch(
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_an_image_does_not_mind_how_many_follow_it(name: str, seed: int) -> None:
-    """Of a network so steep that the attacks take different numbers of steps on different images."""
+def test_a_result_does_not_depend_on_how_many_images_follow(name: str, seed: int) -> None:
+    """The network is so steep that the attacks take different numbers of steps on different images."""
     if name == "universal":
         pytest.skip("its one noise is fitted on the whole batch")
     generator = torch.Generator().manual_seed(seed)

@@ -177,7 +177,7 @@ class _Walk:
 
         while True:
             middle = (high + low) / 2
-            is_left = (high - low > precision) & (low < middle) & (middle < high)  # in float32 nothing may lie between
+            is_left = (high - low > precision) & (low < middle) & (middle < high)  # float32 may have nothing between
             todo = is_left[:, 0, 0, 0].nonzero()[:, 0]
             if not len(todo):
                 break
@@ -188,13 +188,16 @@ class _Walk:
         self.distance[index] = self.lengths(self.x[index] - original)[:, 0, 0, 0]
 
     def step(self, index: Tensor, directions: Tensor, counts: list[int], number: int) -> None:
-        """Estimate the direction of the boundary, by the first directions (K, C, H, W) for each, and step that way."""
+        """Estimate the direction of the boundary, and step that way.
+
+        Each image tries as many of the directions (K, C, H, W) as it has predictions left for.
+        """
         x, far = self.x[index], self.distance[index].view(-1, 1, 1, 1)
         size = x[0].numel()
         share = self.precision * (math.sqrt(size) if self.norm == "l2" else size)
         radius = torch.full_like(far, FIRST_RADIUS) if number == 1 else share * far
         estimate = torch.empty_like(x)
-        for k, (place, count) in enumerate(zip(index, counts, strict=True)):  # one at a time: each has hundreds
+        for k, (place, count) in enumerate(zip(index, counts, strict=True)):  # one at a time: each tries hundreds
             tried = (x[k] + radius[k] * directions[:count]).clamp(0, 1)
             answers = self.is_wrong(tried, place.expand(len(tried))).to(x) * 2 - 1
             weights = answers if answers.min() == answers.max() else answers - answers.mean()
