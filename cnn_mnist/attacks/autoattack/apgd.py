@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from cnn_mnist.attacks.autoattack.idle_units import without_idle_units
 from cnn_mnist.attacks.gradient_ascent import Ascent, Objective, ObjectiveValue, Progress, ascend
 from cnn_mnist.attacks.pgd import cross_entropy
 from cnn_mnist.attacks.projection import BALLS, Ball
@@ -67,6 +68,7 @@ def apgd(
     with examined(model, images, labels) as (logits_of, images, labels):
         ball = BALLS[norm](images, epsilon)
         targets = likeliest_wrong(predict(logits_of, images), labels) if loss == "targeted" else None
+        climbed = without_idle_units(logits_of, images) or logits_of
         num_starts = (restarts if targets is None else restarts * targets.shape[1]) if epsilon > 0 else 0
         seeds = torch.randint(2**62, (num_starts,), generator=generator, device=generator.device).tolist()
 
@@ -74,7 +76,7 @@ def apgd(
             aim = None if targets is None else targets[left, number // restarts]
             of_class = cross_entropy if loss == "ce" else functools.partial(_logit_ratio, target=aim)
             start = ball.random_start(torch.Generator(generator.device).manual_seed(seed))[left]
-            climber = _Climber(of_class(logits_of, labels[left]), start, ball, left, epsilon=epsilon, steps=steps)
+            climber = _Climber(of_class(climbed, labels[left]), start, ball, left, epsilon=epsilon, steps=steps)
             return ascend(climber.judge, start, steps=steps, move=climber.move, progress=progress)
 
         attempts = [functools.partial(attempt, number=number, seed=seed) for number, seed in enumerate(seeds)]

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnn_mnist.checks import Logits
-from cnn_mnist.network import CNN, folded, is_report_network
+from cnn_mnist.attacks.autoattack.idle_units import without_idle_units
+from cnn_mnist.network import CNN
 
 PIXELS, POOL1 = 28, 14  # rows and columns
 WORTHWHILE = 12  # side of a square, in pixels, up to which its part alone is faster than the whole
@@ -34,8 +34,8 @@ class Window(NamedTuple):
 
 def evaluation(model: nn.Module, images: Tensor) -> "Whole | Partial":
     """The fastest exact way to evaluate a model on images (B, C, H, W) that change in squares."""
-    inner = model.model if isinstance(model, Logits) else model
-    return Partial(inner, images) if is_report_network(inner, images) else Whole(model)
+    network = without_idle_units(model, images)
+    return Partial(network, images) if network else Whole(model)
 
 
 class Whole:
@@ -60,30 +60,27 @@ class Partial:
     """Evaluates the part of the report's network that a square reaches.
 
     Args:
-        network: In eval mode.
+        network: Without normalisation, in eval mode.
         images: The first ones, float32 (B, 1, 28, 28).
     """
 
     def __init__(self, network: CNN, images: Tensor) -> None:
         self.network, self.pad = network, network.kernel_size // 2
-        self.conv1, self.bias1 = folded(network.conv1, network.norm1)
-        self.conv2, self.bias2 = folded(network.conv2, network.norm2)
-        fc1, self.bias3 = folded(network.fc1, network.norm3)
-        self.fc1 = fc1.view(len(fc1), self.conv2.shape[0], PIXELS // 4, PIXELS // 4)
+        self.fc1 = network.fc1.weight.unflatten(1, (-1, PIXELS // 4, PIXELS // 4))
         self.last: list[tuple[Sequence[slice], Tensor]] = []  # what the last images would change
         self.images, self.pool1, self.pool2, self.hidden = self._all(images)
 
     def _all(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Images and `pool1` with a margin of zeros, `pool2`, and FC1 before its ReLU."""
         padded = F.pad(images, (self.pad,) * 4)
-        pool1 = F.pad(self._pooled(padded, self.conv1, self.bias1), (self.pad,) * 4)
-        pool2 = self._pooled(pool1, self.conv2, self.bias2)
-        return padded, pool1, pool2, F.linear(pool2.flatten(1), self.fc1.flatten(1), self.bias3)
+        pool1 = F.pad(self._pooled(padded, self.network.conv1), (self.pad,) * 4)
+        pool2 = self._pooled(pool1, self.network.conv2)
+        return padded, pool1, pool2, self.network.fc1(pool2.flatten(1))
 
     @staticmethod
-    def _pooled(maps: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def _pooled(maps: Tensor, conv: nn.Conv2d) -> Tensor:
         maps = maps.to(memory_format=torch.channels_last)  # not contiguous(), which leaves one channel as it is
-        return F.relu_(F.max_pool2d(F.conv2d(maps, weight, bias), 2))
+        return F.relu_(F.max_pool2d(F.conv2d(maps, conv.weight, conv.bias), 2))
 
     @torch.no_grad()
     def logits(self, images: Tensor, window: Window | None) -> Tensor:
@@ -94,9 +91,9 @@ class Partial:
             return self._from_hidden(everything[-1])
         self.last = []
         changed, values = window.area, images[:, :, *window.area]
-        for maps, size, weight, bias in (
-            (self.images, PIXELS, self.conv1, self.bias1),
-            (self.pool1, POOL1, self.conv2, self.bias2),
+        for maps, size, conv in (
+            (self.images, PIXELS, self.network.conv1),
+            (self.pool1, POOL1, self.network.conv2),
         ):
             place = [slice(where.start + self.pad, where.stop + self.pad) for where in changed]
             self.last.append((place, values))
@@ -107,7 +104,7 @@ class Partial:
                 slice(one.start - all_.start, one.stop - all_.start) for one, all_ in zip(place, seen, strict=True)
             ]
             part[:, :, *inner] = values
-            changed, values = reached, self._pooled(part, weight, bias)
+            changed, values = reached, self._pooled(part, conv)
         change = (values - self.pool2[:, :, *changed]).flatten(1)
         hidden = self.hidden + F.linear(change, self.fc1[:, :, *changed].flatten(1))
         self.last += [(changed, values), ((), hidden)]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cnn_mnist.attacks.autoattack.apgd import check_budget, likeliest_wrong
+from cnn_mnist.attacks.autoattack.idle_units import without_idle_units
 from cnn_mnist.attacks.gradient_ascent import Ascent, ObjectiveValue, Progress, ascend
 from cnn_mnist.attacks.projection import onto_hyperplane
 from cnn_mnist.attacks.result import AttackResult, check_number, in_turn, is_over, predict
@@ -53,9 +54,10 @@ def fab(
     check_number("steps", steps, 1)
     with examined(model, images, labels) as (logits_of, images, labels):
         targets = likeliest_wrong(predict(logits_of, images), labels)
+        searched = without_idle_units(logits_of, images) or logits_of
 
         def attempt(left: Tensor, number: int) -> Ascent:
-            search = _Search(logits_of, images[left], labels[left], targets[left, number], epsilon, norm)
+            search = _Search(searched, images[left], labels[left], targets[left, number], epsilon, norm)
             return ascend(search.judge, images[left], steps=steps, move=search.move, progress=progress)
 
         num_attempts = targets.shape[1] if epsilon > 0 else 0
