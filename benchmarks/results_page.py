@@ -177,7 +177,8 @@ def page(record: dict[str, Any]) -> str:
     text = [
         "# Results",
         "",
-        "Written by `make results`, part by part; each part says when and where it was measured. The numbers are in",
+        "Each part names the command that measures it, and when and where it was measured; `make results` runs all of",
+        "them, with three seeds of `experiment=robust` and of `experiment=certified`. The numbers are in",
         "docs/results.json.",
         "",
         *(accuracy(record) if "accuracy" in record else []),

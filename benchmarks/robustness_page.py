@@ -111,7 +111,7 @@ def table(runs: list[dict[str, Any]], num_images: int) -> list[str]:
     words = f"All {num_images:,} test images" if is_whole else f"{num_images:,} test images, evenly spaced"
     if for_boundary:
         words += f"; HopSkipJump attacks {' or '.join(f'{number:,}' for number in for_boundary)} of them"
-    words += f" (`python -m benchmarks.robustness{'' if is_whole else f' --images {num_images}'}`)"
+    words += f" (`python -m benchmarks.robustness NAME=RUN{'' if is_whole else f' --images {num_images}'} --write`)"
     if is_whole:
         words += ". Published networks have other architectures; each number stands in the column of its attack"
     return [

@@ -311,7 +311,7 @@ def test_odd_layers_are_looked_at_or_left_out() -> None:
     rows = architecture(network)
     assert [row.name for row in rows if row.kind == "conv"] == ["Conv1", "Conv2"]
     assert total(rows).num_parameters == sum(p.numel() for p in network.parameters())
-    assert layers.to_look_at(network) == ["conv"]
+    assert layers.main_layers(network) == ["conv"]
     images, labels = torch.rand(2, 1, 28, 28), torch.tensor([3, 4])
     assert saliency(network, images, labels).grad_cam.shape == (2, 28, 28)
     tokens = layers.outputs(network, images, ["rows"])["rows"].after.detach()

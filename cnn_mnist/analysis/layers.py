@@ -99,7 +99,7 @@ def convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
 def filters(network: nn.Module) -> dict[str, Tensor]:
     """The weights (C, C', K, K) of the layers to look at; of a first linear layer on the image, (C, 1, 28, 28)."""
     found = convolutions(network)
-    if chosen := {name: found[name].weight for name in to_look_at(network) if name in found}:
+    if chosen := {name: found[name].weight for name in main_layers(network) if name in found}:
         return chosen
     first = next((call for call in walk(network).calls if isinstance(call.module, nn.Linear)), None)
     if first is None or first.input != (28 * 28,):
@@ -113,7 +113,7 @@ def key_of(name: str) -> str:
     return name.replace(".", "_")
 
 
-def to_look_at(network: nn.Module, most: int = 4) -> list[str]:
+def main_layers(network: nn.Module, most: int = 4) -> list[str]:
     """The layers that show what a network has learnt: its convolutions, or hidden linear layers where it has none.
 
     Convolutions by single pixels, and those whose maps are single pixels, are left out. Of more than `most`, the first,

@@ -17,8 +17,9 @@
 # It takes a few minutes of computing on two processor cores. Every part ends with a question that has more than one
 # good answer; [answers.md](answers.md) has ours. Answer first, then read.
 #
-# Where the project is not installed, as on Colab, install it first: `%pip install git+` and the address of the
-# repository.
+# The cells have no output yet: run them from top to bottom, in JupyterLab (`pip install jupyterlab`, then
+# `jupyter lab docs/walkthrough/walkthrough.ipynb`) or on Colab. Where the project is not installed, install it first:
+# `%pip install git+` and the address of the repository.
 
 # %%
 import matplotlib.pyplot as plt

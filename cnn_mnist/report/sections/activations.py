@@ -31,7 +31,7 @@ def activations(subject: Subject, *, num_images: Annotated[int, number(int, 2)])
         subject: The network and its images.
         num_images: Test images for the statistics of the channels, evenly spaced over the test set.
     """
-    names = layers.to_look_at(subject.network)
+    names = layers.main_layers(subject.network)
     if not names:
         says = [
             "The network has no convolution larger than a pixel and no hidden linear layer: no activations are shown."

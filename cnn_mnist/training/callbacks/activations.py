@@ -26,7 +26,7 @@ class Activations(PictureCallback):
             images, labels = test[test.of_each_class(test.num_classes)]
             network: nn.Module = pl_module.network  # type: ignore[assignment]
             seen = images.to(pl_module.device, pl_module.dtype)
-            for layer, output in layers.outputs(network, seen, layers.to_look_at(network)).items():
+            for layer, output in layers.outputs(network, seen, layers.main_layers(network)).items():
                 tag, maps = f"activations/{layers.key_of(layer)}", output.after.cpu()
                 show(trainer, f"{tag}/overview", draw.overview(images, labels, maps, layer))
                 if maps.ndim == 4:
