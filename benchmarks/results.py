@@ -63,7 +63,8 @@ def command(*words: str) -> None:
         SystemExit: It failed.
     """
     print(f"\n$ python {' '.join(words)}", flush=True)
-    status = subprocess.run([sys.executable, *words]).returncode
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    status = subprocess.run([sys.executable, *words], env=environment).returncode
     if status:
         raise SystemExit(status)
 
@@ -180,7 +181,7 @@ def repeats(more: list[str]) -> dict[str, Any]:
     for number in range(NUM_REPEATS):
         folder = Path("outputs", "results", "repeats", "_".join(["run", str(number), *more]).replace("=", "-"))
         if not (folder / "results.json").exists():
-            command(str(ROOT / "train.py"), "experiment=paper", *more, f"hydra.run.dir={folder}")
+            command(str(ROOT / "train.py"), "experiment=paper", *more, f"hydra.run.dir={files.typed(str(folder))}")
         results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
         keys = ("test/acc", "fit_seconds", "device", "git_commit", "seed")
         runs.append({key: results[key] for key in keys} | {"weights": robustness.fingerprint(folder)})
@@ -208,10 +209,11 @@ def main() -> None:
         parser.error(f"there is no part {unknown[0]}: choose from {', '.join(PARTS)}")
     if asked.seeds is not None and asked.seeds < 1:
         parser.error("--seeds must be at least 1")
+    root = Path("data").resolve()
     if asked.rehearse:
         place = Path("outputs", "rehearsal")
         place.mkdir(parents=True, exist_ok=True)
-        more = [f"data.root={files.typed(str(Path('data').resolve()))}", *more]
+        more = [f"data.root={files.typed(str(root))}", *more]
         os.chdir(place)
     start = time.perf_counter()
     for recipe in RECIPES:
@@ -222,7 +224,7 @@ def main() -> None:
     if "speed" in parts:
         update_record({"speed": speed_run.measured(asked.seeds or speed_run.NUM_SEEDS, more)})
     if "attacks" in parts:
-        command("-m", "benchmarks.robustness")  # of the runs above
+        command("-m", "benchmarks.robustness", "--root", str(root))  # of the runs above
     print(f"\nRESULTS.md, after {(time.perf_counter() - start) / 60:.0f} minutes")
 
 

@@ -13,6 +13,7 @@ record is the part `robustness` of docs/results.json, and RESULTS.md is written 
 import argparse
 import functools
 import hashlib
+import itertools
 import json
 import subprocess
 import sys
@@ -78,13 +79,20 @@ def main() -> None:
     if not runs:
         parser.error("there are no networks: name some, or train them with python -m benchmarks.results")
     keep_freed_memory()
+    try:
+        facts = {run: training_facts(run) | {"weights": fingerprint(run)} for run in itertools.chain(*runs.values())}
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     test = DataModule(root=asked.root, fallback=None).ready().test
+    for option, number in (("--images", asked.images), ("--boundary-images", asked.boundary_images)):
+        if not 1 <= number <= len(test):
+            parser.error(f"{option} must be in 1..{len(test)}, got {number}")
     networks: dict[str, list[dict[str, Any]]] = {}
     for name, folders in runs.items():
         for index, run in enumerate(folders):
             for_boundary = min(asked.boundary_images, asked.images)
             how = {"num_images": asked.images, "num_boundary_images": for_boundary}
-            how |= {"date": time.strftime("%Y-%m-%d"), "weights": fingerprint(run)}
+            how |= {"date": time.strftime("%Y-%m-%d")}
             how |= {"remark": asked.remark} if asked.remark else {}
             usual = FOR_EVERY_SEED if index else MEASURES
             shares = {}
@@ -92,7 +100,7 @@ def main() -> None:
                 number = for_boundary if measure == "boundary" else asked.images
                 shares[measure] = cached(run, measure, test, number, torch.device(asked.device))
                 print(name, run.name, measure, shares[measure], flush=True)
-            networks.setdefault(name, []).append(training_facts(run) | how | {"measured": shares})
+            networks.setdefault(name, []).append(facts[run] | how | {"measured": shares})
     if (asked.measures or asked.networks) and not asked.write:
         return
     record: dict[str, Any] = results_page.record().get("robustness", {}) | {"epsilon": EPSILON}
@@ -123,7 +131,8 @@ def checklist(run: Path, other: Path) -> dict[str, Any]:
     """
     place = CACHE / fingerprint(run) / f"checklist-{fingerprint(other)}"
     if not (place / "results.json").exists():
-        words = (f"ckpt_path={run}", f"against={other}", "attack=checklist", f"hydra.run.dir={place}")
+        given = {"ckpt_path": run, "against": other, "hydra.run.dir": place}
+        words = ["attack=checklist", *(f"{key}={files.typed(str(path))}" for key, path in given.items())]
         status = subprocess.run([sys.executable, str(ROOT / "analyze.py"), *words]).returncode
         if not (place / "results.json").exists():  # with it, status 1 says that a point does not hold
             raise SystemExit(status)
@@ -159,7 +168,11 @@ def finished_runs() -> dict[str, list[Path]]:
 
 
 def training_facts(run: Path) -> dict[str, Any]:
-    """How a network was trained, by its record."""
+    """How a network was trained, by its record.
+
+    Raises:
+        OSError: There is no such folder, or no record in it.
+    """
     record = json.loads((run / "results.json").read_text(encoding="utf-8"))
     keys = ("recipe", "overrides", "seed", "epochs", "fit_seconds", "device", "num_threads", "git_commit")
     return {key: record[key] for key in keys}

@@ -30,6 +30,11 @@ NON_DECREASING = ACTIVATIONS | MEANS_AND_POOLS | SHAPES | COPIES
 UNLESS_NEGATIVE = {"leaky_relu", "elu", "celu", "avg_pool2d", "pad"}  # non-decreasing without a negative argument
 
 
+def _operator(func: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of intervals that computes one of torch's functions."""
+    return lambda *args: compute(func, args, {})
+
+
 class Interval:
     """All tensors between two of the same shape, for a network to compute with.
 
@@ -73,28 +78,25 @@ class Interval:
     ) -> "Interval":
         return compute(func, args, kwargs or {})
 
-    def __add__(self, other: Any) -> "Interval":
-        return compute(torch.add, (self, other), {})
+    __add__ = __radd__ = _operator(torch.add)
+    __sub__, __rsub__ = _operator(torch.sub), _operator(torch.rsub)
+    __mul__ = __rmul__ = _operator(torch.mul)
+    __truediv__, __rtruediv__ = _operator(torch.div), _operator(Tensor.__rtruediv__)
+    __neg__, __abs__, __getitem__ = _operator(torch.neg), _operator(torch.abs), _operator(Tensor.__getitem__)
+    __pow__, __rpow__ = _operator(torch.pow), _operator(Tensor.__rpow__)
+    __matmul__, __rmatmul__ = _operator(torch.matmul), _operator(Tensor.__rmatmul__)
+    __lt__, __le__, __gt__, __ge__ = map(_operator, (torch.lt, torch.le, torch.gt, torch.ge))
+    __eq__, __ne__ = map(_operator, (torch.eq, torch.ne))
+    __hash__ = object.__hash__
 
-    def __sub__(self, other: Any) -> "Interval":
-        return compute(torch.sub, (self, other), {})
+    def __len__(self) -> int:
+        return len(self.low)
 
-    def __neg__(self) -> "Interval":
-        return compute(torch.neg, (self,), {})
+    def __bool__(self) -> bool:
+        raise ValueError("there are no bounds for a choice that depends on the image")
 
-    def __rsub__(self, other: Any) -> "Interval":
-        return compute(torch.rsub, (self, other), {})
-
-    def __getitem__(self, where: Any) -> "Interval":
-        return compute(Tensor.__getitem__, (self, where), {})
-
-    def __mul__(self, other: Any) -> "Interval":
-        return compute(torch.mul, (self, other), {})
-
-    def __truediv__(self, other: Any) -> "Interval":
-        return compute(torch.div, (self, other), {})
-
-    __radd__, __rmul__ = __add__, __mul__
+    def __iter__(self) -> Iterator["Interval"]:
+        return (self[number] for number in range(len(self)))
 
 
 def compute(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Interval:

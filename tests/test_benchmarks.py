@@ -74,6 +74,11 @@ def test_a_network_is_attacked_once_and_tabled(
     }
     (tmp_path / "results.json").write_text(json.dumps(kept))
     words = [f"digits={run.folder}", f"--root={mnist_root}", "--images=12", "--boundary-images=4", "--write"]
+    for option in ("--images=10001", "--boundary-images=0"):
+        monkeypatch.setattr("sys.argv", ["robustness", *words, option])
+        with pytest.raises(SystemExit):
+            robustness.main()
+        assert "must be in 1..10000, got" in capsys.readouterr().err
     monkeypatch.setattr("sys.argv", ["robustness", *words, "--remark=alone"])
     robustness.main()
     first = capsys.readouterr().out
@@ -155,6 +160,7 @@ def test_the_seeds_of_a_recipe_have_a_mean() -> None:
     [
         ([], "there are no networks: name some, or train them with python -m benchmarks.results"),
         (["outputs/run"], "a network must be NAME=RUN[,RUN], got outputs/run"),
+        (["a=outputs/run"], "No such file or directory: 'outputs/run/results.json'"),
         (["a=outputs/run", "--measures=clean,pdg"], "--measures must be of clean,auto,.*, got pdg"),
     ],
 )
@@ -205,6 +211,19 @@ def test_results_are_measured_and_written_part_by_part(tmp_path: Path, monkeypat
     page = (place / "RESULTS.md").read_text()
     assert page == results_page.page(record)
     assert f"| this network | committee of 2 | {record['committee']['accuracy']:.2%}".replace("%", " %") in page
+
+
+@pytest.mark.slow
+def test_a_rehearsal_attacks_its_own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    commanded = Mock()
+    with monkeypatch.context() as patched:
+        patched.setattr(results, "command", commanded)
+        patched.setattr("sys.argv", ["results", "attacks", "--rehearse"])
+        results.main()
+    commanded.assert_called_once_with("-m", "benchmarks.robustness", "--root", str(tmp_path / "data"))
+    assert Path.cwd() == tmp_path / "outputs" / "rehearsal"
+    results.command("-m", "benchmarks.robustness", "--help")  # it is found from there
 
 
 @pytest.mark.slow

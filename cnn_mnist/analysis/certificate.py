@@ -49,7 +49,7 @@ def certificate(model: nn.Module, images: Tensor, labels: Tensor, *, epsilon: fl
     check_number("epsilon", epsilon, 0, 1)
     with examined(model, images, labels) as (logits_of, images, labels):
         exact, images = copy.deepcopy(logits_of.model).double(), images.double()
-        low, high = torch.zeros_like(images[:, 0, 0, 0]), torch.ones_like(images[:, 0, 0, 0])
+        low, high = images.new_zeros(len(images)), images.new_ones(len(images))
         for _ in range(NUM_HALVINGS):
             middle = (low + high) / 2
             holds = _within(exact, images, labels, middle)
@@ -62,8 +62,8 @@ def is_proven(model: nn.Module, images: Tensor, labels: Tensor, *, epsilon: floa
     """Whether each image is proven within `epsilon`, bool (N,); arguments and errors as those of `certificate`."""
     check_number("epsilon", epsilon, 0, 1)
     with examined(model, images, labels) as (logits_of, images, labels):
-        exact, radius = copy.deepcopy(logits_of.model).double(), torch.full((len(images),), epsilon)
-        return _within(exact, images.double(), labels, radius.to(images.device))
+        exact, images = copy.deepcopy(logits_of.model).double(), images.double()
+        return _within(exact, images, labels, images.new_full((len(images),), epsilon))
 
 
 def _within(model: nn.Module, images: Tensor, labels: Tensor, epsilon: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from cnn_mnist.attacks.breakable import breakable
 from cnn_mnist.attacks.gradient_ascent import Progress
 from cnn_mnist.attacks.pgd import default_step_size, pgd
 from cnn_mnist.attacks.result import AttackResult, check_number, judge, predict
-from cnn_mnist.attacks.smallest_change.boundary import boundary
+from cnn_mnist.attacks.smallest_change.boundary import RESERVE, boundary
 from cnn_mnist.checks import ModelWarning, examined, seeded
 
 BUDGETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)  # within the last, every image can become any other
@@ -104,6 +104,10 @@ def checklist(
     Source: Carlini et al. 2019, "On evaluating adversarial robustness"; Zimmermann et al. 2022 for breakable copies.
     """
     check_number("epsilon", epsilon, 1e-6, 1)
+    check_number("steps", steps, 1)
+    check_number("restarts", restarts, 1)
+    check_number("step_size", step_size or 0, 0)
+    check_number("queries", queries, 2 * RESERVE)
     check_number("num_decision_based", num_decision_based, 1)
     check_number("num_breakable", num_breakable, 1)
     generator = seeded(generator)

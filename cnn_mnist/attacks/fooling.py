@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from cnn_mnist.attacks.gradient_ascent import unit_inside
-from cnn_mnist.attacks.noise import _check, _climb_logit
+from cnn_mnist.attacks.noise import check_steps, climb_logit
 from cnn_mnist.attacks.projection import to_grey_values
 from cnn_mnist.attacks.result import AttackResult
 from cnn_mnist.checks import seeded
@@ -39,12 +39,12 @@ def non_targeted(
 
     Source: lab report 2.5 and 3.3.1; Nguyen, Yosinski and Clune 2015.
     """
-    _check(steps, step_size, confidence)
-    target = torch.as_tensor(target, dtype=torch.long).reshape(-1)
+    check_steps(steps, step_size, confidence)
+    target = torch.as_tensor(target).reshape(-1)
     if not len(target):
         raise ValueError("there are no classes to aim at: target is empty")
     generator = seeded(generator)
     drawn = torch.randn(len(target), *shape, generator=generator, device=generator.device)
     device = next(model.parameters(), drawn).device
     start, target = (0.5 + 0.1 * drawn).clamp(0, 1).to(device), target.to(device)
-    return _climb_logit(model, start, target, steps, step_size, confidence, unit_inside, to_grey_values)
+    return climb_logit(model, start, target, steps, step_size, confidence, unit_inside, to_grey_values)

@@ -39,10 +39,10 @@ def noise(
 
     Source: lab report 3.3.3.
     """
-    _check(steps, step_size, confidence)
+    check_steps(steps, step_size, confidence)
     check_number("epsilon", 1 if epsilon is None else epsilon, 0, 1)
     project = to_grey_values if epsilon is None else linf_ball(checked_images(images), epsilon).project
-    return _climb_logit(model, images, target, steps, step_size, confidence, standardised, project)
+    return climb_logit(model, images, target, steps, step_size, confidence, standardised, project)
 
 
 def universal(
@@ -76,7 +76,7 @@ def universal(
 
     Source: lab report 3.3.3; Moosavi-Dezfooli, Fawzi, Fawzi and Frossard 2017.
     """
-    _check(steps, step_size, 1)
+    check_steps(steps, step_size, 1)
     check_number("epsilon", epsilon, 0, 1)
     check_number("batch_size", batch_size, 1)
     generator = seeded(generator)
@@ -104,7 +104,7 @@ def universal(
         return conclude(logits_of, images, shared, classes)._replace(perturbation=matrix)
 
 
-def _climb_logit(
+def climb_logit(
     model: nn.Module,
     start: Tensor,
     target: Tensor | int,
@@ -126,7 +126,8 @@ def _climb_logit(
         return conclude(logits_of, start, climbed, target, confidence=confidence)
 
 
-def _check(steps: int, step_size: float, confidence: float) -> None:
+def check_steps(steps: int, step_size: float, confidence: float) -> None:
+    """Raise ValueError for an option out of range."""
     check_number("steps", steps, 1)
     check_number("step_size", step_size, 0)
     check_number("confidence", confidence, 0, 1)

@@ -1,14 +1,13 @@
 """FGSM and PGD: one step, or many steps, within a budget."""
 
 import functools
-import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnn_mnist.attacks.gradient_ascent import Ascent, Objective, ObjectiveValue, Progress, ascend, fixed_step, sign
-from cnn_mnist.attacks.projection import BALLS, to_grey_values
+from cnn_mnist.attacks.projection import BALLS, check_budget, to_grey_values
 from cnn_mnist.attacks.result import AttackResult, check_number, conclude, in_turn, is_over
 from cnn_mnist.checks import examined, seeded
 
@@ -82,9 +81,7 @@ def pgd(
 
     Source: Madry, Makelov, Schmidt, Tsipras and Vladu 2018.
     """
-    if norm not in BALLS:
-        raise ValueError(f"norm must be linf or l2, got {norm}")
-    check_number("epsilon", epsilon, 0, 1 if norm == "linf" else math.inf)
+    check_budget(epsilon, norm)
     check_number("step_size", step_size, 0)
     check_number("steps", steps, 1)
     check_number("restarts", restarts, 1)

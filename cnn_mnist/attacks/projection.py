@@ -1,5 +1,6 @@
 """Projections onto the allowed images: grey values, and balls in the Linf and L2 norms."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cnn_mnist.attacks.gradient_ascent import Direction, Project, l2, sign, unit
+from cnn_mnist.attacks.result import check_number
 
 
 def to_grey_values(images: Tensor, index: Tensor) -> Tensor:
@@ -45,7 +47,10 @@ def l2_ball(images: Tensor, epsilon: float) -> Ball:
         return (centre + moved * (epsilon / l2(moved).clamp_min(1e-12)).clamp_max(1)).clamp(0, 1)
 
     def random_start(generator: torch.Generator) -> Tensor:
-        drawn = torch.randn(images.shape, generator=generator, device=generator.device)
+        num_pixels = images[0].numel()
+        whole = -(-num_pixels // 16) * 16  # torch.randn draws 16 numbers at a time, and the last ones otherwise
+        drawn = torch.randn(len(images), whole, generator=generator, device=generator.device)
+        drawn = drawn[:, :num_pixels].reshape(images.shape)
         return (images + epsilon * (drawn / l2(drawn)).to(images)).clamp(0, 1)
 
     return Ball(unit, random_start, project)
@@ -84,3 +89,16 @@ def onto_hyperplane(images: Tensor, normal: Tensor, amount: Tensor, norm: str) -
 
 MOST_KINKS = 50  # more than any image of grey values needs
 BALLS = {"linf": linf_ball, "l2": l2_ball}
+
+
+def check_budget(epsilon: float, norm: str) -> None:
+    """Raise ValueError for a norm that is not known, or a radius out of range."""
+    if norm not in BALLS:
+        raise ValueError(f"norm must be linf or l2, got {norm}")
+    check_number("epsilon", epsilon, 0, 1 if norm == "linf" else math.inf)
+
+
+def length(moved: Tensor, norm: str) -> Tensor:
+    """The norm of each change, (B, 1, 1, 1), for changes (B, C, H, W)."""
+    norms: Tensor = torch.linalg.vector_norm(moved, torch.inf if norm == "linf" else 2, (1, 2, 3), keepdim=True)
+    return norms

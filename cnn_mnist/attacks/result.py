@@ -93,12 +93,6 @@ def conclude(
         targeted: Whether `classes` are targets.
         confidence: Probability of the target from which an attack is a success.
     """
-    if climbed.zero_gradient.any():
-        message = (
-            f"the gradient is zero everywhere on {int(climbed.zero_gradient.sum())} of {len(original)} images: an "
-            "attack that follows the gradient cannot move them, which does not make the model robust"
-        )
-        warnings.warn(message, ModelWarning, stacklevel=3)
     logits = predict(model, climbed.images)
     check_logits(logits)
     probability = logits.softmax(1)
@@ -108,6 +102,12 @@ def conclude(
         success = (predicted == classes) & (highest >= confidence)
     else:
         target, success = torch.full_like(classes, -1), predicted != classes
+    if num_flat := int((climbed.zero_gradient & ~success).sum()):
+        message = (
+            f"the gradient is zero everywhere on {num_flat} of {len(original)} images: an "
+            "attack that follows the gradient cannot move them, which does not make the model robust"
+        )
+        warnings.warn(message, ModelWarning, stacklevel=3)
     perturbation = climbed.images - original
     return AttackResult(climbed.images, perturbation, target, predicted, highest, success, climbed.steps, climbed.trace)
 
@@ -115,6 +115,15 @@ def conclude(
 def is_over(logits: Tensor, labels: Tensor, targeted: bool = False) -> Tensor:
     """Whether each image is where it should be, bool (B,): misclassified, or classified as the target."""
     return (logits.argmax(1) == labels) == targeted
+
+
+@torch.no_grad()
+def confirmed(model: nn.Module, images: Tensor, labels: Tensor, seems_over: Tensor) -> Tensor:
+    """Which of the images that seem to be misclassified, bool (B,), the model itself misclassifies, bool (B,)."""
+    found = seems_over.clone()
+    if seems_over.any():
+        found[seems_over] = is_over(model(images[seems_over]), labels[seems_over])
+    return found
 
 
 def lead(logits: Tensor, labels: Tensor) -> Tensor:
@@ -145,7 +154,7 @@ def in_turn(
         early_stop: Whether an image leaves at its first success. Otherwise every attempt is made on every image.
     """
     found, taken = images.clone(), torch.zeros_like(labels)
-    zero_gradient = torch.zeros_like(labels, dtype=torch.bool)
+    zero_gradient = torch.ones_like(labels, dtype=torch.bool)  # at every start
     has_left = is_over(predict(model, images), labels, targeted)
     traces: list[Tensor] = []
     for attempt in attempts:
@@ -158,11 +167,12 @@ def in_turn(
         if len(traces) + 1 < len(attempts):
             has_left[left] |= is_over(predict(model, climbed.images), labels[left], targeted)
         taken[left] += climbed.steps
-        zero_gradient[left] |= climbed.zero_gradient
+        zero_gradient[left] &= climbed.zero_gradient
         trace = images.new_full((len(climbed.trace), len(images)), torch.nan)
         trace[:, left] = climbed.trace
         traces.append(trace)
     trace = torch.cat(traces) if traces else images.new_empty(0, len(images))
+    zero_gradient &= ~trace.isnan().all(0)  # of the images that were attacked
     return conclude(model, images, Ascent(found, taken, trace, zero_gradient), labels, targeted=targeted)
 
 

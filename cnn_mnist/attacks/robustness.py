@@ -60,6 +60,7 @@ class Masking(NamedTuple):
         huge: Accuracy under PGD with a budget of 1, within which every image can become any other.
         flat: Share of the images on which the gradient is zero everywhere.
         steps: Steps of PGD.
+        num_images: On how many images.
         chance: The accuracy of guessing.
         signs: A clause for each sign of gradient masking, a format string over the other fields.
     """
@@ -70,6 +71,7 @@ class Masking(NamedTuple):
     huge: float
     flat: float
     steps: int
+    num_images: int
     chance: float
     signs: list[str]
 
@@ -121,7 +123,7 @@ def gradient_masking(
         model, images, labels, epsilon=1, step_size=max(step_size, 2.5 / steps), steps=steps, generator=generator
     )
     flat = (first.perturbation == 0).flatten(1).all(1).double().mean().item()
-    found = Masking(accuracy(first), accuracy(many), random, accuracy(huge), flat, steps, chance, [])
+    found = Masking(accuracy(first), accuracy(many), random, accuracy(huge), flat, steps, len(images), chance, [])
     signs = {
         "one step fools more than {steps} (accuracy {one_step:.1%} against {many_steps:.1%})": (
             found.one_step < found.many_steps - MARGIN

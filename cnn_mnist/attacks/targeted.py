@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from cnn_mnist.attacks.gradient_ascent import ObjectiveValue, ascend, fixed_step, unit_inside
-from cnn_mnist.attacks.noise import _check
+from cnn_mnist.attacks.noise import check_steps
 from cnn_mnist.attacks.projection import to_grey_values
 from cnn_mnist.attacks.result import AttackResult, check_number, conclude
 from cnn_mnist.checks import examined
@@ -44,7 +44,7 @@ def targeted(
 
     Source: lab report 2.5 and 3.3.2; the search for the weight after Carlini and Wagner 2017 and Rony et al. 2019.
     """
-    _check(steps, step_size, confidence)
+    check_steps(steps, step_size, confidence)
     check_number("beta", beta, 0)
     with examined(model, images, target, name="target") as (logits_of, images, target):
         weight = torch.full((len(images),), float(max(1, beta)), device=images.device)  # of the search: 0 cannot grow

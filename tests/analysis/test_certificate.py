@@ -12,7 +12,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from torch import Tensor, nn
 
 from cnn_mnist import attacks
-from cnn_mnist.analysis.certificate import certificate
+from cnn_mnist.analysis.certificate import certificate, is_proven
 from cnn_mnist.data.batches import Batch
 from cnn_mnist.intervals import ball, furthest_ahead
 from cnn_mnist.network import CNN
@@ -269,6 +269,8 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "mean": lambda x: x - x.mean(1, keepdim=True),
     "pool": lambda x: F.avg_pool2d(x.view(-1, 1, 12, 1), (3, 1), 1, (1, 0)).flatten(1),
     "dropout": lambda x: F.dropout(x, 0.5, training=False),
+    "rows": lambda x: torch.stack(list(x)),
+    "length": lambda x: x.reshape(len(x), -1),
 }
 
 
@@ -316,6 +318,13 @@ def test_logits_changed_in_place_are_bounded_as_they_are_now() -> None:
         lambda x: x.add_(1),
         lambda x: torch.add(x, x, alpha=2),
         lambda x: x.abs(),
+        lambda x: abs(x),
+        lambda x: x**2,
+        lambda x: 1 / x,
+        lambda x: x @ x.T,
+        lambda x: x > 0.5,
+        lambda x: x == 0.5,
+        lambda x: x if x else -x,
     ],
 )
 def test_what_may_fall_or_works_in_place_is_refused(function: Callable[[Tensor], Tensor], digits: Batch) -> None:
@@ -341,3 +350,24 @@ def test_wrong_images_are_not_proven(digits: Batch) -> None:
     assert certificate(network, images, labels, epsilon=0).is_proven.all()
     with pytest.raises(ValueError, match=r"epsilon must be in 0..1, got 2"):
         certificate(network, images, labels, epsilon=2)
+
+
+class Threshold(nn.Module):
+    """Two classes, told apart by whether the only pixel reaches what no change below `highest` reaches from 0."""
+
+    def __init__(self, highest: float) -> None:
+        super().__init__()
+        self.last = nn.Linear(1, 2).double()
+        self.last.weight.data = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+        self.last.bias.data = torch.tensor([highest, 0.0], dtype=torch.float64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(x.flatten(1))
+
+
+def test_what_is_proven_is_the_epsilon_asked_for_to_the_last_digit() -> None:
+    black, label = torch.zeros(1, 1, 1, 1), torch.tensor([0])
+    for highest, holds in ((0.69999999, False), (0.7000000001, True)):  # 0.7 is less in float32
+        model = Threshold(highest).eval()
+        assert is_proven(model, black, label, epsilon=0.7).item() == holds
+        assert certificate(model, black, label, epsilon=0.7).is_proven.item() == holds

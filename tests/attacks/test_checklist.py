@@ -92,6 +92,9 @@ def test_options_out_of_range_are_named(digits: Batch) -> None:
         attacks.checklist(*some, epsilon=0)
     with pytest.raises(ValueError, match="num_breakable must be at least 1, got 0"):
         attacks.checklist(*some, num_breakable=0)
+    for name, value in (("steps", 0), ("restarts", 0), ("step_size", -0.1), ("queries", 50)):
+        with pytest.raises(ValueError, match=f"{name} must be at least"):
+            attacks.checklist(*some, **{name: value}, progress=lambda name: pytest.fail("it has begun"))
 
 
 def test_any_precision_will_do(digits: Batch) -> None:

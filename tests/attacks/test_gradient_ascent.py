@@ -84,16 +84,17 @@ def test_directions() -> None:
     assert unit(torch.zeros_like(gradient), images).abs().sum() == 0
 
 
+@pytest.mark.parametrize("side", [28, 10, 3])
 @pytest.mark.parametrize(("ball", "epsilon"), [(linf_ball, 0.2), (l2_ball, 1.5)])
-def test_balls_hold_what_starts_and_moves_in_them(ball: object, epsilon: float) -> None:
-    images = torch.rand(6, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+def test_balls_hold_what_starts_and_moves_in_them(ball: object, epsilon: float, side: int) -> None:
+    images = torch.rand(6, 1, side, side, generator=torch.Generator().manual_seed(1))
     room = ball(images, epsilon)
     start = room.random_start(torch.Generator().manual_seed(0))
     fewer = ball(images[:4], epsilon).random_start(torch.Generator().manual_seed(0))
     assert torch.equal(start[:4], fewer)
     index = torch.tensor([1, 4])
     moved = room.project(
-        images[index] + 3 * torch.randn(2, 1, 28, 28, generator=torch.Generator().manual_seed(2)), index
+        images[index] + 3 * torch.randn(2, 1, side, side, generator=torch.Generator().manual_seed(2)), index
     )
     for x, original in ((start, images), (moved, images[index])):
         far = x - original

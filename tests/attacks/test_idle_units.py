@@ -102,3 +102,23 @@ def test_attacks_break_as_much_as_on_the_whole_network(
     whole = attack(network, images, labels, epsilon=0.08)
     assert (quick.success == whole.success).double().mean() >= 0.96
     assert 5 < quick.success.sum() < 60
+
+
+@pytest.mark.parametrize(
+    "attack", [functools.partial(attacks.apgd, steps=20), functools.partial(attacks.fab, steps=20)]
+)
+def test_the_network_itself_decides_when_an_image_is_done(
+    attack: Any, digits: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, images, labels = trained(False), digits.images[:40], digits.labels[:40]
+    expected = attack(network, images, labels, epsilon=0.08).success
+    rash = copy.deepcopy(network)  # takes an image for misclassified too early, as rounding may
+    rash.fc2 = nn.Linear(500, 11)
+    with torch.no_grad():
+        rash.fc2.weight[:10], rash.fc2.bias[:10] = network.fc2.weight, network.fc2.bias
+        rash.fc2.weight[10], rash.fc2.bias[10] = 0, 100
+    monkeypatch.setattr(apgd, "without_idle_units", lambda model, images: rash.requires_grad_(False))
+    monkeypatch.setattr(fab, "without_idle_units", lambda model, images: rash.requires_grad_(False))
+    found = attack(network, images, labels, epsilon=0.08).success
+    assert 5 < expected.sum() < 40
+    assert (found & expected).sum() >= 0.8 * expected.sum()

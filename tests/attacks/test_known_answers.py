@@ -306,3 +306,8 @@ def test_a_gradient_however_small_is_followed_in_full() -> None:
     model = two_classes(torch.tensor([3e-30, 4e-30, 0.0, 0.0]), -1)
     result = attacks.pgd(model, GREY, 0, epsilon=0.4, step_size=0.4, steps=1, norm="l2", generator=generator())
     assert l2(result.perturbation).item() == pytest.approx(0.4, rel=0.01)
+
+
+def test_half_a_class_is_refused() -> None:
+    with pytest.raises(ValueError, match="classes must be whole numbers, got torch.float32"):
+        attacks.non_targeted(trained(False), torch.tensor([3.7]), steps=1, step_size=0.1)

@@ -93,3 +93,26 @@ def test_an_attack_that_does_worse_than_a_simpler_one_is_smelt(
     found = look(trained(False), digits, epsilon=0.5)
     assert any(warning.startswith(words) for warning in found.warnings), found
     assert any(warning.startswith("one step") for warning in found.warnings) == (weak == "pgd")
+
+
+class Ramp(nn.Module):
+    """Flat where the first pixel is below 0.6; above it, the second class wins."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        ahead = 10 * (x[:, 0, 0, :1] - 0.6).relu() - 1
+        return torch.cat([0 * ahead, ahead], 1)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_start_without_a_gradient_is_no_warning_where_another_succeeds() -> None:
+    images = torch.full((20, 1, 2, 2), 0.5)
+    found = attacks.pgd(Ramp().eval(), images, 0, epsilon=0.3, step_size=0.1, steps=10, restarts=30)
+    assert found.success.all()
+    flat = torch.tensor(-1.0).exp().log1p()  # the cross-entropy there
+    assert ((found.trace[0] - flat).abs() < 1e-4).any()  # where some began
+
+
+def test_all_starts_without_a_gradient_are_one() -> None:
+    images = torch.full((20, 1, 2, 2), 0.5)
+    with pytest.warns(AttackWarning, match="zero everywhere on 20 of 20 images"):
+        attacks.pgd(Ramp().eval(), images, 0, epsilon=0.05, step_size=0.1, steps=10, restarts=3)

@@ -36,16 +36,27 @@ def test_shares_are_as_even_as_can_be() -> None:
     assert max(sizes) - min(sizes) <= 1
 
 
+ROBUST = "+callbacks.robust_accuracy"
+ATTACKED = (  # whose best checkpoint is chosen by what one of the processes measures
+    *DIGITS,
+    "data.val_size=100",
+    "monitor=val/robust_acc",
+    f"{ROBUST}._target_=cnn_mnist.training.callbacks.robust_accuracy.RobustAccuracy",
+    f"{ROBUST}.num_images=50",
+    f"{ROBUST}.steps=2",
+)
+
+
 @pytest.fixture(scope="module")
 def alone(train: Command) -> Done:
     """A run in one process."""
-    done = train(*DIGITS, "trainer=cpu", "data.val_size=100")
+    done = train(*ATTACKED, "trainer=cpu")
     assert done.status == 0, done.err
     return done
 
 
 def test_two_processes_train_what_one_does(alone: Done, train: Command) -> None:
-    done = train(*DIGITS, "trainer=ddp", "data.val_size=100")
+    done = train(*ATTACKED, "trainer=ddp")
     assert done.status == 0, done.err
     assert done.err == ""
     assert done.out.count("epoch 1/2") == 1
@@ -53,7 +64,7 @@ def test_two_processes_train_what_one_does(alone: Done, train: Command) -> None:
     names = [sorted(path.name for path in run.folder.iterdir() if "tfevents" not in path.name) for run in (done, alone)]
     assert names[0] == names[1]
     assert done.results["num_processes"] == 2
-    for name in ("test/acc", "test/loss", "val/acc"):
+    for name in ("test/acc", "test/loss", "val/acc", "val/robust_acc", "checkpoint_epoch"):
         assert done.results[name] == pytest.approx(alone.results[name], abs=1e-4)
     for key, weight in alone.weights.items():
         difference = (done.weights[key] - weight).abs()
@@ -62,7 +73,7 @@ def test_two_processes_train_what_one_does(alone: Done, train: Command) -> None:
     rows = [list(csv.DictReader((run.folder / "metrics.csv").read_text().splitlines())) for run in (done, alone)]
     assert [row["step"] for row in rows[0]] == [row["step"] for row in rows[1]]
     for row, other in zip(*rows, strict=True):
-        for name in ("train/loss", "train/acc", "val/loss"):
+        for name in ("train/loss", "train/acc", "val/loss", "val/robust_acc"):
             if row[name]:
                 assert float(row[name]) == pytest.approx(float(other[name]), abs=1e-3)
     counted = torch.load(done.folder / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]["Throughput"]

@@ -1,7 +1,6 @@
 """APGD: projected gradient descent that chooses its own step sizes."""
 
 import functools
-import math
 from typing import Literal
 
 import torch
@@ -10,8 +9,8 @@ from torch import Tensor, nn
 from cnn_mnist.attacks.autoattack.idle_units import without_idle_units
 from cnn_mnist.attacks.gradient_ascent import Ascent, Objective, ObjectiveValue, Progress, ascend
 from cnn_mnist.attacks.pgd import cross_entropy
-from cnn_mnist.attacks.projection import BALLS, Ball
-from cnn_mnist.attacks.result import AttackResult, check_number, in_turn, is_over, lead, predict
+from cnn_mnist.attacks.projection import BALLS, Ball, check_budget
+from cnn_mnist.attacks.result import AttackResult, check_number, confirmed, in_turn, is_over, lead, predict
 from cnn_mnist.checks import examined, seeded
 
 MOMENTUM = 0.75  # share of the new step; the rest repeats the last one
@@ -68,7 +67,7 @@ def apgd(
     with examined(model, images, labels) as (logits_of, images, labels):
         ball = BALLS[norm](images, epsilon)
         targets = likeliest_wrong(predict(logits_of, images), labels) if loss == "targeted" else None
-        climbed = without_idle_units(logits_of, images) or logits_of
+        reduced = without_idle_units(logits_of, images) or logits_of
         num_starts = (restarts if targets is None else restarts * targets.shape[1]) if epsilon > 0 else 0
         seeds = torch.randint(2**62, (num_starts,), generator=generator, device=generator.device).tolist()
 
@@ -76,18 +75,18 @@ def apgd(
             aim = None if targets is None else targets[left, number // restarts]
             of_class = cross_entropy if loss == "ce" else functools.partial(_logit_ratio, target=aim)
             start = ball.random_start(torch.Generator(generator.device).manual_seed(seed))[left]
-            climber = _Climber(of_class(climbed, labels[left]), start, ball, left, epsilon=epsilon, steps=steps)
+            objective = of_class(reduced, labels[left])
+
+            def judge(x: Tensor, index: Tensor) -> ObjectiveValue:
+                value = objective(x, index)
+                assert value.is_done is not None
+                return value._replace(is_done=confirmed(logits_of, x, labels[left[index]], value.is_done))
+
+            climber = _Climber(judge, start, ball, left, epsilon=epsilon, steps=steps)
             return ascend(climber.judge, start, steps=steps, move=climber.move, progress=progress)
 
         attempts = [functools.partial(attempt, number=number, seed=seed) for number, seed in enumerate(seeds)]
         return in_turn(logits_of, images, labels, attempts)
-
-
-def check_budget(epsilon: float, norm: str) -> None:
-    """Raise ValueError for a norm that is not known, or a radius out of range."""
-    if norm not in BALLS:
-        raise ValueError(f"norm must be linf or l2, got {norm}")
-    check_number("epsilon", epsilon, 0, 1 if norm == "linf" else math.inf)
 
 
 def likeliest_wrong(logits: Tensor, labels: Tensor) -> Tensor:

@@ -7,10 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cnn_mnist.attacks.autoattack.apgd import apgd, check_budget
+from cnn_mnist.attacks.autoattack.apgd import apgd
 from cnn_mnist.attacks.autoattack.fab import fab
 from cnn_mnist.attacks.autoattack.square import square
 from cnn_mnist.attacks.gradient_ascent import Progress
+from cnn_mnist.attacks.projection import check_budget
 from cnn_mnist.attacks.result import AttackResult, is_over, judge, lead, predict
 from cnn_mnist.checks import examined, seeded
 

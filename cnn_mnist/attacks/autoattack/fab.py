@@ -5,11 +5,11 @@ import functools
 import torch
 from torch import Tensor, nn
 
-from cnn_mnist.attacks.autoattack.apgd import check_budget, likeliest_wrong
+from cnn_mnist.attacks.autoattack.apgd import likeliest_wrong
 from cnn_mnist.attacks.autoattack.idle_units import without_idle_units
 from cnn_mnist.attacks.gradient_ascent import Ascent, ObjectiveValue, Progress, ascend
-from cnn_mnist.attacks.projection import onto_hyperplane
-from cnn_mnist.attacks.result import AttackResult, check_number, in_turn, is_over, predict
+from cnn_mnist.attacks.projection import check_budget, length, onto_hyperplane
+from cnn_mnist.attacks.result import AttackResult, check_number, confirmed, in_turn, is_over, predict
 from cnn_mnist.checks import examined
 
 OVERSHOOT = 1.05  # of each step over the distance to the boundary
@@ -54,10 +54,10 @@ def fab(
     check_number("steps", steps, 1)
     with examined(model, images, labels) as (logits_of, images, labels):
         targets = likeliest_wrong(predict(logits_of, images), labels)
-        searched = without_idle_units(logits_of, images) or logits_of
+        reduced = without_idle_units(logits_of, images) or logits_of
 
         def attempt(left: Tensor, number: int) -> Ascent:
-            search = _Search(searched, images[left], labels[left], targets[left, number], epsilon, norm)
+            search = _Search(logits_of, reduced, images[left], labels[left], targets[left, number], epsilon, norm)
             return ascend(search.judge, images[left], steps=steps, move=search.move, progress=progress)
 
         num_attempts = targets.shape[1] if epsilon > 0 else 0
@@ -65,30 +65,32 @@ def fab(
         return in_turn(logits_of, images, labels, attempts)
 
 
-def length(moved: Tensor, norm: str) -> Tensor:
-    """The norm of each change, (B,), for changes (B, 1, H, W)."""
-    norms: Tensor = torch.linalg.vector_norm(moved, torch.inf if norm == "linf" else 2, (1, 2, 3))
-    return norms
-
-
 class _Search:
     """The way of N images to the boundary between the label and the target."""
 
     def __init__(
-        self, model: nn.Module, images: Tensor, labels: Tensor, targets: Tensor, epsilon: float, norm: str
+        self,
+        model: nn.Module,
+        reduced: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        targets: Tensor,
+        epsilon: float,
+        norm: str,
     ) -> None:
-        self.model, self.images, self.labels, self.targets = model, images, labels, targets
+        self.model, self.reduced = model, reduced
+        self.images, self.labels, self.targets = images, labels, targets
         self.epsilon, self.norm = epsilon, norm
         self.ahead = images.new_zeros(len(images))  # of the target, before the label
         self.is_wrong = torch.zeros_like(labels, dtype=torch.bool)
 
     def judge(self, x: Tensor, index: Tensor) -> ObjectiveValue:
         """How far the target is ahead of the label; an image is kept only within the budget."""
-        logits = self.model(x)
-        ahead = (logits.gather(1, self.targets[index][:, None]) - logits.gather(1, self.labels[index][:, None]))[:, 0]
-        is_wrong, far = is_over(logits, self.labels[index]), length(x.detach() - self.images[index], self.norm)
+        logits, label = self.reduced(x), self.labels[index]
+        ahead = (logits.gather(1, self.targets[index][:, None]) - logits.gather(1, label[:, None]))[:, 0]
+        is_wrong, far = is_over(logits, label), length(x.detach() - self.images[index], self.norm).flatten()
         self.ahead[index], self.is_wrong[index] = ahead.detach(), is_wrong
-        is_done = is_wrong & (far <= self.epsilon)
+        is_done = confirmed(self.model, x, label, is_wrong & (far <= self.epsilon))
         return ObjectiveValue(ahead, is_done, score=torch.zeros_like(far).masked_fill(~is_done, -torch.inf))
 
     def move(self, x: Tensor, gradient: Tensor, index: Tensor) -> Tensor:
@@ -98,7 +100,7 @@ class _Search:
         both, normals = torch.cat([there, original]), gradient.repeat(2, 1, 1, 1)
         missing = -self.ahead[index].repeat(2) - (normals * (both - x.repeat(2, 1, 1, 1))).sum((1, 2, 3))
         step = onto_hyperplane(both, normals, missing, self.norm)
-        far = length(step, self.norm).clamp_min(1e-8)
+        far = length(step, self.norm).flatten().clamp_min(1e-8)
         share = (far[: len(x)] / (far[: len(x)] + far[len(x) :])).clamp_max(TOWARDS_ORIGINAL).view(-1, 1, 1, 1)
         near, farther = (both + OVERSHOOT * step).chunk(2)
         return ((1 - share) * near + share * farther).clamp(0, 1)

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cnn_mnist.attacks.autoattack.apgd import check_budget
 from cnn_mnist.attacks.autoattack.evaluation import Window, evaluation
 from cnn_mnist.attacks.gradient_ascent import Ascent, Progress, batch_size, l2
-from cnn_mnist.attacks.result import AttackResult, check_number, in_turn, is_over, lead
+from cnn_mnist.attacks.projection import check_budget
+from cnn_mnist.attacks.result import AttackResult, check_number, confirmed, in_turn, lead
 from cnn_mnist.checks import examined, seeded
 
 FIRST_SHARE = 0.8  # of the image that the first squares cover
@@ -89,8 +89,7 @@ def _search(
         logits, label = evaluated.logits(candidates, window), labels[part]
         ahead = lead(logits, label)
         is_fooled = ahead >= 0
-        if is_fooled.any():  # as the network itself sees it, and not its parts
-            is_fooled[is_fooled.clone()] = is_over(model(candidates[is_fooled]), label[is_fooled])
+        is_fooled = confirmed(model, candidates, label, is_fooled)  # by the network itself, and not its parts
         is_better = (ahead > highest) | is_fooled
         evaluated.keep(is_better)
         x = torch.where(is_better.view(-1, 1, 1, 1), candidates, x)

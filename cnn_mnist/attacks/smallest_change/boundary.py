@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnn_mnist.attacks.gradient_ascent import Ascent, Progress, batch_size, unit
-from cnn_mnist.attacks.projection import BALLS
+from cnn_mnist.attacks.projection import check_budget, length
 from cnn_mnist.attacks.result import AttackResult, check_number, in_turn, is_over
 from cnn_mnist.checks import examined, seeded
 
@@ -56,10 +56,7 @@ def boundary(
 
     Source: Chen, Jordan and Wainwright 2020.
     """
-    if norm not in BALLS:
-        raise ValueError(f"norm must be linf or l2, got {norm}")
-    if epsilon is not None:
-        check_number("epsilon", epsilon, 0, 1 if norm == "linf" else math.inf)
+    check_budget(0 if epsilon is None else epsilon, norm)
     check_number("queries", queries, 2 * RESERVE)
     generator = seeded(generator)
     with examined(model, images, labels) as (logits_of, images, labels):
@@ -120,18 +117,12 @@ class _Walk:
         parts = zip(x.split(size), self.labels[index].split(size), strict=True)
         return torch.cat([is_over(self.model(part), labels) for part, labels in parts])
 
-    def lengths(self, moved: Tensor) -> Tensor:
-        """The norm of each change (b, ...), (b, 1, 1, 1)."""
-        kind = 2 if self.norm == "l2" else torch.inf
-        norms: Tensor = torch.linalg.vector_norm(moved, kind, (1, 2, 3), keepdim=True)
-        return norms
-
     def begin(self, starts: Tensor, seen_as: Tensor) -> None:
         """Put every image at the nearest start of another class; where there is none it stays where it is."""
         for number, (image, label) in enumerate(zip(self.images, self.labels, strict=True)):
             others = starts[seen_as != label]
             if len(others):
-                far = self.lengths(others - image)[:, 0, 0, 0]
+                far = length(others - image, self.norm)[:, 0, 0, 0]
                 self.x[number] = others[far.argmin()]
                 self.distance[number] = far.min()
 
@@ -166,7 +157,7 @@ class _Walk:
     def bisect(self, index: Tensor) -> None:
         """Bring images to the boundary, between where they are and the original."""
         x, original = self.x[index], self.images[index]
-        far = self.lengths(x - original)
+        far = length(x - original, self.norm)
         high, low = (torch.ones_like(far) if self.norm == "l2" else far), torch.zeros_like(far)
         precision = self.precision if self.norm == "l2" else (far * self.precision).clamp_max(self.precision)
 
@@ -185,7 +176,7 @@ class _Walk:
             high[todo] = torch.where(wrong, middle[todo], high[todo])
             low[todo] = torch.where(wrong, low[todo], middle[todo])
         self.x[index] = between(high)
-        self.distance[index] = self.lengths(self.x[index] - original)[:, 0, 0, 0]
+        self.distance[index] = length(self.x[index] - original, self.norm)[:, 0, 0, 0]
 
     def step(self, index: Tensor, directions: Tensor, counts: list[int], number: int) -> None:
         """Estimate the direction of the boundary, and step that way.
@@ -203,14 +194,14 @@ class _Walk:
             weights = answers if answers.min() == answers.max() else answers - answers.mean()
             estimate[k] = torch.tensordot(weights, (tried - x[k]) / radius[k], 1)
         direction = unit(estimate, x) if self.norm == "l2" else estimate.sign()
-        length, is_there = far / math.sqrt(number), torch.zeros_like(far, dtype=torch.bool)
+        stride, is_there = far / math.sqrt(number), torch.zeros_like(far, dtype=torch.bool)
         for _ in range(HALVINGS):
             todo = (~is_there[:, 0, 0, 0]).nonzero()[:, 0]
             if not len(todo):
                 break
-            candidates = (x[todo] + length[todo] * direction[todo]).clamp(0, 1)
+            candidates = (x[todo] + stride[todo] * direction[todo]).clamp(0, 1)
             wrong = self.is_wrong(candidates, index[todo])
             x[todo[wrong]] = candidates[wrong]
             is_there[todo[wrong]] = True
-            length[todo[~wrong]] /= 2
+            stride[todo[~wrong]] /= 2
         self.x[index] = x

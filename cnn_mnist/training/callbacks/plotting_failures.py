@@ -14,8 +14,8 @@ from cnn_mnist.training.callbacks.picture_callback import PictureCallback
 class PlottingFailures:
     """Wraps callbacks so that a plotting failure does not end the training, and classes have their names.
 
-    The first failure of each callback is reported at once, and all of them at the end. An error in a callback that is
-    not a `PictureCallback` ends the run.
+    A callback that has failed is reported at once, and again at the end, and is not called any more. An error in a
+    callback that is not a `PictureCallback` ends the run.
 
     Args:
         callbacks: Callbacks by name.
@@ -36,14 +36,15 @@ class PlottingFailures:
                     setattr(callback, hook, partial(self._attempt, name, getattr(callback, hook)))
 
     def _attempt(self, name: str, hook: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+        if name in self.failed:
+            return
         try:
             with class_names(getattr(args[0].datamodule, "classes", ())):  # args[0]: the trainer
                 hook(*args, **kwargs)
         except Exception as error:
-            if name not in self.failed:
-                self.failed[name] = f"{type(error).__name__}: {' '.join(str(error).split())}"
-                message = f"callbacks.{name} has failed, and training continues without it ({self.failed[name]})"
-                warnings.warn(message, UserWarning, stacklevel=2)
+            self.failed[name] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            message = f"callbacks.{name} has failed, and training continues without it ({self.failed[name]})"
+            warnings.warn(message, UserWarning, stacklevel=2)
 
     def check(self) -> None:
         """Raise ValueError if any has failed."""

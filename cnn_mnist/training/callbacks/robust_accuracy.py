@@ -29,9 +29,15 @@ class RobustAccuracy(Callback):
         self.num_images = num_images
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Attack, log, and warn of a collapse."""
-        if not trainer.is_global_zero:
-            return
+        """Attack, log, and warn of a collapse; in one process, which tells the others."""
+        metrics = self._measured(trainer, pl_module) if trainer.is_global_zero else {}
+        metrics = trainer.strategy.broadcast(metrics)
+        for key, value in metrics.items():
+            trainer.callback_metrics[key] = torch.tensor(value, dtype=torch.float64)
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics | {"epoch": trainer.current_epoch}, step=trainer.global_step)
+
+    def _measured(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
         name, val = trainer.datamodule.val_name, trainer.datamodule.val  # type: ignore[attr-defined]
         images, labels = (tensor.to(pl_module.device) for tensor in val[val.evenly_spaced(self.num_images)])
         one_step = attacks.fgsm(pl_module, images, labels, epsilon=self.epsilon)
@@ -58,7 +64,4 @@ class RobustAccuracy(Callback):
             assert isinstance(pl_module.network, torch.nn.Module)
             proven = is_proven(pl_module.network, images, labels, epsilon=self.epsilon).double().mean().item()
             metrics[f"{name}/certified_acc"] = round(proven, 7)
-        for key, value in metrics.items():
-            trainer.callback_metrics[key] = torch.tensor(value, dtype=torch.float64)
-        for logger in trainer.loggers:
-            logger.log_metrics(metrics | {"epoch": trainer.current_epoch}, step=trainer.global_step)
+        return metrics

@@ -1,5 +1,6 @@
 """The section about AutoAttack: what it says of each attack, and that it goes on where it was interrupted."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from cnn_mnist.report.sections.attacks import autoattack
 from cnn_mnist.report.subject import Subject
 from tests.conftest import seen_by, trained
 
+LONGER = 0.3  # seconds that each part takes at least
 OPTIONS: dict[str, Any] = {"epsilon": 0.3, "norm": "linf", "num_images": 30, "epsilons": [], "seed": 0}
 
 
@@ -38,6 +40,7 @@ def test_it_goes_on_where_it_was_interrupted(subject: Subject, monkeypatch: pyte
         calls.append(len(arguments[1]))
         if len(calls) == 3:
             raise KeyboardInterrupt
+        time.sleep(LONGER)
         return real(*arguments, **options)
 
     monkeypatch.setattr(attacks, "auto", stopped)
@@ -47,6 +50,7 @@ def test_it_goes_on_where_it_was_interrupted(subject: Subject, monkeypatch: pyte
     resumed = autoattack.auto(subject, **OPTIONS)
     assert calls == [10] * 4  # the third part is attacked again, the first two are not
     assert numbers(resumed) == numbers(whole)
+    assert resumed.findings["seconds"] > 3 * LONGER  # also those of the parts that were done
     for name, value in whole.tensors["auto"].items():
         assert torch.equal(resumed.tensors["auto"][name].nan_to_num(), value.nan_to_num()), name
     assert not list(autoattack.UNFINISHED.iterdir())

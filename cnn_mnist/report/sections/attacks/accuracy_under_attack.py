@@ -162,11 +162,7 @@ def _add_signs(part: Section, subject: Subject, epsilon: float, how: Mapping[str
     if how["step_size"] is None:  # as long as it needs to be, so that 100 are enough, after any number of queries
         steps = min(steps, 100)
     signs = _signs(subject, epsilon, default_step_size(how["step_size"], epsilon, steps), steps)
-    part.findings["gradient_masking"] = {
-        **signs._asdict(),
-        "signs": signs.warnings,
-        "num_images": NUM_PROBED,
-    }
+    part.findings["gradient_masking"] = {**signs._asdict(), "signs": signs.warnings}
     says = [f"A sign of gradient masking: {words.replace('{', '{gradient_masking.')}." for words in signs.signs]
     if not says:
         says = [

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -138,10 +139,16 @@ def auto(
         seed: Random seed of the starts and squares.
     """
     used: list[Path] = []
+    seconds: dict[float, float] = {}  # of each budget, whichever command spent them
 
     def attack(images: Tensor, classes: Tensor, budget: float) -> AttackResult:
         folder = UNFINISHED / f"auto-{_fingerprint(subject, images, classes, budget, norm, seed)}"
         used.append(folder)
+        with files.claimed(folder):
+            return attacked(images, classes, budget, folder)
+
+    def attacked(images: Tensor, classes: Tensor, budget: float, folder: Path) -> AttackResult:
+        seconds[budget] = 0.0
         parts = list(zip(images.split(NUM_TOGETHER), classes.split(NUM_TOGETHER), strict=True))
         if num_done := sum((folder / f"{number}.npz").is_file() for number in range(len(parts))):
             print(f"  epsilon {budget:g}: {num_done} of {len(parts)} parts are done already")
@@ -150,6 +157,7 @@ def auto(
             file = folder / f"{number}.npz"
             if not file.is_file():
                 done = f"{number * NUM_TOGETHER:,} of {len(images):,} images done"
+                start = time.perf_counter()
                 result = attacks.auto(
                     subject.network,
                     some,
@@ -159,9 +167,11 @@ def auto(
                     generator=torch.Generator().manual_seed(seed),
                     progress=lambda name, left, done=done: _bar(f"{done}, {name}, {left:.1%} of these left"),  # type: ignore[misc]
                 )
+                kept = {name: value.cpu().numpy() for name, value in result._asdict().items()}
                 with files.replacing(file) as scratch, scratch.open("wb") as stream:
-                    np.savez(stream, **{name: value.cpu().numpy() for name, value in result._asdict().items()})
+                    np.savez(stream, seconds=time.perf_counter() - start, **kept)
             with np.load(file) as saved:
+                seconds[budget] += float(saved["seconds"])
                 found.append(AttackResult(**{name: torch.from_numpy(saved[name]) for name in AttackResult._fields}))
         return AttackResult(*(torch.cat(values, int(name == "trace")) for name, values in _columns(found).items()))
 
@@ -170,10 +180,11 @@ def auto(
     saved = part.tensors["auto"]
     broken_by = saved["trace"].isfinite().sum(0)  # 0: misclassified without an attack
     findings: dict[str, Any] = {
+        "seconds": round(seconds[epsilon], 3),
         "left": {
             member.name: 1 - (saved["success"] & (broken_by <= number)).double().mean().item()
             for number, member in enumerate(STANDARD, 1)
-        }
+        },
     }
     rows = [["no attack", "{accuracy_before:.2%}"], *([TITLES[m.name], f"{{left.{m.name}:.2%}}"] for m in STANDARD)]
     table = Table(
