@@ -62,6 +62,7 @@ def read(dataset: str, root: Path, split: str) -> tuple[Tensor, Tensor]:
     EMNIST's images are turned upright, its letters numbered from 0; the digits of USPS are framed as MNIST's.
 
     Raises:
+        FileNotFoundError: A file is missing.
         ValueError: A file is damaged.
     """
     try:
@@ -76,6 +77,8 @@ def read(dataset: str, root: Path, split: str) -> tuple[Tensor, Tensor]:
         if not (int(labels.min()) >= 0 and int(labels.max()) < num_classes):
             raise ValueError(f"labels from {int(labels.min())} to {int(labels.max())} for {num_classes} classes")
     except Exception as error:
+        if isinstance(error, FileNotFoundError) or "not found" in str(error):
+            raise FileNotFoundError(f"the {split} files of {dataset} are not in {root}") from error
         raise ValueError(
             f"the {split} files of {dataset} in {root} are damaged ({error}): delete them to have them downloaded"
         ) from error

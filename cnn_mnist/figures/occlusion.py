@@ -1,5 +1,7 @@
 """Figures of occlusion: heat maps, predicted classes, and statistics of a test set."""
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -73,7 +75,8 @@ def becomes(found: Resistance) -> Figure:
     names = [name(label) for label in range(num_classes)]
     turn = 90 if max(map(len, names)) > 2 else 0
     axes.set_xticks(middle, names[::every], rotation=turn, fontsize=9)
-    rows = [f"{text} ({part:.1%})" for text, part in zip(names, wrong, strict=True)]
+    has_images = found.confusion.sum(1) > 0
+    rows = [f"{text} ({part:.1%})" * bool(has) for text, part, has in zip(names, wrong, has_images, strict=True)]
     axes.set_yticks(middle, rows[::every], fontsize=9)
     axes.tick_params(length=0)
     axes.invert_yaxis()
@@ -86,10 +89,12 @@ def becomes(found: Resistance) -> Figure:
 
 def resistance(found: Resistance) -> Figure:
     """The share of each class's images that no position of the patch makes wrong."""
-    shares = (found.num_resistant / found.num_images.clamp_min(1)).tolist()
+    shares = (found.num_resistant / found.num_images).tolist()  # NaN for a class without images: no bar
     figure, axes = plot(height=3.6)
     axes.bar(range(len(shares)), shares, color=DARK)
     for n, value in enumerate(shares) if len(shares) <= 12 else ():
+        if math.isnan(value):
+            continue
         axes.text(n, value + 0.01, f"{value:.0%}", ha="center", va="bottom", fontsize=9)
     axes.set_ylim(0, 1.08)
     names = [name(label) for label in range(len(shares))]

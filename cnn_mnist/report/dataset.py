@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from cnn_mnist import nodes
-from cnn_mnist.data import sources
+from cnn_mnist.data import own_images, sources
 from cnn_mnist.data.batches import Images
 
 SETS = {  # as people write them
@@ -46,7 +46,10 @@ def settle(cfg: DictConfig, overrides: list[str], file: Path, dataset: str | Non
     elif not sources.is_own(cfg.data):
         if dataset is not None and not names_another:
             cfg.data.dataset = dataset
-        if isinstance(data.get("root"), str) and "data.root" not in given:
+        was_own = nodes.TARGET in data and sources.is_own(data)
+        kinds = {cfg.data.dataset, data.get("dataset", dataset)}
+        is_elsewhere = was_own or (len(kinds) > 1 and bool(kinds & {*own_images.KINDS}))
+        if isinstance(data.get("root"), str) and "data.root" not in given and not is_elsewhere:
             cfg.data.root = data.root
     elif cfg.data[nodes.TARGET] == data.get(nodes.TARGET):  # the run's own, by name: with the options of training
         cfg.data = OmegaConf.merge(cfg.data, data, {k: v for k, v in cfg.data.items() if f"data.{k}" in given})

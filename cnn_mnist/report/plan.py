@@ -28,12 +28,14 @@ class Task(NamedTuple):
         name: Its name on the command line, in the record and on the page.
         node: What to instantiate: `_target_` and options.
         is_alone: Nothing else is asked for.
+        key: Where its options are on the command line.
     """
 
     kind: str
     name: str
     node: DictConfig
     is_alone: bool
+    key: str = ""
 
     @property
     def needs(self) -> Needs:
@@ -79,9 +81,13 @@ def tasks(cfg: DictConfig, overrides: list[str]) -> list[Task]:
         return [Task("analysis", SEVERAL[many].rpartition(".")[2], node, is_alone=True)]
     found: list[Task] = []
     if "analysis" in named or not named:
-        found += [Task("analysis", str(name), node, False) for name, node in analyses_of(cfg).items()]
+        found += [Task("analysis", str(name), node, False, str(name)) for name, node in analyses_of(cfg).items()]
     if "attack" in named or not named:
-        found += [Task("attacks", name, node, False) for name, node in attacks_of(cfg).items()]
+        is_single = "_target_" in cfg.attack
+        found += [
+            Task("attacks", name, node, False, "attack" if is_single else f"attack.{name}")
+            for name, node in attacks_of(cfg).items()
+        ]
     if "export" in cfg and cfg.export is not None:
         if "onnx" in cfg.export._target_ and not all(map(importlib.util.find_spec, ONNX_PACKAGES)):
             raise ValueError("export=onnx requires onnx and onnxruntime: pip install 'cnn-mnist[export]'")

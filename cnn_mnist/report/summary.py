@@ -103,12 +103,16 @@ def abstract(record: Found) -> list[Finding]:
 
 
 class Claim(NamedTuple):
-    """A claim of the lab report, the evidence as a sentence over the record, the verdict from it, and figures."""
+    """A claim of the lab report, the evidence as a sentence over the record, the verdict from it, and figures.
+
+    `needs` is a key without which the record does not speak about the claim.
+    """
 
     says: str
     evidence: str
     verdict: Callable[[Callable[[str], Any]], str]
     figures: Sequence[str] = ()
+    needs: str = ""
 
 
 class Evidence(NamedTuple):
@@ -153,6 +157,7 @@ CLAIMS = (
             else "cannot be decided by one run of each"
         ),
         ["comparison/differences"],
+        needs="comparison.lab_report_time_ratio",  # of two networks that only batch normalisation sets apart
     ),
     Claim(
         "Batch normalisation severely affects the training time.",
@@ -292,7 +297,7 @@ def _sides(record: Found) -> list[tuple[str, Found, str]]:
 def _evidence(claim: Claim, whose: str, found: Found, prefix: str) -> Evidence | None:
     """None where the findings do not speak about the claim."""
     try:
-        if not known(claim.evidence, found):
+        if not known(claim.evidence, found) or (claim.needs and not known(f"{{{claim.needs}}}", found)):
             return None
         verdict = claim.verdict(lambda key: lookup(found, key))
     except (KeyError, TypeError):  # a section that failed, or measured something else

@@ -131,6 +131,7 @@ class Findings:
         options = task.options
         if task.needs.sample and "num_test_images" in self.record:
             self.samples[task.name] = options["num_images"]
+            self.record.setdefault("sample_options", {})[task.name] = f"{task.key}.num_images"
         elif task.needs.sample:  # a picture of the user's own instead
             del options["num_images"]
         found = {**options, **part.findings}

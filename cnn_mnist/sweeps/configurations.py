@@ -36,7 +36,7 @@ def seconds_of(job: Job) -> float:
 
 def runs_of(done: Sequence[Job]) -> Runs:
     """The jobs by configuration, which is named by the options (except the seed) that not all jobs share."""
-    options = [[one for one in job.overrides if not one.startswith("seed=")] for job in done]
+    options = [sorted(one for one in job.overrides if not one.startswith("seed=")) for job in done]
     names = varying(options)
     if all(one == options[0] for one in options):
         names = [str(done[0].results.get("recipe", "all"))] * len(done)

@@ -172,8 +172,9 @@ def jobs(folder: Path) -> list[Job]:
         record = files.read_json(path)
         results = files.read_json(path.with_name("results.json")) if record["status"] == DONE else {}
         record = {key: value for key, value in record.items() if key in Job._fields}
-        found[tuple(record["overrides"])] = Job(folder=path.parent, results=results, **record)
-    asked = [found.pop(tuple(overrides), Job(overrides)) for overrides in files.read_json(folder / "jobs.json")["jobs"]]
+        found[tuple(sorted(record["overrides"]))] = Job(folder=path.parent, results=results, **record)
+    wanted = files.read_json(folder / "jobs.json")["jobs"]
+    asked = [found.pop(tuple(sorted(overrides)), Job(overrides)) for overrides in wanted]  # in whatever order
     return asked + list(found.values())
 
 

@@ -149,7 +149,7 @@ def _parsed(
     fixed = [_typed(override) for override in overrides if not override.is_sweep_override()]
     if "data.val_size=0" in fixed:
         raise ValueError("a search needs a hold-out, and may not choose by the test set: set data.val_size above 0")
-    return fixed, {one.key_or_group: _distribution(one) for one in overrides if one.is_sweep_override()}
+    return fixed, {one.get_key_element(): _distribution(one) for one in overrides if one.is_sweep_override()}
 
 
 def _typed(override: Override) -> str:

@@ -121,3 +121,9 @@ def test_letters_from_files_to_a_report(train: Command, analyze: Command, root: 
     assert looked.results["training"]["recipe_options"]["classes"][25] == "z"
     assert looked.results["targeted"]["num_images"] <= 10 * 25
     assert ">z</data>" in (looked.folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize("name", torchvision_sets.SETS)
+def test_missing_files_are_not_damaged(name: str, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=f"the train files of {name} are not in"):
+        torchvision_sets.read(name, tmp_path, "train")

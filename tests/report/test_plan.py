@@ -90,3 +90,11 @@ def test_export_is_alone_unless_more_is_named() -> None:
     (task,) = plan.tasks(asked("export=torch"), ["export=torch"])
     assert (task.kind, task.name, task.is_done_once) == ("export", "torch", True)
     assert names("export=torch", "analysis=filters") == ["filters", "torch"]
+
+
+def test_every_section_knows_where_its_options_are() -> None:
+    assert [(task.name, task.key) for task in plan.tasks(asked("attack=deepfool"), ["attack=deepfool"])] == [
+        ("deepfool", "attack")
+    ]
+    keys = {task.name: task.key for task in plan.tasks(asked(), [])}
+    assert (keys["pgd"], keys["occlusion"]) == ("attack.pgd", "occlusion")

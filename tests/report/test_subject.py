@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from cnn_mnist.network import CNN
-from cnn_mnist.report import subject
+from cnn_mnist.report import dataset, subject
 from tests.cli.test_schema import composed
 from tests.runs.test_checkpoint import saved
 
@@ -128,3 +128,35 @@ def test_the_epoch_that_a_hold_out_chose_is_no_difference_of_two_trainings(folde
     first, second = subject.choose(asked(**places), [])
     assert first.recipe["epochs"] == 6
     assert subject.differences(first.recipe, second.recipe) == []
+
+
+@pytest.mark.parametrize(
+    ("recorded", "named", "root"),
+    [
+        ("mnist", "fashion_mnist", "elsewhere"),  # published data sets lie in one folder
+        ("image_folder", "image_folder", "elsewhere"),
+        ("image_folder", "mnist", "data"),
+        ("mnist", "image_folder", "images"),
+    ],
+)
+def test_the_folder_of_the_run_is_taken_for_data_of_its_kind(
+    recorded: str, named: str, root: str, folder: Path
+) -> None:
+    run = folder / "outputs/digits-paper/first"
+    record = {"data": {"_target_": "cnn_mnist.data.datamodule.DataModule", "dataset": recorded, "root": "elsewhere"}}
+    OmegaConf.save(OmegaConf.create(record), run / "config.yaml")
+    cfg = composed(f"data={named}", script="analyze")
+    found = dataset.settle(cfg, [f"data={named}"], run / "checkpoints" / "last.ckpt", recorded)
+    assert (found, cfg.data.root) == (named, root)
+
+
+def test_two_networks_have_two_names(folder: Path) -> None:
+    places = [folder / name for name in ("multirun/a/seed-0", "multirun/b/seed-0")]
+    for place in places:
+        saved(place / "checkpoints" / "last.ckpt", CNN(), datamodule_hyper_parameters={"dataset": "digits"})
+    saved(places[0] / "checkpoints" / "best.ckpt", CNN(), datamodule_hyper_parameters={"dataset": "digits"})
+    first, second = subject.choose(asked(ckpt_path=str(places[0]), against=str(places[1])), [])
+    assert (subject.name_of(first, second), subject.name_of(second, first)) == ("a/seed-0", "b/seed-0")
+    last = str(places[0] / "checkpoints" / "last.ckpt")
+    first, second = subject.choose(asked(ckpt_path=str(places[0]), against=last), [])
+    assert (subject.name_of(first, second), subject.name_of(second, first)) == ("seed-0, best", "seed-0, last")

@@ -87,6 +87,9 @@ def test_a_search_by_a_loss_wants_the_lowest(search: Command) -> None:
     assert done.status == 0, done.err
     found = done.results["search"]
     assert found["metric"] == "val/loss"
+    tile = re.search(r'data-key="search.best.value"[^>]*>([^<]*)</data>', (done.folder / "report.html").read_text())
+    assert tile
+    assert float(tile[1]) == pytest.approx(found["best"]["value"], rel=1e-3)  # and no per cent
     assert found["best"]["value"] == pytest.approx(min(trial["value"] for trial in found["trials"]))
     other = search("--folder", "multirun/mine", "--metric", "val/acc", cwd=done.cwd)
     assert "holds a search by val/loss, not val/acc: set another --folder" in other.err
@@ -125,3 +128,10 @@ def test_the_figures_show_each_trial_the_best_so_far_and_each_option() -> None:
     axes = figures["search/against/model.lr"].axes[0]  # type: ignore[union-attr]
     assert axes.get_xscale() == "log"
     assert list(axes.lines[0].get_xdata()) == [trial.params["model.lr"] for trial in study.trials]
+
+
+def test_a_new_option_can_be_searched() -> None:
+    from cnn_mnist.sweeps.search import _parsed
+
+    _, space = _parsed(["+trainer.gradient_clip_val=interval(0.1,1.0)"], None, None)
+    assert [*space] == ["+trainer.gradient_clip_val"]

@@ -39,7 +39,9 @@ def comparison(subject: Subject) -> Section:
         }
     if leads := _leads(*(read_curves(side.folder / "metrics.csv") for side in sides)):
         findings["leads"] = leads
-    if subject.dataset == "mnist" and (sides[0].is_normalised, sides[1].is_normalised) == (False, True):
+    has_norm = [side.is_normalised for side in sides]
+    is_only_norm = [one["key"] for one in findings["differences"]] == ["batchnorm"]
+    if subject.dataset == "mnist" and is_only_norm and has_norm == [False, True]:
         findings["lab_report_time_ratio"] = LAB_REPORT[True]["fit_seconds"] / LAB_REPORT[False]["fit_seconds"]
     differing = (right[0] != right[1]).nonzero()[:, 0]
     shown = differing[torch.linspace(0, len(differing) - 1, min(NUM_SHOWN, len(differing))).round().long()]

@@ -66,6 +66,7 @@ def occlusion(
             "becomes": [subject.names[other] for other in findings["becomes"][str(label)]],
         }
         for label, share in enumerate(_wrong_share(found).tolist())
+        if found.num_images[label]
     ]
     shares = [
         {"name": subject.names[label], "share": share}
@@ -92,7 +93,7 @@ def _resistance_findings(found: Resistance) -> dict[str, Any]:
     return {
         "num_images": int(found.num_images.sum()),
         "resistant_share": (found.num_resistant.sum() / found.num_images.sum()).item(),
-        "resistant_share_by_class": (found.num_resistant / found.num_images.clamp_min(1)).tolist(),
+        "resistant_share_by_class": (found.num_resistant / found.num_images).tolist(),  # NaN without images
         "drop_on_ink": found.drop_on_ink,
         "drop_on_paper": found.drop_on_paper,
         "drop_ratio": found.drop_on_ink / found.drop_on_paper if found.drop_on_paper > 1e-4 else math.nan,

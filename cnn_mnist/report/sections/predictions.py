@@ -27,7 +27,7 @@ def predictions(subject: Subject) -> Section:
     is_wrong = predicted != labels
     wrong = is_wrong.nonzero()[:, 0]
     worst = wrong[confidence[wrong].argsort(descending=True)][:NUM_MISTAKES]
-    by_class = counts.diag() / counts.sum(1).clamp_min(1)
+    by_class = counts.diag() / counts.sum(1)  # NaN for a class without images
     mistakes = counts.clone().fill_diagonal_(0)
     label, mistaken_for = divmod(int(mistakes.argmax()), subject.num_classes)
     error = multiclass_calibration_error(probability, labels, subject.num_classes, n_bins=15)
@@ -37,9 +37,16 @@ def predictions(subject: Subject) -> Section:
         "num_wrong": len(wrong),
         "accuracy": (~is_wrong).double().mean().item(),
         "accuracy_by_class": by_class.tolist(),
-        "hardest_class": int(by_class.argmin()),
-        "hardest_class_accuracy": by_class.min().item(),
-        "most_common_mistake": {"label": label, "predicted": mistaken_for, "count": int(mistakes.max())},
+        "hardest_class": (hardest := int(by_class.nan_to_num(nan=torch.inf).argmin())),
+        "hardest_class_name": subject.names[hardest],
+        "hardest_class_accuracy": by_class[hardest].item(),
+        "most_common_mistake": {
+            "label": label,
+            "predicted": mistaken_for,
+            "label_name": subject.names[label],
+            "predicted_name": subject.names[mistaken_for],
+            "count": int(mistakes.max()),
+        },
         "calibration_error": error.item(),
         "sure_from": SURE,
         "num_sure_mistakes": int((confidence[wrong] >= SURE).sum()),
@@ -62,7 +69,7 @@ def predictions(subject: Subject) -> Section:
     ]
     if subject.dataset == "mnist":
         findings["lab_report"] = LAB_REPORT[subject.is_normalised]
-        findings["differs_from_lab_report"] = differences(subject.recipe, LAB_RECIPE)
+        findings["differs_from_lab_report"] = differences(subject.run | subject.recipe, LAB_RECIPE)
         says.append(_beside_the_lab_report(findings["differs_from_lab_report"]))
     answers = [Answer("How well does it do?", ["predictions/random"], says)]
     if len(wrong):
@@ -79,9 +86,9 @@ def predictions(subject: Subject) -> Section:
                 "Which classes are hard?",
                 ["predictions/confusion_matrix"],
                 [
-                    "The hardest class is {hardest_class}, with an accuracy of {hardest_class_accuracy:.1%}. The most "
-                    "common mistake is a {most_common_mistake.label} misclassified as a "
-                    "{most_common_mistake.predicted}, {most_common_mistake.count} times."
+                    "The hardest class is {hardest_class_name}, with an accuracy of {hardest_class_accuracy:.1%}. The "
+                    "most common mistake is {most_common_mistake.label_name} misclassified as "
+                    "{most_common_mistake.predicted_name}, {most_common_mistake.count} times."
                 ],
             ),
         ]

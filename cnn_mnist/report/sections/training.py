@@ -43,7 +43,7 @@ def training(subject: Subject) -> Section:
         names = ", ".join(f"{number} ({{recipe_options.classes.{number}}})" for number in range(len(classes)))
         answers.append(Answer("What are the classes?", [], [f"They are {names}."]))
     answers.append(_architecture_answer(layers))
-    curves = read_curves(subject.folder / "metrics.csv")
+    curves = {name.replace(".", "_"): values for name, values in read_curves(subject.folder / "metrics.csv").items()}
     says = ["There is no record of the training beside this checkpoint: neither its curves nor its times are known."]
     tables: list[Table] = []
     if "fit_seconds" in findings:

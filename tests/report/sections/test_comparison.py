@@ -8,6 +8,7 @@ from cnn_mnist.analysis.statistics import mcnemar
 from cnn_mnist.data.datamodule import DataModule
 from cnn_mnist.report.prose import plain
 from cnn_mnist.report.sections.comparison import comparison
+from cnn_mnist.report.subject import Subject
 from tests.conftest import seen_by, trained
 
 
@@ -72,6 +73,18 @@ def test_the_reports_question_is_answered_in_a_sentence() -> None:
     assert "different options" not in text
     assert "Training took 1.50 times as long: 15 s against 10 s." in text
     assert part.findings["first_only"] == int((right[0] & ~right[1]).sum())
+    assert speaks_of_the_lab_report(first, second)
+    assert not speaks_of_the_lab_report(second, first)
+    second.recipe["lr"] = 0.2
+    assert not speaks_of_the_lab_report(first, second)
+    second.recipe, second.network = first.recipe, first.network  # another seed
+    assert not speaks_of_the_lab_report(first, second)
+
+
+def speaks_of_the_lab_report(first: Subject, second: Subject) -> bool:
+    """Whether the comparison of two networks on MNIST says what batch normalisation does."""
+    first.other, second.other, first.dataset = second, first, "mnist"
+    return "lab_report_time_ratio" in comparison(first).findings
 
 
 def test_where_more_than_batch_normalisation_differs_that_is_said() -> None:

@@ -20,8 +20,10 @@ from cnn_mnist.figures import sweep as draw
 from cnn_mnist.figures import training as draw_training
 from cnn_mnist.figures.canvas import cost_curves, draw_lines
 from cnn_mnist.figures.render import to_pixels
+from cnn_mnist.report.prose import plain
+from cnn_mnist.report.sections.sweeps.sweep import Sweep, seeds
 from cnn_mnist.sweeps import jobs
-from cnn_mnist.sweeps.configurations import configuration_of, described, options_of
+from cnn_mnist.sweeps.configurations import configuration_of, described, options_of, runs_of
 from tests.conftest import Command, Done
 
 SWEPT = ("model.batchnorm=false,true", "seed=0,1,2")
@@ -286,3 +288,44 @@ def test_a_committee_is_also_a_list_of_runs(swept: Done, analyze: Command) -> No
     done = analyze(f"committee=['{last}','{first}']", cwd=swept.cwd)
     assert done.status == 0, done.err
     assert [Path(one["run"]).name for one in done.results["committee"]["members"]] == [last.name, first.name]
+
+
+def compared(metric: str, first: list[float], second: list[float]) -> str:
+    """What the section says of a sweep over two learning rates, with a value of the metric for each seed."""
+    done = [
+        jobs.Job([f"model.lr={lr}", f"seed={seed}"], jobs.DONE, results={metric: value, "seed": seed, "fit_seconds": 1})
+        for lr, values in ((1, first), (2, second))
+        for seed, value in enumerate(values)
+    ]
+    part = seeds(Sweep(Path("nowhere"), metric, done))
+    cells = [cell for answer in part.answers for table in answer.tables for row in table.rows for cell in row]
+    return plain(" ".join([*(says for answer in part.answers for says in answer.says), *cells]), part.findings)
+
+
+def test_of_a_loss_the_lowest_is_best() -> None:
+    low, high = [0.1, 0.11, 0.12, 0.1], [0.2, 0.22, 0.21, 0.23]
+    said = compared("test/loss", low, high)
+    assert "model.lr=1 has the lowest mean test/loss" in said
+    assert "so the first is better" in said
+    said = compared("test/acc", low, high)
+    assert "model.lr=2 has the highest mean test/acc" in said
+    assert "so the second is better" in said
+
+
+def test_seeds_that_differ_by_the_same_are_not_too_few() -> None:
+    assert "all differences are equal" in compared("test/acc", [0.5, 0.6, 0.7, 0.8], [0.5, 0.6, 0.7, 0.8])
+    assert "too few seeds" in compared("test/acc", [0.5, 0.6], [0.5, 0.7])
+
+
+def test_options_may_be_given_in_any_order(tmp_path: Path) -> None:
+    asked = [["seed=0", "model.lr=1"], ["model.lr=1", "seed=1"]]
+    (tmp_path / "jobs.json").write_text(json.dumps({"jobs": asked}))
+    for number, overrides in enumerate((["model.lr=1", "seed=0"], ["seed=1", "model.lr=1"])):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "job.json").write_text(json.dumps({"overrides": overrides, "status": jobs.DONE}))
+        (tmp_path / str(number) / "results.json").write_text(json.dumps({"test/acc": 0.9, "seed": number}))
+    found = jobs.jobs(tmp_path)
+    assert [job.status for job in found] == [jobs.DONE] * 2
+    other = [job._replace(overrides=["model.batchnorm=true", *job.overrides]) for job in found]
+    (runs,) = runs_of([other[0], other[1]._replace(overrides=[*found[1].overrides, "model.batchnorm=true"])]).values()
+    assert len(runs) == 2

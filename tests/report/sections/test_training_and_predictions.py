@@ -1,15 +1,19 @@
 """The report's section 3.1, measured: sizes, curves, mistakes."""
 
+import inspect
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
+from cnn_mnist.data.batches import Images
 from cnn_mnist.data.datamodule import DataModule
 from cnn_mnist.network import CNN
 from cnn_mnist.report.prose import plain
 from cnn_mnist.report.sections.predictions import predictions
 from cnn_mnist.report.sections.training import training
+from cnn_mnist.training.module import Classifier
 from tests.conftest import seen_by, trained
 
 
@@ -117,3 +121,38 @@ def test_the_lab_report_is_compared_with_its_like_alone(
     subject.recipe = {"dataset": "mnist", "epochs": 6, "lr": 1e-3, "kernel_size": 3} | changed
     part = predictions(subject)
     assert says in plain(" ".join(part.answers[0].says), part.findings)
+
+
+def test_every_option_of_training_that_the_lab_report_did_not_have_is_a_difference(data: DataModule) -> None:
+    subject = seen_by(trained(False), data)
+    subject.dataset = "mnist"
+    usual = {name: one.default for name, one in inspect.signature(Classifier).parameters.items()}
+    switched_on = {name for name, value in usual.items() if value in (0, None) and not isinstance(value, bool)}
+    of_attacks = {"attack_steps", "warmup_epochs", "bound_weight"}  # without an epsilon they change nothing
+    for name in (
+        switched_on - of_attacks - {"cooldown_epochs", "classes", "optimizer"}
+    ):  # of a distortion; or not training
+        subject.recipe = {name: 0.3}
+        differing = predictions(subject).findings["differs_from_lab_report"]
+        assert [one["key"] for one in differing] == [name]
+    subject.recipe, subject.run = {}, {"num_train": 6_000}
+    assert [one["key"] for one in predictions(subject).findings["differs_from_lab_report"]] == ["num_train"]
+
+
+def test_a_metric_of_ones_own_may_have_any_name(data: DataModule, tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("epoch,step,test/acc,grad_2.0_norm/conv1.weight\n0,100,0.9,3.5\n")
+    part = training(seen_by(CNN(), data, tmp_path))
+    cells = [cell for answer in part.answers for table in answer.tables for row in table.rows for cell in row]
+    assert "3.5" in plain(" ".join(cells), part.findings)
+
+
+def test_a_class_without_images_is_not_the_hardest(data: DataModule) -> None:
+    subject = seen_by(trained(False), data)
+    assert subject.test is not None
+    kept = subject.test.labels != 3
+    subject.test = Images(subject.test.images[kept], subject.test.labels[kept])
+    found = predictions(subject).findings
+    by_class = found["accuracy_by_class"]
+    assert math.isnan(by_class.pop(3))
+    assert found["hardest_class_accuracy"] == min(by_class) > 0
+    assert found["hardest_class"] != 3

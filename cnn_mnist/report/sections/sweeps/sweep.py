@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
-from cnn_mnist.analysis.statistics import LEVEL
+from cnn_mnist.analysis.statistics import LEVEL, MIN_SEEDS
 from cnn_mnist.cli.schema import nearest
 from cnn_mnist.figures import sweep as draw
 from cnn_mnist.figures.render import Picture
 from cnn_mnist.report.section import Answer, Section, Table, needs
 from cnn_mnist.report.writer import InFolder
 from cnn_mnist.runs import files
+from cnn_mnist.runs.metrics import mode_of
 from cnn_mnist.sweeps import jobs
 from cnn_mnist.sweeps.configurations import (
     configuration_of,
@@ -142,8 +143,10 @@ def seeds(subject: Sweep) -> Section:
 
 def _which_is_best(findings: dict[str, Any], spec: str) -> Answer:
     found = findings["configurations"]
-    best = max(range(len(found)), key=lambda place: found[place]["mean"])
-    says = f"Of {{num_done}} runs, {{configurations.{best}.name}} has the highest mean {{metric}}: " + (
+    is_lowest = mode_of(findings["metric"]) == "min"
+    best = (min if is_lowest else max)(range(len(found)), key=lambda place: found[place]["mean"])
+    extreme = "lowest" if is_lowest else "highest"
+    says = f"Of {{num_done}} runs, {{configurations.{best}.name}} has the {extreme} mean {{metric}}: " + (
         f"{{configurations.{best}.mean:{spec}}} over {{configurations.{best}.num_seeds}} seeds."
     )
     rows = [
@@ -185,9 +188,11 @@ def _is_it_chance(findings: dict[str, Any], in_percent: bool, done: Sequence[Job
     says = []
     if len(pairs) == 1 and pairs[0]["p"] is not None:
         low, high = pairs[0]["low"], pairs[0]["high"]
-        verdict = (
-            "the second is better" if low > 0 else "the first is better" if high < 0 else "no difference can be told"
-        )
+        is_lowest = mode_of(findings["metric"]) == "min"
+        higher, lower = ("first", "second") if is_lowest else ("second", "first")
+        verdict = "no difference can be told"
+        if low > 0 or high < 0:
+            verdict = f"the {higher if low > 0 else lower} is better"
         says = [
             "Over the same {pairs.0.num_seeds} seeds, {pairs.0.second} against {pairs.0.first} changes {metric} by "
             f"{{pairs.0.difference_points:+{spec}}}{unit} ({{level:.0%}} interval {{pairs.0.low_points:+{spec}}} to "
@@ -204,7 +209,7 @@ def _is_it_chance(findings: dict[str, Any], in_percent: bool, done: Sequence[Job
                 [f"{{pairs.{k}.low_points:+{spec}}}", f"{{pairs.{k}.high_points:+{spec}}}"]
                 + [f"{{pairs.{k}.{name}:.2g}}" for name in ("p", "p_holm")]
                 if pairs[k]["p"] is not None
-                else ["too few seeds"] * 4
+                else ["too few seeds" if pairs[k]["num_seeds"] < MIN_SEEDS else "all differences are equal"] * 4
             ),
             f"{{pairs.{k}.time_ratio:.2f}}" if np.isfinite(pairs[k]["time_ratio"]) else "not known",
         ]
