@@ -216,6 +216,8 @@ def choose(
         return [first]
     for attribute in ("dataset", "images", "labels", "indices", "test", "read_train", "picture", "pictures"):
         setattr(second, attribute, getattr(first, attribute))
+    if second.picture is not None:  # what each explains is its own answer
+        second.labels = second.picture_probability.argmax()[None]
     first.other, second.other = second, first
     return [first, second]
 

@@ -291,7 +291,8 @@ def _take(key: str, cfg: DictConfig, own: DictConfig) -> None:
     if asked == kept:
         return
     planned = key == "trainer.max_epochs" and (own.model.schedule is not None or own.model.get("cooldown_epochs"))
-    is_elsewhere = key == "data.root" and own.data.get("dataset") not in own_images.KINDS  # the same files
+    is_published = not sources.is_own(own.data) and own.data.dataset not in own_images.KINDS
+    is_elsewhere = key == "data.root" and is_published  # the same files
     if is_elsewhere or (section == "trainer" and not planned):
         OmegaConf.update(own, key, asked)
         return

@@ -45,7 +45,7 @@ UNNAMED = (
     "trainer",
     "ckpt_path",
 )  # or named by the folder above
-OWN_IMAGES = ("npz", "image_folder")  # data sets of which data.root is not the place, but the data set itself
+OWN_IMAGES = ("npz", "image_folder", "own")  # data of which data.root is not the place, but what they are
 
 
 class Job(NamedTuple):
@@ -84,7 +84,7 @@ class Job(NamedTuple):
 LONGEST = 120  # characters of a job's folder; a file system takes 255 bytes
 
 
-def job_folder(overrides: Sequence[str], left_out: Sequence[str] = ()) -> str:
+def job_folder(overrides: Sequence[str], left_out: Sequence[str] = (), dataset: str = "") -> str:
     """The name of a job's folder: its options, without characters that a path or Hydra's grammar cannot take.
 
     If characters were removed, or the name would be too long, a hash makes it unique.
@@ -92,8 +92,10 @@ def job_folder(overrides: Sequence[str], left_out: Sequence[str] = ()) -> str:
     Args:
         overrides: The job's options.
         left_out: Keys that do not change what it computes.
+        dataset: The data set, as far as it is known; `own` for a data module of the user's own.
     """
-    if any(word in (f"data={kind}", f"data.dataset={kind}") for kind in OWN_IMAGES for word in overrides):
+    named = any(word in (f"data={kind}", f"data.dataset={kind}") for kind in OWN_IMAGES for word in overrides)
+    if named or dataset in OWN_IMAGES:
         left_out = [key for key in left_out if key != "data.root"]
     words = sorted(word for word in overrides if word.partition("=")[0] not in left_out)
     name = "_".join(word.replace("=", "-", 1) for word in words)
@@ -200,7 +202,8 @@ def write_table(folder: Path, found: Sequence[Job]) -> None:
 def _fingerprint(cfg: DictConfig) -> str:
     """A hash of everything in a configuration that affects what it computes."""
     plain = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
-    is_own = OmegaConf.select(plain, "data.dataset") in OWN_IMAGES
+    module = str(OmegaConf.select(plain, "data._target_") or "cnn_mnist.")
+    is_own = OmegaConf.select(plain, "data.dataset") in OWN_IMAGES or not module.startswith("cnn_mnist.")
     for key in NOT_PART_OF_IT[is_own:]:
         if OmegaConf.select(plain, key) is not None:
             OmegaConf.update(plain, key, None)

@@ -1,11 +1,13 @@
 """The subject of an analysis: run, data and images; and what is refused."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image, ImageDraw
 
 from cnn_mnist.network import CNN
 from cnn_mnist.report import dataset, subject
@@ -160,3 +162,18 @@ def test_two_networks_have_two_names(folder: Path) -> None:
     last = str(places[0] / "checkpoints" / "last.ckpt")
     first, second = subject.choose(asked(ckpt_path=str(places[0]), against=last), [])
     assert (subject.name_of(first, second), subject.name_of(second, first)) == ("seed-0, best", "seed-0, last")
+
+
+def test_of_a_picture_each_network_explains_its_own_answer(folder: Path) -> None:
+    drawing = Image.new("L", (60, 60))
+    ImageDraw.Draw(drawing).line((30, 10, 30, 50), fill=255, width=5)
+    drawing.save(folder / "one.png")
+    places = ("outputs/digits-paper/first", "multirun/sweep/second")
+    for place, answer in zip(places, (3, 8), strict=True):
+        network = CNN()
+        torch.nn.init.constant_(network.fc2.bias, 0)
+        network.fc2.bias.data[answer] = 100
+        shutil.rmtree(place)
+        saved(Path(place, "checkpoints", "last.ckpt"), network, datamodule_hyper_parameters={"dataset": "digits"})
+    both = subject.choose(asked(ckpt_path=places[0], against=places[1], image="one.png"), [])
+    assert [one.labels.tolist() for one in both] == [[3], [8]]
