@@ -167,13 +167,10 @@ def name_of(side: Subject, other: Subject) -> str:
         names.append("the network with batch norm" if side.is_normalised else "the network without batch norm")
     if not names:
         names = [f"{one['key']} {one['first']}" for one in differences(side.recipe, other.recipe)]
-    if names:
-        return ", ".join(names)
-    own, others = side.checkpoint, other.checkpoint
-    if own.parent == others.parent:
-        return f"{side.folder.name}, {own.stem}"
-    same = side.folder.name == other.folder.name
-    return f"{side.folder.parent.name}/{side.folder.name}" if same else side.folder.name
+    if not names and side.checkpoint.parent == other.checkpoint.parent:
+        names = [side.folder.name, side.checkpoint.stem]
+    parent = f"{side.folder.parent.name}/" if side.folder.name == other.folder.name else ""
+    return ", ".join(names) or parent + side.folder.name
 
 
 def choose(

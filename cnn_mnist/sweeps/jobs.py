@@ -45,7 +45,8 @@ UNNAMED = (
     "trainer",
     "ckpt_path",
 )  # or named by the folder above
-OWN_IMAGES = ("npz", "image_folder", "own")  # data of which data.root is not the place, but what they are
+OWN_IMAGES = ("npz", "image_folder")  # data sets of which data.root is not the place, but the data set itself
+OWN_MODULE = "own"  # stands for the data set of a data module of the user's own, as in conf/train.yaml
 
 
 class Job(NamedTuple):
@@ -95,7 +96,7 @@ def job_folder(overrides: Sequence[str], left_out: Sequence[str] = (), dataset: 
         dataset: The data set, as far as it is known; `own` for a data module of the user's own.
     """
     named = any(word in (f"data={kind}", f"data.dataset={kind}") for kind in OWN_IMAGES for word in overrides)
-    if named or dataset in OWN_IMAGES:
+    if named or dataset in (*OWN_IMAGES, OWN_MODULE):
         left_out = [key for key in left_out if key != "data.root"]
     words = sorted(word for word in overrides if word.partition("=")[0] not in left_out)
     name = "_".join(word.replace("=", "-", 1) for word in words)

@@ -167,7 +167,7 @@ def test_a_sweep_over_data_sets_of_ones_own_is_of_different_jobs() -> None:
     names = {jobs.job_folder(["data=npz", f"data.root={name}"], ["data.root"]) for name in ("a.npz", "b.npz")}
     assert len(names) == 2
     assert jobs.job_folder(["data=mnist", "data.root=a"], ["data.root"]) == "data-mnist"
-    assert jobs.job_folder(["data=mine", "data.root=a"], ["data.root"], "own") == "data-mine_data.root-a"
+    assert jobs.job_folder(["data=mine", "data.root=a"], ["data.root"], "own") == "data.root-a_data-mine"
     assert jobs.job_folder(["experiment=mine", "data.root=a"], ["data.root"], "npz") == "data.root-a_experiment-mine"
 
 
