@@ -163,7 +163,7 @@ def name_of(side: Subject, other: Subject) -> str:
     kinds = [one.recipe.get("network") for one in (side, other)]
     if kinds[0] != kinds[1]:
         names.append(str(kinds[0]))
-    elif side.is_normalised != other.is_normalised:
+    elif not names and side.is_normalised != other.is_normalised:
         names.append("the network with batch norm" if side.is_normalised else "the network without batch norm")
     if not names:
         names = [f"{one['key']} {one['first']}" for one in differences(side.recipe, other.recipe)]
