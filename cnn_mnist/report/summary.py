@@ -133,7 +133,7 @@ def _holds(is_true: bool) -> str:
 
 
 def _improves(value: Callable[[str], Any]) -> str:
-    value("comparison.lab_report_time_ratio")  # not known where more than batch normalisation sets them apart
+    value("comparison.lab_report_time_ratio")  # a KeyError, unless batch normalisation is the only difference
     if value("comparison.low") > 0:
         return "holds for these two runs"
     return _holds(False) if value("comparison.high") < 0 else "cannot be decided by one run of each"
