@@ -23,6 +23,8 @@ LAB_RECIPE: dict[str, Any] = {  # how the lab report trained
     "label_smoothing": 0.0,
     "weight_decay": 0.0,
     "epsilon": 0.0,
+    "precision": "32-true",
+    "averaged_weights": False,
 }
 
 

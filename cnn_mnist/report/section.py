@@ -48,6 +48,7 @@ class Section(NamedTuple):
         figures: By tag.
         files: Content of other files by name.
         unmet: What the section checked and found not to hold; the command then ends with 1.
+        earlier_seconds: What interrupted commands have spent on it already.
     """
 
     findings: dict[str, Any]
@@ -56,6 +57,7 @@ class Section(NamedTuple):
     figures: dict[str, Picture]
     files: Mapping[str, bytes] = MappingProxyType({})
     unmet: Sequence[str] = ()
+    earlier_seconds: float = 0.0
 
 
 class Needs(NamedTuple):

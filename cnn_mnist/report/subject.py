@@ -235,8 +235,8 @@ def _of_checkpoint(file: Path, device: torch.device, trusted: Collection[str]) -
         test=None,
         run=run,
         recipe={
-            **checkpoint.recipe_of(content["hyper_parameters"]),
-            **content.get("datamodule_hyper_parameters", {}),
+            **checkpoint.recipe_of(content["hyper_parameters"]) | content.get("datamodule_hyper_parameters", {}),
+            **{key: run[key] for key in ("precision", "averaged_weights") if key in run},
             "batchnorm": is_normalised(network),
             "epochs": run.get("epochs", content["epoch"] + 1),  # of the training, whichever epoch a hold-out chose
         },

@@ -92,6 +92,7 @@ class Findings:
         self.start = time.perf_counter()
         self.sections: list[layout.Block] = []
         self.samples: dict[str, int] = {}  # test images asked for, by part
+        self.earlier: dict[str, float] = {}  # seconds that interrupted commands have spent, by part
         self.error: Exception | None = None  # the first one
         self.unmet: list[str] = []
         self.record: dict[str, Any] = {
@@ -131,6 +132,7 @@ class Findings:
         options = task.options
         if task.needs.sample and "num_test_images" in self.record:
             self.samples[task.name] = options["num_images"]
+            self.earlier[task.name] = self.earlier.get(task.name, 0.0) + part.earlier_seconds
             self.record.setdefault("sample_options", {})[task.name] = f"{task.key}.num_images"
         elif task.needs.sample:  # a picture of the user's own instead
             del options["num_images"]
@@ -203,7 +205,7 @@ class Findings:
         """Estimated seconds on all test images, for each section that used a sample of them."""
         num_all = self.record.get("num_test_images", 0)
         return {
-            name: round(self.record["part_seconds"][name] * num_all / num_images, 1)
+            name: round((self.record["part_seconds"][name] + self.earlier[name]) * num_all / num_images, 1)
             for name, num_images in self.samples.items()
             if num_images < num_all
         }

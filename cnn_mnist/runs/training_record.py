@@ -6,6 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.tensorboard.summary import hparams as summaries
@@ -50,6 +51,8 @@ def of_training(
         "seed": cfg.seed,
         "network": str(cfg.network._target_),
         "batchnorm": is_normalised(model.network),
+        "precision": trainer.precision,
+        "averaged_weights": any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks),  # type: ignore[attr-defined]
         "epochs": trainer.current_epoch,
         "max_epochs": trainer.max_epochs,
         "stopped_early": any(stopping.stopped_epoch for stopping in trainer.early_stopping_callbacks),

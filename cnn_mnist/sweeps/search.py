@@ -1,10 +1,12 @@
 """A search for better options with Optuna: runs of train.py, compared on the hold-out, stored in SQLite."""
 
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -19,6 +21,7 @@ from cnn_mnist.runs import files
 from cnn_mnist.runs.metrics import mode_of
 
 TRAIN = FRONT / "train.py"
+DATABASE = "study.db"  # in the folder of a search
 USUAL_METRIC = "val/acc"
 WITHOUT_CALLBACKS = ("val/acc", "val/loss")  # metrics that need no callback
 USUAL = ("data.val_size=5000", "callbacks=none")  # unless the command says otherwise
@@ -67,13 +70,16 @@ def search(
     fixed, space = _parsed(options, metric, config_dir)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     signals.search = place
-    is_new = not place.exists()
+    is_new, database = not place.exists(), place / DATABASE
+    is_begun = database.exists()
     try:
         with files.claimed(place):
             _search(options, fixed, space, num_trials, place, seed, metric, own, write_page)
     except NothingTried:
         if is_new:
             shutil.rmtree(place)
+        elif not is_begun:
+            database.unlink()
         raise
 
 
@@ -92,9 +98,10 @@ def _search(
     own: list[str],
     write_page: WritePage,
 ) -> None:
+    opened = partial(sqlite3.connect, place / DATABASE, check_same_thread=False)  # as an address, it could have no ?
     study = optuna.create_study(
         study_name="search",
-        storage=f"sqlite:///{place / 'study.db'}",
+        storage=optuna.storages.RDBStorage(f"sqlite:///{DATABASE}", engine_kwargs={"creator": opened}),
         sampler=optuna.samplers.TPESampler(seed=seed),
         direction="minimize" if mode_of(metric or USUAL_METRIC) == "min" else "maximize",
         load_if_exists=True,

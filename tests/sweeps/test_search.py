@@ -63,6 +63,14 @@ def test_a_mistake_is_one_line(words: tuple[str, ...], message: str, search: Com
     assert "trial" not in done.out
 
 
+def test_a_first_trial_that_fails_leaves_nothing_in_a_folder_that_was_there(search: Command, tmp_path: Path) -> None:
+    mine = tmp_path / "is it? 100% #1"
+    mine.mkdir()
+    done = search("--folder", str(mine), "data=digits", "model.lrr=1", "--trials", "1")
+    assert "unknown key model.lrr" in done.err
+    assert not [*mine.iterdir()]
+
+
 def test_without_optuna_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     import search  # the entry point beside the package
 
@@ -74,10 +82,10 @@ def test_without_optuna_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.slow
 def test_a_failing_trial_is_said_and_the_others_go_on(search: Command) -> None:
-    done = search("--trials", "2", "--folder", "multirun/lr=x", *FIXED, "model.lr=choice(1e30,1e-3)", "--seed", "1")
+    done = search("--trials", "2", "--folder", "multirun/lr=x?", *FIXED, "model.lr=choice(1e30,1e-3)", "--seed", "1")
     assert done.status == 1 or "trial 1" in done.out
     assert "Traceback" not in done.err
-    assert (done.cwd / "multirun" / "lr=x" / "trial-000" / "config.yaml").is_file()
+    assert (done.cwd / "multirun" / "lr=x?" / "trial-000" / "config.yaml").is_file()
 
 
 @pytest.mark.slow

@@ -51,6 +51,8 @@ def test_it_goes_on_where_it_was_interrupted(subject: Subject, monkeypatch: pyte
     assert calls == [10] * 4  # the third part is attacked again, the first two are not
     assert numbers(resumed) == numbers(whole)
     assert resumed.findings["seconds"] > 3 * LONGER  # also those of the parts that were done
+    assert whole.earlier_seconds == 0
+    assert 2 * LONGER < resumed.earlier_seconds < resumed.findings["seconds"]
     for name, value in whole.tensors["auto"].items():
         assert torch.equal(resumed.tensors["auto"][name].nan_to_num(), value.nan_to_num()), name
     assert not list(autoattack.UNFINISHED.iterdir())

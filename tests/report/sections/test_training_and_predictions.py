@@ -135,8 +135,9 @@ def test_every_option_of_training_that_the_lab_report_did_not_have_is_a_differen
         subject.recipe = {name: 0.3}
         differing = predictions(subject).findings["differs_from_lab_report"]
         assert [one["key"] for one in differing] == [name]
-    subject.recipe, subject.run = {}, {"num_train": 6_000}
-    assert [one["key"] for one in predictions(subject).findings["differs_from_lab_report"]] == ["num_train"]
+    for name, value in (("num_train", 6_000), ("precision", "bf16-mixed"), ("averaged_weights", True)):
+        subject.recipe, subject.run = {}, {name: value}
+        assert [one["key"] for one in predictions(subject).findings["differs_from_lab_report"]] == [name]
 
 
 def test_a_metric_of_ones_own_may_have_any_name(data: DataModule, tmp_path: Path) -> None:

@@ -140,6 +140,7 @@ def auto(
     """
     used: list[Path] = []
     seconds: dict[float, float] = {}  # of each budget, whichever command spent them
+    earlier: list[float] = []  # spent by commands that were interrupted
 
     def attack(images: Tensor, classes: Tensor, budget: float) -> AttackResult:
         folder = UNFINISHED / f"auto-{_fingerprint(subject, images, classes, budget, norm, seed)}"
@@ -155,7 +156,8 @@ def auto(
         found: list[AttackResult] = []
         for number, (some, labels) in enumerate(parts):
             file = folder / f"{number}.npz"
-            if not file.is_file():
+            is_done = file.is_file()
+            if not is_done:
                 done = f"{number * NUM_TOGETHER:,} of {len(images):,} images done"
                 start = time.perf_counter()
                 result = attacks.auto(
@@ -172,6 +174,7 @@ def auto(
                     np.savez(stream, seconds=time.perf_counter() - start, **kept)
             with np.load(file) as saved:
                 seconds[budget] += float(saved["seconds"])
+                earlier.append(is_done * float(saved["seconds"]))
                 found.append(AttackResult(**{name: torch.from_numpy(saved[name]) for name in AttackResult._fields}))
         return AttackResult(*(torch.cat(values, int(name == "trace")) for name, values in _columns(found).items()))
 
@@ -202,7 +205,7 @@ def auto(
         part.answers.append(Answer("Does the attack without a gradient find more?", [], [says]))
     for folder in used:
         shutil.rmtree(folder, ignore_errors=True)
-    return part._replace(findings=part.findings | findings)
+    return part._replace(findings=part.findings | findings, earlier_seconds=sum(earlier))
 
 
 def _bar(words: str) -> Progress:
