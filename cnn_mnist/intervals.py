@@ -13,6 +13,7 @@ normalisation, Shi et al. 2021, "Fast certified robust training with short warmu
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -109,7 +110,7 @@ def compute(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
     is_in_place = func.__name__.endswith("_") and not func.__name__.endswith("__")
     try:
         found = _bounds(name, is_in_place, func, args, kwargs)
-        if name != "dropout" and all(one.examples is not None for one in _intervals((args, kwargs))):
+        if name not in DROPOUTS and all(one.examples is not None for one in _intervals((args, kwargs))):
             found.examples = func(*_end(args, "examples"), **_end(kwargs, "examples"))
     except (TypeError, RuntimeError) as error:
         raise ValueError(f"there are no bounds for torch's {name} with these arguments ({error})") from error
@@ -186,8 +187,10 @@ def _batch_norm(
     return Interval.around(input.centre * scale + shift, input.radius * scale.abs())
 
 
-def _dropout(input: Interval, p: float = 0.5, training: bool = True, inplace: bool = False) -> Interval:
-    kept = F.dropout(torch.ones_like(input.low), p, training)  # the same units for bounds and examples
+def _dropout(
+    func: Callable[..., Tensor], input: Interval, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Interval:
+    kept = func(torch.ones_like(input.low), p, training)  # the same units for bounds and examples
     return Interval(input.low * kept, input.high * kept, None if input.examples is None else input.examples * kept)
 
 
@@ -203,9 +206,10 @@ def _scaled(one: Any, factor: Any) -> Any:
     return Interval.around(one.centre * factor, one.radius * abs(factor)) if isinstance(one, Interval) else one * factor
 
 
+DROPOUTS = {f.__name__: partial(_dropout, f) for f in (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d)}
 RULES: dict[str, Callable[..., Interval]] = {
     "batch_norm": _batch_norm,
-    "dropout": _dropout,
+    **DROPOUTS,
     "neg": lambda one: _scaled(one, -1.0),
     "add": _add,
     "radd": _add,

@@ -115,6 +115,7 @@ Schedule = Annotated[
     ),
 ]
 Name = Annotated[str, Rule("a name", lambda value: isinstance(value, str) and value != "")]
+LayerName = Annotated[str | int, Rule("a name", lambda value: type(value) in (str, int) and value != "")]
 Path = Annotated[str, Rule("a path", lambda value: isinstance(value, str) and value != "")]
 Paths = Annotated[str | list[str], Rule("a path, or a list such as [a.png,b.png]", _is_paths)]
 HoldOutMetric = Annotated[

@@ -125,8 +125,15 @@ def _read_digits() -> None:
 
 
 def _compose() -> None:
-    """Compose each configuration once: Hydra's plugins and the tables of its parser are then there for all commands."""
+    """Compose each configuration once: Hydra's plugins and the tables of its parser are then there for all commands.
+
+    A command composes its configuration twice, first to see whether `hydra.mode` is in it, which no configuration of
+    this project sets: its commands here compose once.
+    """
     from hydra import compose, initialize_config_dir
+    from hydra._internal.hydra import Hydra
+
+    Hydra.get_mode = lambda self, config_name, overrides: None  # type: ignore[method-assign]
 
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         for name in ("train", "analyze"):

@@ -245,7 +245,7 @@ def test_the_shown_cost_is_described(whole: Done) -> None:
 def test_the_other_attacks_leave_the_same_record(attack: str, run: Done, analyze: Command) -> None:
     few = "attack.num_images=20"
     small = {
-        "universal": ("attack.steps=5", "attack.num_train_images=50"),
+        "universal": ("attack.steps=5", "attack.num_train_images=50", "attack.target=3", "attack.num_test_images=30"),
         "deepfool": (few,),
         "carlini_wagner": (few, "attack.steps=20"),
         "boundary": (few, "attack.queries=200"),

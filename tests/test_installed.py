@@ -70,6 +70,7 @@ def test_it_trains_and_analyses_in_any_folder(installed: Path, tmp_path: Path) -
         "trainer=cpu",
         "trainer.max_epochs=1",
         "network=mlp",
+        "callbacks=none",
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr

@@ -95,7 +95,7 @@ def test_it_goes_through_everything(name: str, train: Command, analyze: Command,
 def test_the_checklist_sees_a_masked_gradient(train: Command, analyze: Command, home: Path) -> None:
     own = (*CONFIG, "network=rounding")
     run = trained(train, home, *own, "callbacks=none")
-    few = ("attack.num_images=20", "attack.num_decision_based=5", "attack.num_breakable=3", "attack.queries=300")
+    few = ("attack.num_images=8", "attack.num_decision_based=5", "attack.num_breakable=2", "attack.queries=300")
     done = analyze(*own, "attack=checklist", *few, "attack.steps=8", f"ckpt_path={run.folder}", cwd=home)
     assert done.status == 1
     line = done.err.splitlines()[-1]

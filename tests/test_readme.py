@@ -77,7 +77,7 @@ def only(runs: list[dict[str, Any]], *measures: str) -> list[dict[str, Any]]:
 @pytest.mark.mnist
 def test_the_python_examples_run_as_pasted(train: Command, tmp_path: Path) -> None:
     options = (f"data.root={MNIST_ROOT}", "trainer=cpu", "callbacks=none", "trainer.max_epochs=1")
-    done = train(*options, "+trainer.limit_train_batches=100", cwd=tmp_path)
+    done = train(*options, "+trainer.limit_train_batches=30", "+trainer.limit_test_batches=2", cwd=tmp_path)
     assert done.status == 0, done.err
     (tmp_path / "data").symlink_to(MNIST_ROOT.resolve())
     pages = TEXT["README.md"] + TEXT["docs/python.md"]

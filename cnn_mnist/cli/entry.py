@@ -6,6 +6,7 @@ Imports neither torch nor Lightning, so that `--help` and errors appear at once.
 import os
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -25,8 +26,10 @@ from omegaconf.errors import OmegaConfBaseException
 from cnn_mnist import nodes
 from cnn_mnist.cli import errors, schema, signals, threads
 from cnn_mnist.runs import files, locate
+from cnn_mnist.runs.metrics import mode_of
 
 OmegaConf.register_new_resolver("choose", lambda flag, yes, no: yes if flag else no, replace=True)
+OmegaConf.register_new_resolver("mode", mode_of, replace=True)
 
 
 def check(cfg: DictConfig, command: schema.Command) -> None:
@@ -37,6 +40,7 @@ def check(cfg: DictConfig, command: schema.Command) -> None:
         ValueError: An option has a value that is not allowed, or a checkpoint is damaged or something else.
     """
     schema.check(cfg, command)
+    schema.check_needed(cfg, overrides())
     if "against" in cfg and cfg.sweep is None and cfg.committee is None and cfg.ckpt_path in (None, locate.LAST):
         locate.newest()
     for key in ("ckpt_path", "against"):
@@ -158,7 +162,8 @@ def run(main: Main, script: str, in_sweep: InSweep) -> None:
     try:
         parser = get_args_parser()
         parser.error = refuse  # type: ignore[method-assign]
-        parser.parse_args()
+        options = parser.parse_intermixed_args().overrides
+        sys.argv[1:] = [*(Counter(sys.argv[1:]) - Counter(options)).elements(), *options]  # Hydra wants flags first
         sys.path.append(os.getcwd())  # files of the user's own, named by a _target_
         groups = errors.groups_of(config_dir)
         words = [_in_its_group(word, groups) for word in _at_home(sys.argv[1:])]
@@ -242,8 +247,11 @@ def _in_its_group(word: str, groups: Mapping[str, Collection[str]]) -> str:
     """`model.optimizer=sgd` in Hydra's own form for a group inside another, `model/optimizer=sgd`."""
     key, _, value = word.partition("=")
     group = key.replace(".", "/")
-    names = value.removeprefix("choice(").removesuffix(")").split(",")
-    is_choice = group != key and {name.strip() for name in names} <= set(groups.get(group, ()))
+    names = [name.strip() for name in value.removeprefix("choice(").removesuffix(")").split(",")]
+    if len(names) > 1:  # of those that are swept, one may be none of the files
+        names = ["none" if name == "null" else name for name in names]
+        value = f"choice({','.join(names)})"
+    is_choice = group != key and set(names) <= set(groups.get(group, ()))
     return f"{group}={value}" if is_choice else word
 
 
@@ -262,11 +270,16 @@ def _parsed(words: list[str], groups: Collection[str]) -> dict[str, Override]:
     for word, override in given.items():
         if not override.key_or_group:
             raise ValueError(f"{word!r} is not an option: write key=value")
-        chosen = override.value() if override.key_or_group in groups and not override.is_sweep_override() else None
+        group = override.key_or_group
+        if group not in groups or override.is_sweep_override() or override.is_delete():
+            continue
+        chosen = override.value()
+        if chosen is None:
+            raise ValueError(f"{word} names nothing: leave it out, or set {group}= to a name that --help lists")
         if isinstance(chosen, list) and not all(isinstance(name, str) for name in chosen):
-            raise ValueError(
-                f"{word} must name a file in conf/{override.key_or_group}: set {override.key_or_group}=NAME"
-            )
+            raise ValueError(f"{word} must name a file in conf/{group}: set {group}=NAME")
+        if isinstance(chosen, list) and len(chosen) > 1 and group not in errors.SEVERAL:
+            raise ValueError(f"{word} chooses several, but {group} takes one: set {group}=NAME, or add -m and sweep it")
     return given
 
 

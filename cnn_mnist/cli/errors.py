@@ -35,6 +35,9 @@ UNEXPECTED = re.compile(
 )
 
 
+SEVERAL = ("analysis", "callbacks", "logger")  # groups of which a command may choose several
+
+
 class Unmet(ValueError):
     """Everything was computed, and something that a command checks does not hold."""
 
@@ -63,6 +66,8 @@ def _in_words(error: Exception, config_dir: str, config_name: str) -> str:
     if "Ambiguous value for argument" in text:
         key, _, values = text.split("'")[1].partition("=")
         one = _for_the_shell(f"{key}={files.typed(values, always=True)}")
+        if key.replace(".", "/") in groups_of(config_dir) and key not in SEVERAL:
+            return f"{key} takes one name, got {values}: add -m to sweep over them"
         return (
             f"{key} has several values, {values}: add -m to sweep over them, write {key}=[{values}] for a list, or "
             f"{one} for one text with a comma in it"

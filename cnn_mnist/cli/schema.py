@@ -74,6 +74,16 @@ class Trainer:
 Command = type[Train] | type[Analyze]
 SECTIONS = {Train: ("data", "network", "model", "trainer", "logger", "callbacks"), Analyze: ("data", "trainer")}
 GROUPS = {Train: SECTIONS[Train], Analyze: (*SECTIONS[Analyze], "network", "attack", "export")}
+MEASURED = ("val/acc", "val/loss")  # in every run with a hold-out
+MEASURED_UNDER_ATTACK = ("val/robust_acc", "val/fgsm_acc", "val/certified_acc")  # by callbacks=robust
+SET_BY_TRAIN = {"callbacks", "logger", "plugins", "default_root_dir", "enable_progress_bar"}
+NEED = {  # options that do nothing where those they need are 0
+    "model.attack_steps": ("model.epsilon",),
+    "model.warmup_epochs": ("model.epsilon",),
+    "model.cooldown_epochs": ("model.distortion", "model.elastic", "model.stroke"),
+    "data.held_out": ("data.val_size",),
+    "monitor": ("data.val_size",),
+}
 NAMES = vars(builtins) | vars(typing)  # that an annotation may use, beside the option types that its file imports
 
 
@@ -113,6 +123,8 @@ def check(cfg: DictConfig, command: Command) -> None:
                 if rule is not None and node.get("norm") == "l2":
                     rule = rule.l2 or rule
                 hold(f"{path}.{key}", node[key], rule)
+    for key in SET_BY_TRAIN & {*cfg.trainer}:
+        raise ValueError(f"trainer.{key} is set by train.py itself: leave it out")
     if "monitor" in cfg:
         _check_monitor(cfg)
 
@@ -215,7 +227,13 @@ def _is_library(spec: ModuleSpec) -> bool:
 
 
 def _check_monitor(cfg: DictConfig) -> None:
-    """Raise ValueError where nothing measures a metric that is monitored."""
+    """Raise ValueError where nothing measures a metric that is monitored; code of the user's own may measure any."""
+    nodes = [cfg.model, *cfg.callbacks.values()]
+    is_own = any(not str(node._target_).startswith(("cnn_mnist.", "pytorch_lightning.")) for node in nodes)
+    if cfg.data.get("val_size") and not is_own and cfg.monitor not in (*MEASURED, *MEASURED_UNDER_ATTACK):
+        raise ValueError(
+            f"monitor={cfg.monitor}, but nothing measures it{nearest(cfg.monitor, (*MEASURED, *MEASURED_UNDER_ATTACK))}"
+        )
     for name, node in cfg.callbacks.items():
         if str(node.get("monitor", "")).startswith("val/") and cfg.data.get("val_size") == 0:
             raise ValueError(
@@ -224,12 +242,18 @@ def _check_monitor(cfg: DictConfig) -> None:
     is_measured = any(str(node._target_).endswith(".RobustAccuracy") for node in cfg.callbacks.values())
     if cfg.data.get("val_size") and cfg.monitor == "val/certified_acc" and not cfg.model.get("bound_weight"):
         raise ValueError(f"monitor={cfg.monitor}, but nothing measures it: set model.bound_weight or monitor=val/acc")
-    if (
-        cfg.data.get("val_size")
-        and cfg.monitor in ("val/robust_acc", "val/fgsm_acc", "val/certified_acc")
-        and not is_measured
-    ):
+    if cfg.data.get("val_size") and cfg.monitor in MEASURED_UNDER_ATTACK and not is_measured:
         raise ValueError(f"monitor={cfg.monitor}, but nothing measures it: set callbacks=robust or monitor=val/acc")
+
+
+def check_needed(cfg: DictConfig, overrides: Iterable[str]) -> None:
+    """Raise ValueError for an option of a new training that does nothing without another one, which is 0."""
+    if "monitor" not in cfg or cfg.ckpt_path is not None:
+        return
+    named = {override.partition("=")[0] for override in overrides}
+    for key, needed in NEED.items():
+        if key in named and not named & {*needed} and all(OmegaConf.select(cfg, one) == 0 for one in needed):
+            raise ValueError(f"{key} has no effect without {' or '.join(needed)}: set that as well, or leave {key} out")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

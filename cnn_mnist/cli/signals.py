@@ -57,26 +57,31 @@ def again() -> str:
         if not any(word.startswith("--folder") for word in words):
             words += ["--folder", str(search)]
     elif folder is not None and (folder / "config.yaml").is_file():
-        words[2:] = [f"ckpt_path={_typed(folder)}", *_not_on_record(words[2:])]
+        flags, options = _not_on_record(words[2:])
+        words[2:] = [*flags, f"ckpt_path={_typed(folder)}", *options]
     return shlex.join(words)
 
 
-def _not_on_record(words: list[str]) -> list[str]:
+def _not_on_record(words: list[str]) -> tuple[list[str], list[str]]:
     """The words of a command that the config.yaml of the run does not replace.
 
     These are flags, such as --config-dir with its folder, and options that name the user's own code, which is not run
     from a file alone.
     """
-    again, is_value = [], False
+    flags: list[str] = []
+    options: list[str] = []
+    is_value = False
     has_own = any(
         word.startswith(("+", *TAKES_A_VALUE)) or "._target_=" in word for word in words
     )  # else config.yaml says it all
     for word in words:
         named = word.startswith("+") or (has_own and word.lstrip("~").startswith(NAMES_CODE))
-        if word.startswith("-") or is_value or named:
-            again.append(word)
+        if word.startswith("-") or is_value:
+            flags.append(word)
+        elif named:
+            options.append(word)
         is_value = word in TAKES_A_VALUE
-    return again
+    return flags, options
 
 
 def _typed(path: Path) -> str:

@@ -108,15 +108,13 @@ def open_set(data: DictConfig, num_classes: int) -> Callable[[str], Images]:
 
 
 def chosen(images: int | ListConfig, test: Images) -> Tensor:
-    """The indices of the images to explain: so many, one of each class in turn, or those that are listed.
+    """The indices of the images to explain: so many or all, one of each class in turn; or those that are listed.
 
     Raises:
-        ValueError: There are fewer test images.
+        ValueError: One that is listed does not exist.
     """
     if isinstance(images, int):
-        if images > len(test):
-            raise ValueError(f"there are {len(test):,} test images, not {images:,}: set images=...")
-        return test.of_each_class(images)
+        return test.of_each_class(min(images, len(test)))
     indices = torch.tensor(list(images))
     if indices.max() >= len(test):
         raise ValueError(f"test images have the indices 0..{len(test) - 1:,}, got {indices.max():,}: set images=...")

@@ -92,7 +92,10 @@ def tasks(cfg: DictConfig, overrides: list[str]) -> list[Task]:
         if "onnx" in cfg.export._target_ and not all(map(importlib.util.find_spec, ONNX_PACKAGES)):
             raise ValueError("export=onnx requires onnx and onnxruntime: pip install 'cnn-mnist[export]'")
         name = cfg.export._target_.rpartition(".")[2].partition("_")[0]
+        if cfg.against is not None and name != "play":
+            raise ValueError(f"export={name} writes one network: leave against= out")
         found.append(Task("export", name, cfg.export, False))
+    _refuse_what_is_not_done(found, overrides, {*analyses_of(cfg), "attack", "export", "metric"})
     is_alone = len(found) == 1
     reasons = []
     for task in list(found):
@@ -107,6 +110,17 @@ def tasks(cfg: DictConfig, overrides: list[str]) -> list[Task]:
         raise ValueError(f"nothing is left to do, because {reasons[0]}" if reasons else "nothing is left to do")
     is_alone = len(found) == 1
     return [task._replace(is_alone=is_alone) for task in found]
+
+
+def _refuse_what_is_not_done(asked: list[Task], overrides: list[str], parts: set[str]) -> None:
+    """Raise ValueError for an option of a section that is not asked for."""
+    done = {part for task in asked for part in (task.key, task.name if task.kind == "analysis" else task.kind)}
+    done |= {"attack"} if "attacks" in done else set()
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        part, _, option = key.partition(".")
+        if part in parts - done and (option or part == "metric"):
+            raise ValueError(f"{key} has no effect on what is asked for: leave it out")
 
 
 def _cannot_be_done(task: Task, cfg: DictConfig) -> str:

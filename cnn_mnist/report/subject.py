@@ -283,8 +283,7 @@ def another(path: str | Path, first: Subject, trusted: Collection[str], *, key: 
     """
     other = _of_checkpoint(locate.find(path, prefer_best=True, key=key), first.device, trusted)
     if other.num_classes != first.num_classes:
-        numbers = f"{first.num_classes} and {other.num_classes}"
-        raise ValueError(f"the two networks tell {numbers} classes apart, and cannot be compared: set {key}=")
+        raise ValueError(f"the networks tell {first.num_classes} and {other.num_classes} classes apart: set {key}=")
     if first.recipe.get("classes") != other.recipe.get("classes"):
         raise ValueError(f"the two networks were trained on different classes, and cannot be compared: set {key}=")
     asked, theirs = first.recipe.get("dataset"), other.recipe.get("dataset")
@@ -297,4 +296,5 @@ def _device(accelerator: str) -> torch.device:
     if accelerator == "cpu":
         return torch.device("cpu")
     torch.backends.cudnn.allow_tf32 = False  # its ten bits of precision flip the signs of small gradients
-    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    found = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    return torch.device("cpu" if found.type == "mps" else found)  # MPS has no float64

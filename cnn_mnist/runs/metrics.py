@@ -49,5 +49,5 @@ def _last(points: list[tuple[float, int]]) -> float:
 
 
 def mode_of(metric: str) -> str:
-    """Whether the highest value of a metric is best, `max`, or the lowest, `min`."""
-    return "min" if metric.endswith("loss") else "max"
+    """Whether the highest value of a metric is best, `max`, or the lowest, `min`: of losses, errors and times."""
+    return "min" if metric.endswith(("loss", "error", "seconds")) else "max"

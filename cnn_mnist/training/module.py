@@ -145,6 +145,7 @@ class Classifier(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean cross-entropy of a batch; if asked for of distorted images, of adversarial examples, with bounds."""
         images, labels = batch
+        torch.manual_seed(self._seed(self._num_batches(batch_idx), self.global_rank, 1))  # of dropout and the like
         if not (self.distortion or self.elastic or self.stroke or self.epsilon):
             return self._cross_entropy(self(images), labels)
         generator = self._generator(batch_idx)
@@ -169,8 +170,11 @@ class Classifier(pl.LightningModule):
 
     def _generator(self, batch_idx: int) -> torch.Generator:
         """Seeded with seed, batch and process alone, so that a resumed run draws the same."""
-        place = (self.trainer.datamodule.seed, self._num_batches(batch_idx), self.global_rank)  # type: ignore[attr-defined]
-        return torch.Generator().manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
+        return torch.Generator().manual_seed(self._seed(self._num_batches(batch_idx), self.global_rank))
+
+    def _seed(self, *place: int) -> int:
+        seed = self.trainer.datamodule.seed  # type: ignore[attr-defined]
+        return int(np.random.SeedSequence((seed, *place)).generate_state(1)[0])
 
     def _robust_loss(self, images: Tensor, labels: Tensor, generator: torch.Generator, epoch: float) -> Tensor:
         """The cross-entropy of adversarial examples, and of the worst logits within the bounds."""
@@ -240,9 +244,7 @@ class Classifier(pl.LightningModule):
         """Reset the number of images."""
         self.num_evaluated = 0
 
-    def on_test_epoch_start(self) -> None:
-        """Reset the number of images."""
-        self.num_evaluated = 0
+    on_test_epoch_start = on_validation_epoch_start
 
     def on_validation_epoch_end(self) -> None:
         """Log loss and accuracy under the name of the data they were measured on."""

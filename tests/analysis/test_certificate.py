@@ -269,6 +269,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "mean": lambda x: x - x.mean(1, keepdim=True),
     "pool": lambda x: F.avg_pool2d(x.view(-1, 1, 12, 1), (3, 1), 1, (1, 0)).flatten(1),
     "dropout": lambda x: F.dropout(x, 0.5, training=False),
+    "dropout2d": lambda x: F.dropout2d(x.view(-1, 12, 1, 1), 0.5, training=False).flatten(1),
     "rows": lambda x: torch.stack(list(x)),
     "length": lambda x: x.reshape(len(x), -1),
 }

@@ -30,8 +30,8 @@ ALL: dict[str, Attack] = {
     "non_targeted": lambda model, x, y: attacks.non_targeted(
         model, y, steps=60, step_size=0.2, generator=_generator(), shape=tuple(x.shape[1:])
     ),
-    "targeted": lambda model, x, y: attacks.targeted(model, x, y, beta=6.5, steps=60, step_size=0.2),
-    "noise": lambda model, x, y: attacks.noise(model, x, y, steps=60, step_size=4 / 255),
+    "targeted": lambda model, x, y: attacks.targeted(model, x, y, beta=6.5, steps=30, step_size=0.2),
+    "noise": lambda model, x, y: attacks.noise(model, x, y, steps=30, step_size=4 / 255),
     "fgsm": lambda model, x, y: attacks.fgsm(model, x, y, epsilon=0.2),
     "fgsm_targeted": lambda model, x, y: attacks.fgsm(model, x, y, epsilon=0.2, targeted=True),
     "pgd": lambda model, x, y: attacks.pgd(
@@ -51,13 +51,13 @@ ALL: dict[str, Attack] = {
         model, x, y, epsilon=2.5, loss="targeted", steps=10, norm="l2", generator=_generator()
     ),
     "fab": lambda model, x, y: attacks.fab(model, x, y, epsilon=0.15, steps=10),
-    "square": lambda model, x, y: attacks.square(model, x, y, epsilon=0.2, queries=50, generator=_generator()),
+    "square": lambda model, x, y: attacks.square(model, x, y, epsilon=0.25, queries=50, generator=_generator()),
     "square_l2": lambda model, x, y: attacks.square(
         model, x, y, epsilon=3, queries=50, norm="l2", generator=_generator()
     ),
     "auto": lambda model, x, y: attacks.auto(model, x, y, epsilon=0.4, generator=_generator()),
-    "carlini_wagner": lambda model, x, y: attacks.carlini_wagner(model, x, y, steps=60, searches=4),
-    "boundary": lambda model, x, y: attacks.boundary(model, x, y, queries=300, generator=_generator()),
+    "carlini_wagner": lambda model, x, y: attacks.carlini_wagner(model, x, y, steps=25, searches=3, first_weight=1.0),
+    "boundary": lambda model, x, y: attacks.boundary(model, x, y, queries=150, generator=_generator()),
     "boundary_linf": lambda model, x, y: attacks.boundary(
         model, x, y, queries=300, norm="linf", epsilon=0.4, generator=_generator()
     ),

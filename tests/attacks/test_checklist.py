@@ -76,7 +76,7 @@ def test_an_undefended_network_is_broken_by_everything(digits: Batch) -> None:
 
 @pytest.mark.filterwarnings("ignore:the gradient is zero")
 def test_a_masked_gradient_shows(digits: Batch) -> None:
-    images, labels = digits.images[:20], digits.labels[:20]
+    images, labels = digits.images[:8], digits.labels[:8]
     found = attacks.checklist(Rounding().eval(), trained(False), images, labels, epsilon=0.2, **SMALL)
     assert found.left("pgd") > 0.5
     assert found.found_more("square", *GRADIENT) > 0.3

@@ -64,7 +64,7 @@ def test_carlini_and_wagner_go_as_far_as_the_boundary() -> None:
 
 
 def test_carlini_and_wagner_leave_the_class_as_far_ahead_as_asked(digits: Batch) -> None:
-    images, labels = digits.images[:6], digits.labels[:6]
+    images, labels = digits.images[:3], digits.labels[:3]
     near, sure = (
         attacks.carlini_wagner(trained(False), images, labels, steps=100, searches=4, confidence=confidence)
         for confidence in (0.0, 4.0)
@@ -75,7 +75,7 @@ def test_carlini_and_wagner_leave_the_class_as_far_ahead_as_asked(digits: Batch)
 
 
 def test_carlini_and_wagner_are_as_near_as_foolboxs(digits: Batch) -> None:
-    network, images, labels = trained(False), digits.images[:10], digits.labels[:10]
+    network, images, labels = trained(False), digits.images[:5], digits.labels[:5]
     peer = foolbox.attacks.L2CarliniWagnerAttack(binary_search_steps=4, steps=100, stepsize=0.05, initial_const=0.1)
     _, theirs, fooled = peer(foolbox.PyTorchModel(network, bounds=(0, 1)), images, labels, epsilons=None)
     ours = attacks.carlini_wagner(network, images, labels, searches=4, steps=100, step_size=0.05, first_weight=0.1)
@@ -140,7 +140,10 @@ def test_hop_skip_jump_keeps_to_its_queries(queries: int, norm: str, digits: Bat
     assert found.steps.item() <= queries
     free = 480 + 2 + 1 + 1 + 1  # starts; probing the model, with and without a batch; before and after
     assert found.steps.item() <= sum(asked) <= found.steps.item() + free
-    assert found.steps.item() >= queries / 2 or queries < 200
+    assert found.steps.item() >= queries / 2 * (queries > 200)
+
+
+def test_hop_skip_jump_asks_more_in_each_round_as_published() -> None:
     assert [probes(k) for k in (1, 2, 3, 20_000)] == [100, 141, 173, 10_000]
 
 
@@ -169,7 +172,7 @@ def test_options_out_of_range_are_named(attack: Any, options: dict[str, Any], li
         attack(linear(), IMAGES, 0, **options)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_carlini_and_wagner_succeed_in_any_precision(dtype: torch.dtype, digits: Batch) -> None:
     images, labels = digits.images[:4], digits.labels[:4]
     found = attacks.carlini_wagner(trained(False), images.to(dtype), labels, steps=60, searches=4, confidence=1.0)

@@ -11,6 +11,7 @@ import torch
 
 from cnn_mnist.data.batches import InOrder, Shuffled, share
 from tests.conftest import ROOT, Command, Done
+from tests.forked_commands import Warm
 
 DIGITS = ("data=digits", "trainer.max_epochs=2", "callbacks=none")
 
@@ -111,8 +112,9 @@ def test_an_analysis_runs_in_one_process(alone: Done, analyze: Command) -> None:
         pytest.param(("trainer=ddp", "model.lr=1e30"), "lower model.lr=1e+30", marks=pytest.mark.slow),
     ],
 )
-def test_a_mistake_is_one_line(options: tuple[str, ...], message: str, train: Command) -> None:
-    done = train(*options, "data=digits", "callbacks=none", "trainer.max_epochs=1")
-    assert done.status == 1
-    assert message in done.err
-    assert len(done.err.splitlines()) == 1
+def test_a_mistake_is_one_line(options: tuple[str, ...], message: str, warm: Warm, tmp_path: Path) -> None:
+    words = (*options, "data=digits", "callbacks=none", "trainer.max_epochs=1")
+    status, _, err = warm.run(ROOT / "train.py", words, tmp_path, {}, 120)
+    assert status == 1
+    assert message in err
+    assert len(err.splitlines()) == 1

@@ -1,6 +1,7 @@
 """The configuration: every file matches the signature it names, and every mistake is reported in one line."""
 
 import inspect
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,10 +9,11 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from cnn_mnist.cli import entry, schema
+from cnn_mnist.cli import entry, schema, signals
 from cnn_mnist.report import plan
 from tests.conftest import ROOT, Command
 
@@ -204,14 +206,10 @@ def test_a_last_batch_that_not_all_processes_share_is_refused() -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["model.batchnrom=true"], "unknown key model.batchnrom: did you mean model.batchnorm?"),
         (["modle=cnn"], "unknown key modle: did you mean model?"),
         (["lr=1"], "unknown key lr: did you mean model.lr?"),
         (["~callbacks.predictoins"], "unknown key callbacks.predictoins: did you mean callbacks.predictions?"),
-        (["data=minst"], "data=minst does not exist: did you mean mnist?"),
         (["trainer=laptop"], "trainer=laptop does not exist: choose from cpu, ddp, default, gpu"),
-        (["model.lr=-1"], "model.lr must be a number above 0, got -1: set model.lr=..."),
-        (["trainer=gpu"], "trainer.accelerator=gpu, but torch finds no GPU: set trainer=cpu"),
         (["ckpt_path=nowhere"], "there is no checkpoint at nowhere: set ckpt_path= to a run's folder or a .ckpt file"),
         (["+model.depth=3"], "unknown key model.depth"),
     ],
@@ -219,8 +217,7 @@ def test_a_last_batch_that_not_all_processes_share_is_refused() -> None:
 def test_a_mistake_is_one_line_and_leaves_nothing(
     arguments: list[str], line: str, train: Command, tmp_path: Path
 ) -> None:
-    dataset = [] if arguments[0].startswith("data=") else ["data=digits"]
-    done = train(*dataset, *arguments, cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
+    done = train("data=digits", *arguments, cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
     assert done.status == 1
     assert len(done.err.splitlines()) == 1
     assert line in done.err
@@ -300,3 +297,71 @@ def test_annotations_are_those_that_the_users_file_imports(tmp_path: Path, monke
 def test_a_number_of_many_digits_is_out_of_range_like_any_other() -> None:
     with pytest.raises(ValueError, match="trainer.max_epochs must be a whole number from 1 to 1,000,000"):
         schema.check(composed(f"trainer.max_epochs={'9' * 400}"), schema.Train)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("monitor=val/foo", "data.val_size=100"), "monitor=val/foo, but nothing measures it: did you mean val/"),
+        (("+trainer.logger=false",), "trainer.logger is set by train.py itself: leave it out"),
+    ],
+)
+def test_what_would_be_found_after_an_epoch_or_never_is_said_at_once(words: tuple[str, ...], line: str) -> None:
+    with pytest.raises(ValueError, match=line):
+        schema.check(composed(*words), schema.Train)
+    own = composed("monitor=val/foo", "data.val_size=100", "+callbacks.mine._target_=mine.Measures")
+    schema.check(own, schema.Train)  # it may measure that
+
+
+def test_an_option_that_does_nothing_without_another_is_refused() -> None:
+    for words, needed in (
+        (("model.attack_steps=10",), "model.epsilon"),
+        (("model.cooldown_epochs=1",), "model.distortion or model.elastic or model.stroke"),
+        (("data.held_out=last",), "data.val_size"),
+    ):
+        with pytest.raises(ValueError, match=f"has no effect without {needed}: set that as well, or leave"):
+            schema.check_needed(composed(*words), words)
+    for words in (("model.attack_steps=10", "model.epsilon=0"), ("experiment=robust", "model.attack_steps=10")):
+        schema.check_needed(composed(*words), words)  # a job of a sweep; a recipe that has it
+
+
+def test_early_stopping_waits_for_what_is_better() -> None:
+    for metric, mode in (("val/acc", "max"), ("val/loss", "min")):
+        assert composed("callbacks=early_stopping", f"monitor={metric}").callbacks.early_stopping.mode == mode
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["attack=[fgsm,pgd]"], "attack takes one: set attack=NAME, or add -m and sweep it"),
+        (["attack=fgsm,pgd"], "attack takes one name, got fgsm,pgd: add -m to sweep over them"),
+        (["export=null"], "export=null names nothing: leave it out, or set export= to a name that --help lists"),
+        (["attack=fgsm", "-m", "attack.foo=1"], "unknown key attack.foo"),  # with a flag between options
+    ],
+)
+def test_how_a_group_is_chosen_is_said(words: list[str], line: str, analyze: Command, tmp_path: Path) -> None:
+    done = analyze(*words, cwd=tmp_path)
+    assert done.status == 1
+    assert line in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_no_schedule_can_be_swept_beside_one(train: Command, tmp_path: Path) -> None:
+    small = ("data=digits", "network=mlp", "trainer=cpu", "callbacks=none", "trainer.max_epochs=1")
+    done = train(*small, "-m", "model.schedule=cosine,null", cwd=tmp_path)
+    assert done.status == 0, done.err
+    rates = [OmegaConf.load(path).model.schedule for path in sorted(tmp_path.glob("multirun/*/*/config.yaml"))]
+    assert len(rates) == 2
+    assert rates.count(None) == 1
+
+
+def test_the_command_that_resumes_has_its_flags_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    words = ["--config-dir", "mine", "network=drop", "data=digits"]
+    monkeypatch.setattr("sys.argv", ["train.py", *words])
+    (tmp_path / "config.yaml").touch()
+    monkeypatch.setattr(signals, "folder", tmp_path)
+    _, _, *again = shlex.split(signals.again())
+    assert again[:2] == words[:2]
+    assert again[2].startswith("ckpt_path=")
+    assert again[3:] == words[2:]
+    get_args_parser().parse_args(again)  # which refuses options behind a flag that is behind others

@@ -55,7 +55,7 @@ def mirror(small_mnist: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A real web server for the small files, as torchvision's only mirror."""
     handler = partial(QuietHandler, directory=str(small_mnist))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}/"
     monkeypatch.setattr(datasets.MNIST, "mirrors", [url])
     yield url

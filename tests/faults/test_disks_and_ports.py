@@ -2,7 +2,6 @@
 
 import os
 import re
-import resource
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ from tests.conftest import ROOT, Command, Done, same
 
 DIGITS = ("data=digits", "trainer=cpu", "callbacks=none")
 CAN_MOUNT = os.geteuid() == 0 and subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
+SMALL_FILES = "resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000, 5_000_000))"
 needs_mount = pytest.mark.skipif(not CAN_MOUNT, reason="needs to mount file systems of its own")
 
 
@@ -45,57 +45,37 @@ def test_a_disk_that_is_too_full_is_named_before_the_work(tmp_path: Path) -> Non
     assert "epoch 1" not in done.out
 
 
-def test_a_limit_on_files_is_named_before_the_work(train: Command, tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "train.py"), *DIGITS]
-    done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000, 5_000_000)),
-    )
-    assert done.returncode == 1
-    assert re.fullmatch(r"error: cannot use \S+/checkpoints: file too large\n", done.stderr), done.stderr
-    assert "epoch 1" not in done.stdout
+def test_a_limit_on_files_is_named_before_the_work(train_after: Command, tmp_path: Path) -> None:
+    done = train_after(f"import resource\n{SMALL_FILES}", *DIGITS, cwd=tmp_path)
+    assert done.status == 1
+    assert re.fullmatch(r"error: cannot use \S+/checkpoints: file too large\n", done.err), done.err
+    assert "epoch 1" not in done.out
 
 
-@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs prlimit")
 def test_a_disk_that_fills_while_it_trains_ends_the_run_and_the_old_checkpoint_survives(
-    train: Command, tmp_path: Path
+    train: Command, train_after: Command, tmp_path: Path
 ) -> None:
+    full = f"import resource, signal\nsignal.signal(signal.SIGUSR2, lambda *_: {SMALL_FILES})"
     options = (*DIGITS, "trainer.max_epochs=60")
-    with subprocess.Popen(
-        [sys.executable, "-u", str(ROOT / "train.py"), *options],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("epoch 2/"):
-                break
-        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (5_000_000, 5_000_000))
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert re.fullmatch(r"error: cannot use \S+/checkpoints/last.ckpt: file too large\n", err), err
+    done = train_after(full, *options, cwd=tmp_path, interrupt=(signal.SIGUSR2, "epoch 2/"))
+    assert done.status == 1
+    assert re.fullmatch(r"error: cannot use \S+/checkpoints/last.ckpt: file too large\n", done.err), done.err
     (folder,) = (tmp_path / "outputs").glob("*/*")
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["last.ckpt"]
     checkpoint.load(folder)
     num_done = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] + 1
-    assert num_done >= 1
     resumed = train("ckpt_path=last", f"trainer.max_epochs={num_done + 1}", cwd=tmp_path)
     whole = train(*DIGITS, f"trainer.max_epochs={num_done + 1}")
     assert same(resumed.weights, whole.weights)
 
 
 def test_pictures_that_cannot_be_drawn_are_said_once_and_training_goes_on(
-    train: Command, finished: Done, tmp_path: Path
+    train: Command, train_after: Command, tmp_path: Path
 ) -> None:
-    (tmp_path / "matplotlibrc").write_text("text.usetex: true\n")  # there is no LaTeX
     options = ("data=digits", "trainer=cpu", "trainer.max_epochs=2")
-    environment = {"PATH": str(Path(sys.executable).parent), "MATPLOTLIBRC": str(tmp_path / "matplotlibrc")}
-    done = train(*options, cwd=tmp_path, **environment)
+    usetex = "import matplotlib\nmatplotlib.rcParams['text.usetex'] = True"  # there is no LaTeX
+    tiles = ("~callbacks.occlusion", "~callbacks.activations", "callbacks.adversarial.steps=5")  # drawn without
+    done = train_after(usetex, *options, *tiles, cwd=tmp_path, PATH=str(Path(sys.executable).parent))
     assert done.status == 1
     assert done.err.count("WARNING") == 2  # one for each callback that draws with matplotlib, in two epochs
     assert "Traceback" not in done.err

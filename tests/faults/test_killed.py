@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 
 from cnn_mnist.runs import checkpoint, files
 from tests.conftest import ROOT, Command, Done, Interrupt, same
@@ -250,8 +251,9 @@ def test_a_signal_ends_a_command_whose_reader_is_gone(tmp_path: Path) -> None:
         assert process.wait(60) == 130
 
 
-def test_a_sweep_that_is_stopped_says_how_to_go_on(interrupt: Interrupt, tmp_path: Path) -> None:
-    options = ("-m", "data=digits", "trainer=cpu", "callbacks=none", "trainer.max_epochs=1", "seed=0,1,2,3")
+def test_a_sweep_that_is_stopped_says_how_to_go_on(train: Command, interrupt: Interrupt, tmp_path: Path) -> None:
+    options = ("-m", "data=digits", "network=mlp", "trainer=cpu", "callbacks=none", "trainer.max_epochs=1")
+    options = (*options, "seed=0,1,2,3")
     stopped = interrupt(*options, cwd=tmp_path, line="job 2 of 4  running", number=signal.SIGINT)
     assert stopped.status == 130, stopped.err
     assert "Traceback" not in stopped.err
@@ -259,11 +261,10 @@ def test_a_sweep_that_is_stopped_says_how_to_go_on(interrupt: Interrupt, tmp_pat
     words = told(stopped.out)
     (folder,) = (tmp_path / "multirun").iterdir()
     assert words == [str(ROOT / "train.py"), *options, f"hydra.sweep.dir=multirun/{folder.name}"]
-    with start(words, tmp_path) as process:
-        out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    assert "1 of 4 jobs are done already" in out
-    assert "4 of 4 jobs are done" in out
+    done = train(*words[1:], cwd=tmp_path)
+    assert done.status == 0, done.err
+    assert "1 of 4 jobs are done already" in done.out
+    assert "4 of 4 jobs are done" in done.out
 
 
 def processes_in(folder: Path) -> list[int]:
@@ -333,13 +334,10 @@ def test_a_folder_in_use_is_refused_and_its_run_goes_on(
     assert "trainer.max_epochs must be" in third.err
 
 
-def test_two_runs_of_the_same_second_have_folders_of_their_own(tmp_path: Path) -> None:
-    words = [str(ROOT / "train.py"), "data=digits", "trainer=cpu", "callbacks=none", "trainer.max_epochs=1"]
-    both = [start(words, tmp_path) for _ in range(2)]
-    for process in both:
-        _, err = process.communicate(timeout=120)
-        assert process.returncode == 0, err
-    assert len(list((tmp_path / "outputs" / "digits-paper").glob("*/results.json"))) == 2
+def test_two_runs_of_the_same_second_have_folders_of_their_own() -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        folders = {compose("train", return_hydra_config=True).hydra.run.dir for _ in range(10)}
+    assert len(folders) == 10
 
 
 @pytest.mark.slow

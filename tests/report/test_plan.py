@@ -98,3 +98,22 @@ def test_every_section_knows_where_its_options_are() -> None:
     ]
     keys = {task.name: task.key for task in plan.tasks(asked(), [])}
     assert (keys["pgd"], keys["occlusion"]) == ("attack.pgd", "occlusion")
+
+
+def test_options_of_what_is_not_asked_for_are_refused() -> None:
+    for words in (
+        ("attack=fgsm", "occlusion.window=5"),
+        ("analysis=filters", "attack.pgd.epsilon=0.5"),
+        ("analysis=filters", "metric=test/loss"),
+    ):
+        with pytest.raises(ValueError, match=f"{words[1].partition('=')[0]} has no effect on what is asked for"):
+            names(*words)
+    assert names("analysis=occlusion", "occlusion.window=5") == ["occlusion"]
+    assert names("attack=pgd", "attack.epsilon=0.2") == ["pgd"]
+    assert names("export=torch", "export.num_images=10") == ["torch"]
+
+
+def test_what_writes_one_network_is_not_given_two() -> None:
+    with pytest.raises(ValueError, match="export=torch writes one network: leave against= out"):
+        names("export=torch", "against=outputs/other")
+    assert names("export=play", "against=outputs/other") == ["play"]

@@ -9,6 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image, ImageDraw
 
+from cnn_mnist.data.batches import Images
 from cnn_mnist.network import CNN
 from cnn_mnist.report import dataset, subject
 from tests.cli.test_schema import composed
@@ -93,7 +94,6 @@ def test_what_cannot_be_compared_is_refused(network: CNN, dataset: str, words: s
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"images": 298}, "there are 297 test images, not 298: set images="),
         ({"images": [3, 297]}, "test images have the indices 0..296, got 297"),
         ({"ckpt_path": "nowhere"}, "there is no checkpoint at nowhere: set ckpt_path="),
         ({"against": "nowhere"}, "there is no checkpoint at nowhere: set against="),
@@ -177,3 +177,13 @@ def test_of_a_picture_each_network_explains_its_own_answer(folder: Path) -> None
         saved(Path(place, "checkpoints", "last.ckpt"), network, datamodule_hyper_parameters={"dataset": "digits"})
     both = subject.choose(asked(ckpt_path=places[0], against=places[1], image="one.png"), [])
     assert [one.labels.tolist() for one in both] == [[3], [8]]
+
+
+def test_where_there_are_fewer_images_all_are_taken() -> None:
+    images = Images(torch.zeros(12, 1, 28, 28), torch.arange(12) % 10)
+    assert sorted(dataset.chosen(20, images).tolist()) == [*range(12)]
+
+
+def test_on_an_apple_gpu_analyses_run_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device("mps"))
+    assert subject._device("auto") == torch.device("cpu")  # they count in float64, which MPS does not have

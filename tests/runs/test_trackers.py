@@ -111,9 +111,9 @@ def test_each_job_of_a_sweep_is_a_run_of_its_own(train: Command, tmp_path: Path)
     assert trackio(tmp_path).num_runs == 2
 
 
-def test_one_that_is_not_installed_is_one_line(train: Command, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['trackio'] = None\n")
-    done = train("data=digits", "logger=[tensorboard,csv,trackio]", PYTHONPATH=str(tmp_path), cwd=tmp_path)
+def test_one_that_is_not_installed_is_one_line(train_after: Command, tmp_path: Path) -> None:
+    missing = "import sys\nsys.modules['trackio'] = None"
+    done = train_after(missing, "data=digits", "logger=[tensorboard,csv,trackio]", cwd=tmp_path)
     assert done.status == 1
     assert "logger=trackio needs the package trackio: pip install 'cnn-mnist[trackio]'" in done.err
     assert len(done.err.splitlines()) == 1

@@ -65,7 +65,7 @@ def test_failing_jobs_hide_no_others_and_only_they_are_done_again(train: Command
 def test_a_sweep_killed_half_way_ends_with_the_table_of_one_that_was_not(
     train: Command, interrupt: Interrupt, tmp_path: Path
 ) -> None:
-    options = ("-m", *DIGITS, "trainer.max_epochs=2", "model.batchnorm=false,true", "seed=0,1")
+    options = ("-m", *DIGITS, "network=mlp", "trainer.max_epochs=2", "model.lr=1e-3,2e-3", "seed=0,1")
     whole = train(*options, "hydra.sweep.dir=multirun/whole", cwd=tmp_path)
     assert whole.status == 0, whole.err
     killed = [*options, "hydra.sweep.dir=multirun/killed"]
@@ -102,8 +102,6 @@ def test_a_folder_with_other_defaults_is_refused(train: Command, tmp_path: Path)
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("seed=range(0,0)", "error: the sweep is empty: one of its options has no values"),
-        ("model.lrr=1,2", "error: unknown key model.lrr: did you mean model.lr?"),
         ("hydra/launcher=sbatch", "error: hydra/launcher=sbatch does not exist"),
         ("experiment=paper,nope", "error: experiment=nope does not exist"),
     ],
@@ -144,12 +142,11 @@ def test_jobs_side_by_side_equal_the_same_run_alone(launcher: str, train: Comman
     assert same(weights(found[1].folder), alone.weights)
 
 
-@pytest.mark.parametrize("option", ["seed=1,1", "model.lr=1e-3,0.001"])
-def test_a_job_that_is_named_twice_is_refused(option: str, train: Command, tmp_path: Path) -> None:
-    done = train("-m", *DIGITS, option, cwd=tmp_path)
+def test_a_job_that_is_named_twice_is_refused(train: Command, tmp_path: Path) -> None:
+    done = train("-m", *DIGITS, "model.lr=1e-3,0.001", cwd=tmp_path)
     assert done.status == 1
     assert done.err.startswith("error: the sweep has the same job twice, ")
-    assert option.split("=")[0] in done.err
+    assert "model.lr" in done.err
     assert not list((tmp_path / "multirun").glob("*"))
 
 

@@ -49,7 +49,11 @@ def test_a_search_resumes_and_is_judged_by_the_hold_out(search: Command, tmp_pat
         (("--trials", "0"), "--trials must be at least 1"),
         (("model.lr=shuffle(interval(",), "model.lr=shuffle(interval( has letters that mean something to Hydra"),
         (("--metric", "test/acc"), "--metric must be one of the hold-out, such as val/acc or val/loss, got test/acc"),
-        (("data=digits", "--trials", "3"), "data.val_size must be 0 or from 10 to 1,490 of the 1,500 training images"),
+        pytest.param(
+            ("data=digits", "--trials", "3"),
+            "data.val_size must be 0 or from 10 to 1,490 of the 1,500 training images",
+            marks=pytest.mark.slow,
+        ),
         (("model.lrr=1", "--trials", "3"), "unknown key model.lrr: did you mean model.lr?"),
     ],
 )

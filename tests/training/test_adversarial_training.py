@@ -18,7 +18,7 @@ from cnn_mnist.training.adversarial_training import adversarial_examples, warmed
 from cnn_mnist.training.callbacks.robust_accuracy import RobustAccuracy
 from cnn_mnist.training.module import Classifier
 from tests.conftest import same, trained
-from tests.training.test_module import trainer
+from tests.training.test_module import Keep, trainer
 
 
 def test_epsilon_grows_evenly_and_stays() -> None:
@@ -48,25 +48,16 @@ def fit(
     *,
     resume: Path | None = None,
     callbacks: list[pl.Callback] | None = None,
+    batches: int | None = None,
     **options: object,
 ) -> tuple[pl.Trainer, Classifier]:
     data = DataModule("digits", seed=3)
     data.setup()
     torch.manual_seed(0)
     model = Classifier(lr=3e-3, **options)  # type: ignore[arg-type]
-    fitted = trainer(folder, epochs, callbacks=callbacks)
+    fitted = trainer(folder, epochs, callbacks=callbacks, limit_train_batches=batches or 1.0)
     fitted.fit(model, data, ckpt_path=resume, weights_only=True)
     return fitted, model
-
-
-class Keep(pl.Callback):
-    """Keeps a checkpoint of every epoch."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        trainer.save_checkpoint(self.folder / f"{trainer.current_epoch}.ckpt")
 
 
 QUIET = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore::FutureWarning:pytorch_lightning")
@@ -77,8 +68,8 @@ QUIET = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignor
 def test_it_goes_on_bit_for_bit(bound_weight: float, tmp_path: Path) -> None:
     defence = {"epsilon": 0.1, "attack_steps": 2, "warmup_epochs": 1.5, "bound_weight": bound_weight}
     defence |= {"batchnorm": bound_weight > 0, "distortion": 0.1, "elastic": 0.5, "stroke": 0.5, "cooldown_epochs": 1.5}
-    _, whole = fit(tmp_path, 2, callbacks=[Keep(tmp_path)], **defence)
-    _, resumed = fit(tmp_path, 2, resume=tmp_path / "0.ckpt", **defence)
+    _, whole = fit(tmp_path, 2, batches=5, callbacks=[Keep(tmp_path)], **defence)
+    _, resumed = fit(tmp_path, 2, batches=5, resume=tmp_path / "0.ckpt", **defence)
     assert same(whole.state_dict(), resumed.state_dict())
 
 
@@ -91,12 +82,13 @@ def test_it_helps_and_is_measured_every_epoch(tmp_path: Path, digits: Batch) -> 
         return 1 - result.success.double().mean().item()
 
     watch = RobustAccuracy(epsilon=0.1, steps=10, num_images=1000)
-    run, defended = fit(tmp_path, 4, epsilon=0.1, attack_steps=3, warmup_epochs=1.0, callbacks=[watch])
+    run, defended = fit(tmp_path, 4, epsilon=0.1, attack_steps=2, warmup_epochs=1.0, callbacks=[watch])
     _, plain = fit(tmp_path, 3)
     defended.eval()
     plain.eval()
-    assert robust(defended) > robust(plain) + 0.2
-    assert run.callback_metrics["test/robust_acc"].item() == pytest.approx(robust(defended), abs=1e-6)
+    left = robust(defended)
+    assert left > robust(plain) + 0.2
+    assert run.callback_metrics["test/robust_acc"].item() == pytest.approx(left, abs=1e-6)
     one_step = attacks.fgsm(defended, *digits, epsilon=0.1)
     assert run.callback_metrics["test/fgsm_acc"].item() == pytest.approx(
         1 - one_step.success.double().mean().item(), abs=1e-6
@@ -125,7 +117,9 @@ def test_a_collapse_is_said_once_epsilon_is_warm(
     watch = RobustAccuracy()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        run, _ = fit(tmp_path, 1, epsilon=0.1, attack_steps=1, warmup_epochs=warmup_epochs, callbacks=[watch])
+        run, _ = fit(
+            tmp_path, 1, batches=2, epsilon=0.1, attack_steps=1, warmup_epochs=warmup_epochs, callbacks=[watch]
+        )
     said = [str(warning.message) for warning in caught if warning.category is attacks.AttackWarning]
     assert len(said) == is_said
     assert all(
@@ -142,14 +136,14 @@ def test_training_with_bounds_equals_a_plain_loop(batchnorm: bool, tmp_path: Pat
     options = {"epsilon": 0.1, "attack_steps": 0, "bound_weight": 0.4, "warmup_epochs": 1.0}
     descent = {"momentum": 0.9}  # not Adam, which makes a whole step of a gradient that is nothing but rounding
     node = {"_target_": "torch.optim.SGD", **descent}
-    _, model = fit(tmp_path, 1, batchnorm=batchnorm, optimizer=node, **options)
+    _, model = fit(tmp_path, 1, batches=6, batchnorm=batchnorm, optimizer=node, **options)
     data = DataModule("digits", seed=3)
     data.setup()
     torch.manual_seed(0)
     network = CNN(batchnorm)
     before = [parameter.detach().clone() for parameter in network.parameters()]
     optimizer = torch.optim.SGD(network.parameters(), lr=3e-3, **descent)
-    batches = list(data.train_dataloader())
+    batches = list(data.train_dataloader())[:6]
     for number, (images, labels) in enumerate(batches):
         share = number / len(batches)
         low, high = ((images + sign * 0.1 * share).clamp(0, 1) for sign in (-1, 1))

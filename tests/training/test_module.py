@@ -7,6 +7,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from cnn_mnist.data.batches import Shuffled
 from cnn_mnist.data.datamodule import DataModule
@@ -36,6 +37,16 @@ def trainer(folder: Path, epochs: int = EPOCHS, **options: object) -> pl.Trainer
         default_root_dir=folder,
         **options,  # type: ignore[arg-type]
     )
+
+
+class Keep(pl.Callback):
+    """Keeps a checkpoint of every epoch."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.save_checkpoint(self.folder / f"{trainer.current_epoch}.ckpt")
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore::FutureWarning:pytorch_lightning")
@@ -147,3 +158,28 @@ def test_weights_that_are_not_finite_are_not_kept(tmp_path: Path) -> None:
     ):
         fit.save_checkpoint(tmp_path / "last.ckpt")
     assert not (tmp_path / "last.ckpt").exists()
+
+
+class Dropping(nn.Module):
+    """A linear layer after dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(784, 10))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, 10)."""
+        logits: Tensor = self.layers(images)
+        return logits
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore::FutureWarning:pytorch_lightning")
+def test_what_a_network_draws_is_drawn_again_after_resuming(data: DataModule, tmp_path: Path) -> None:
+    weights = []
+    for resumed in (None, tmp_path / "0.ckpt"):
+        torch.manual_seed(0)
+        model = Classifier(network={"_target_": "tests.training.test_module.Dropping"})
+        keep = Keep(tmp_path)
+        trainer(tmp_path, callbacks=[keep]).fit(model, data, ckpt_path=resumed, weights_only=True)
+        weights.append(model.state_dict())
+    assert same(*weights)

@@ -41,7 +41,7 @@ def test_it_is_the_recurrence() -> None:
 
 
 def test_what_is_tested_is_what_is_stored_and_resumed(train: Command, tmp_path: Path) -> None:
-    whole = train(*WORDS, "trainer.max_epochs=3", cwd=tmp_path)
+    whole = train(*WORDS, "trainer.max_epochs=2", cwd=tmp_path)
     assert whole.status == 0, whole.err
     images, labels = cnn_mnist.load_images("digits")
     with torch.no_grad():
@@ -52,16 +52,16 @@ def test_what_is_tested_is_what_is_stored_and_resumed(train: Command, tmp_path: 
         content["state_dict"]["network.fc2.weight"], content["current_model_state"]["network.fc2.weight"]
     )
 
-    plain = train(*WORDS[:3], "callbacks=none", "trainer.max_epochs=3", cwd=tmp_path)
+    plain = train(*WORDS[:3], "callbacks=none", "trainer.max_epochs=2", cwd=tmp_path)
     curves = [(done.folder / "metrics.csv").read_text().count("\n") for done in (plain, whole)]
     assert curves[0] == curves[1]
     for name, weight in plain.weights.items():  # the average changes nothing in the training
         assert torch.equal(weight, content["current_model_state"][name]), name
 
     first = train(*WORDS, "trainer.max_epochs=1", cwd=tmp_path)
-    refused = train(f"ckpt_path={first.folder}", "trainer.max_epochs=3", "callbacks=none", cwd=tmp_path)
+    refused = train(f"ckpt_path={first.folder}", "trainer.max_epochs=2", "callbacks=none", cwd=tmp_path)
     assert "averaging of the weights cannot begin, end or change on resuming" in refused.err
-    resumed = train(f"ckpt_path={first.folder}", "trainer.max_epochs=3", cwd=tmp_path)
+    resumed = train(f"ckpt_path={first.folder}", "trainer.max_epochs=2", cwd=tmp_path)
     assert resumed.status == 0, resumed.err
     for name, weight in whole.weights.items():
         assert torch.equal(weight, resumed.weights[name]), name

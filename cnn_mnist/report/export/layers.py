@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import Node
 
@@ -28,6 +29,7 @@ KNOWN = {  # operations of an exported graph, by the names that the page has for
     "aten.view.default": "same",
     "aten.reshape.default": "same",
     "aten.dropout.default": "same",
+    "aten.feature_dropout.default": "same",
 }
 NAMES = "convolutions, linear layers, batch normalisation, ReLU, tanh, sigmoid, max and average pooling, and sums"
 POINTWISE = ("affine", "relu", "tanh", "sigmoid")  # what is shown with the convolution before it
@@ -41,39 +43,42 @@ class Layers:
     Attributes:
         operations: Plain values for the page. `from`: the operations whose results each takes, 0 is the image; `shape`
             without the batch.
-        rounded: The same network with the rounded weights, in eval mode.
+        rounded: What the page computes, in PyTorch: the operations one after another, with the rounded weights.
 
     Raises:
         ValueError: The network cannot be exported, or has an operation that the page does not know.
     """
 
     def __init__(self, network: nn.Module) -> None:
-        self.rounded = copy.deepcopy(network).cpu().eval()
+        own = copy.deepcopy(network).cpu().eval()
         try:
-            program = torch.export.export(self.rounded, (torch.zeros(1, 1, 28, 28),))
+            program = torch.export.export(own, (torch.zeros(1, 1, 28, 28),))
         except Exception as error:  # whatever tracing the user's own code can raise
             raise ValueError(f"{_first_line(error)}") from error
         signature = program.graph_signature
         names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
         tensors: dict[str, Tensor] = {}
-        tensors |= dict(self.rounded.named_parameters(remove_duplicate=False))
-        tensors |= dict(self.rounded.named_buffers(remove_duplicate=False))
+        tensors |= dict(own.named_parameters(remove_duplicate=False))
+        tensors |= dict(own.named_buffers(remove_duplicate=False))
         self._values = {node: tensors[name].detach() for node, name in names.items()}
         self.operations: list[dict[str, Any]] = []
         self._floats: list[Tensor] = []
         self._levels: list[Tensor] = []
+        self._used: list[tuple[Tensor, ...]] = []  # the weights of each operation, rounded, and its biases
         place = dict.fromkeys(map(str, signature.user_inputs), 0)  # the image; constants of the network are not placed
         for node in program.graph.nodes:
             if node.op == "call_function":
                 kind = KNOWN.get(str(node.target))
                 if kind is None:
                     raise ValueError(f"the page does not know {node.target}: it knows {NAMES}")
+                self._used.append(())
                 self.operations.append(self._operation(kind, node, place))
                 place[node.name] = len(self.operations)
                 if "_." in str(node.target).removesuffix(".default"):  # in place: its input has changed, too
                     place[node.args[0].name] = len(self.operations)
         if [place.get(str(name)) for name in signature.user_outputs] != [len(self.operations)]:
             raise ValueError("the page takes networks whose last operation gives the logits")
+        self.rounded = _Carried(self.operations, self._used).eval()
 
     def _operation(self, kind: str, node: Node, place: dict[str, int]) -> dict[str, Any]:
         sources = [place[one.name] for one in node.args if isinstance(one, Node) and one.name in place]
@@ -106,16 +111,14 @@ class Layers:
             eps = arguments[7]
             assert isinstance(eps, float)
             scale = weight * torch.rsqrt(var + eps)
-            self._floats += [scale, bias - mean * scale]
+            self._used[-1] = (scale, bias - mean * scale)
+            self._floats += self._used[-1]
         if kind in ("max_pool2d", "avg_pool2d"):
             found["kernel"] = _pair(arguments, 1, 1)
             found["stride"] = _pair(arguments, 2, 0) if len(arguments) > 2 and arguments[2] else found["kernel"]
             sides = zip(before[0][1:], found["kernel"], found["stride"], strict=True)
             fitted = [(side - kernel) // stride + 1 for side, kernel, stride in sides]
-            is_usual = all(
-                one in (0, 1, None, [0, 0], [1, 1]) for one in arguments[3:]
-            )  # no padding, dilation, divisor
-            if not is_usual or found["shape"][1:] != fitted:
+            if found["shape"][1:] != fitted:
                 raise ValueError("the page knows pooling of whole windows, without padding, dilation or a divisor")
         if kind == "mean":
             axes = sorted(one % 4 for one in arguments[1]) if "mean.dim" in str(node.target) else [2, 3]
@@ -132,8 +135,7 @@ class Layers:
         scale = (weight.flatten(1).abs().amax(1) / LEVELS).clamp_min(torch.finfo(torch.float32).tiny)
         wide = scale.view(-1, *[1] * (weight.ndim - 1))
         level = (weight / wide).round().to(torch.int16)
-        with torch.no_grad():
-            weight.copy_(level * wide)
+        self._used[-1] = (level * wide, bias)
         self._floats += [bias, scale]
         self._levels.append(level)
 
@@ -173,6 +175,39 @@ class Layers:
             elif operation["op"] == "linear":
                 num += operation["weight"][0] * operation["weight"][1]
         return 1 if num <= BUDGET else 2 if num <= 8 * BUDGET else 3
+
+
+class _Carried(nn.Module):
+    """Operations carried out one after another: images (B, 1, 28, 28) to logits (B, C)."""
+
+    def __init__(self, operations: list[dict[str, Any]], weights: list[tuple[Tensor, ...]]) -> None:
+        super().__init__()
+        self.operations, self.weights = operations, weights
+
+    def forward(self, images: Tensor) -> Tensor:
+        results = [images]
+        for operation, weights in zip(self.operations, self.weights, strict=True):
+            x, *others = (results[number] for number in operation["from"])
+            results.append(_carried_out(operation, weights, x, *others).reshape(len(images), *operation["shape"]))
+        return results[-1]
+
+
+def _carried_out(operation: dict[str, Any], weights: tuple[Tensor, ...], x: Tensor, *others: Tensor) -> Tensor:
+    """One operation, as templates/play/layers.js computes it."""
+    kind = operation["op"]
+    if kind == "conv2d":
+        weight, bias = weights
+        return F.conv2d(x, weight, bias, operation["stride"], operation["padding"], groups=operation["groups"])
+    if kind == "linear":
+        return F.linear(x, weights[0], weights[1])
+    if kind == "affine":
+        return x * weights[0].view(-1, *[1] * (x.ndim - 2)) + weights[1].view(-1, *[1] * (x.ndim - 2))
+    if kind in ("max_pool2d", "avg_pool2d"):
+        pool = F.max_pool2d if kind == "max_pool2d" else F.avg_pool2d
+        return pool(x, operation["kernel"], operation["stride"])
+    if kind == "mean":
+        return x.mean((2, 3))
+    return x + others[0] if kind == "add" else x if kind == "same" else getattr(torch, kind)(x)
 
 
 def _pair(arguments: Sequence[Any], place: int, usual: int) -> list[int]:

@@ -48,8 +48,8 @@ def play(subject: Subject, *, num_images: Count) -> Section:
         largest = expected.abs().max().item()
         if not differences[-1] <= TOLERANCE * largest:
             raise ValueError(
-                f"rounded to 16 bits the weights of {side.name} change logits by {differences[-1]:g}, where the "
-                f"largest is {largest:g}"
+                f"the page would be wrong about {side.name}: with its weights rounded to 16 bits and the operations "
+                f"that it knows, logits change by {differences[-1]:g}, where the largest is {largest:g}"
             )
         same.append(int((logits.argmax(1) == expected.argmax(1)).sum()))
         accuracy = (side.probability.argmax(1) == subject.test.labels).double().mean().item()

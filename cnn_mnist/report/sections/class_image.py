@@ -12,7 +12,7 @@ from cnn_mnist.figures import anatomy as draw
 from cnn_mnist.figures import class_names
 from cnn_mnist.figures.canvas import cost_curves
 from cnn_mnist.figures.render import Picture
-from cnn_mnist.option_types import Count, Name, NonNegative, Place, Positive, Seed, number
+from cnn_mnist.option_types import Count, LayerName, NonNegative, Place, Positive, Seed, number
 from cnn_mnist.report.section import Answer, Section, needs
 from cnn_mnist.report.subject import Subject
 
@@ -23,7 +23,7 @@ MOST_UNITS = 100  # channels of a layer
 def class_image(
     subject: Subject,
     *,
-    layer: Name | None,
+    layer: LayerName | None,
     neuron: Place | None,
     num_images: Annotated[int, number(int, 1, 100)],
     steps: Count,
@@ -49,7 +49,9 @@ def class_image(
     if layer is None and neuron is not None:
         raise ValueError(f"class_image.neuron={neuron} needs a layer: set class_image.layer to its name")
     network, device = subject.network, subject.device
-    num_units = subject.num_classes if layer is None else min(MOST_UNITS, _num_channels(network, layer))
+    layer = None if layer is None else str(layer)
+    num_channels = subject.num_classes if layer is None else _num_channels(network, layer)
+    num_units = num_channels if layer is None else min(MOST_UNITS, num_channels)
     target = torch.arange(num_units, device=device).repeat(num_images if layer is None else 1)
     if layer is None:
         objective = ascend.class_logit(network, target)
@@ -83,11 +85,14 @@ def class_image(
     }
     rises = (found.cost[-1] > found.cost[0]).double().mean().item()
     findings: dict[str, Any] = {"unit": noun, "num_images": len(target), "steps": steps, "cost_rises_share": rises}
+    findings |= {"layer": layer, "num_units": num_units, "num_channels": num_channels}
     says = [
         f"What is maximised, the cost, is the {'logit of the class' if layer is None else 'activation'} less "
         "{penalty:g} times the squared norm of the image. After {steps} steps it is higher than it began for "
         "{cost_rises_share:.0%} of {num_images} images."
     ]
+    if num_units < num_channels:
+        says.append("These are the first {num_units} of {num_channels} channels.")
     if confidence is None:
         mean = found.cost.mean(1, keepdim=True)
         figures[f"class_image/{stem}_cost"] = cost_curves(mean, [f"mean of {num_units} channels"], "cost")

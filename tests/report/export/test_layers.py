@@ -137,3 +137,36 @@ class TestOtherNetworks:
             page.check("input[value='1']")
             page.wait_for_selector("#maps button")
             page.wait_for_selector("#filter-says:text('its filter')")
+
+
+def seen_through_a_view(x: Tensor) -> Tensor:
+    flat = x.view(len(x), -1)
+    F.relu_(x)
+    return flat
+
+
+@pytest.mark.parametrize(
+    ("made", "inputs"),
+    [
+        (lambda x: F.avg_pool2d(x, 2, divisor_override=1).flatten(1), 4 * 14 * 14),
+        (lambda x: F.max_pool2d(x, 3, stride=4, padding=1).flatten(1), 4 * 7 * 7),
+        (seen_through_a_view, 4 * 784),
+        (lambda x: F.dropout(x, 0.5, training=True).flatten(1), 4 * 784),
+    ],
+)
+def test_the_operations_themselves_are_compared_with_the_network(
+    made: Callable[[Tensor], Tensor], inputs: int, data: DataModule
+) -> None:
+    torch.manual_seed(0)
+    with pytest.raises(ValueError, match="the page would be wrong about"):
+        play.play(seen_by(Made(made, inputs).eval(), data), num_images=10)
+
+
+def test_dropout_of_channels_is_nothing_in_eval_mode() -> None:
+    class Dropped(Made):
+        def __init__(self) -> None:
+            super().__init__(lambda x: self.dropout(x).flatten(1), 4 * 784)
+            self.dropout = nn.Dropout2d(0.5)
+
+    network, images = Dropped().eval(), torch.rand(3, 1, 28, 28)
+    torch.testing.assert_close(Layers(network).rounded(images), network(images), atol=1e-3, rtol=0)

@@ -9,10 +9,10 @@ from tests.test_train import events
 def test_a_training_that_no_longer_improves_ends_and_is_finished(train: Command, tmp_path: Path) -> None:
     words = (
         "data=digits",
+        "network=mlp",
         "data.val_size=300",
         "trainer=cpu",
         "trainer.max_epochs=40",
-        "callbacks=[none,early_stopping]",
     )
     done = train(*words, "callbacks=[none,early_stopping]", "callbacks.early_stopping.patience=2", cwd=tmp_path)
     assert done.status == 0, done.err

@@ -161,6 +161,7 @@ function forgetAttack() {
   result = null;
   $("attack-says").textContent = "";
   $("keep").disabled = true;
+  for (const id of ["changed", "change", "trace"]) $(id).getContext("2d").clearRect(0, 0, $(id).width, $(id).height);
 }
 $("epsilon").addEventListener("input", () => {
   $("epsilon-value").textContent = $("epsilon").value;
