@@ -37,6 +37,7 @@ def main(cfg: DictConfig) -> float | None:
         cfg = run.cfg
         entry.check_device(cfg)
         data = run.on(own_module.make(cfg.data).ready())
+        data.seed = cfg.seed  # a data module of the user's own has none
         pl.seed_everything(cfg.seed, verbose=False)
         model = instantiate(
             cfg.model, network=cfg.network, num_classes=data.num_classes, _recursive_=False, _convert_="all"

@@ -60,6 +60,25 @@ def test_data_are_trained_on_and_looked_at(own: Done, train: Command, analyze: C
     assert len(refused.err.splitlines()) == 1
 
 
+def test_seeds_draw_differently_from_data_of_ones_own(own: Done, train: Command) -> None:
+    (own.cwd / "seeds.py").write_text(
+        "import torch\n"
+        "from pytorch_lightning.callbacks import Callback\n"
+        "class Seeds(Callback):\n"
+        "    def on_train_batch_end(self, *_):\n"
+        "        print('drawn', torch.initial_seed())\n"
+    )
+    words = (*CONF, "data=parity", "trainer=cpu", "trainer.max_epochs=1", "callbacks=none")
+    words = (*words, "+callbacks.seeds._target_=seeds.Seeds")
+    drawn = []
+    for seed in (0, 1):
+        done = train(*words, f"seed={seed}", cwd=own.cwd)
+        assert done.status == 0, done.err
+        drawn.append({line for line in done.out.splitlines() if line.startswith("drawn ")})
+    assert len(drawn[0]) == len(drawn[1]) == 15
+    assert not drawn[0] & drawn[1]
+
+
 def test_a_logger_gets_every_point(own: Done) -> None:
     lines = [json.loads(line) for line in (own.folder / "metrics.jsonl").read_text().splitlines()]
     curve = [line["test/acc"] for line in lines if "test/acc" in line]

@@ -98,7 +98,7 @@ def _search(
     own: list[str],
     write_page: WritePage,
 ) -> None:
-    opened = partial(sqlite3.connect, place / DATABASE, check_same_thread=False)  # as an address, it could have no ?
+    opened = partial(sqlite3.connect, place / DATABASE, check_same_thread=False)  # a URL would end at a ?
     study = optuna.create_study(
         study_name="search",
         storage=optuna.storages.RDBStorage(f"sqlite:///{DATABASE}", engine_kwargs={"creator": opened}),

@@ -167,7 +167,7 @@ def digits_of(digits: Batch, number: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("name", ["apgd-ce", "apgd-t", "fab-t", "square"])
 def test_each_leaves_as_much_accuracy_as_the_reference(name: str, norm: str, digits: Batch) -> None:
-    network, (images, labels) = trained(False), digits_of(digits, 30)
+    network, (images, labels) = trained(False), digits_of(digits, 50)
     epsilon = {"linf": 0.06, "l2": 0.7}[norm]
     peer = AutoAttack(
         network, norm={"linf": "Linf", "l2": "L2"}[norm], eps=epsilon, version="standard", device="cpu", seed=0
@@ -185,7 +185,7 @@ def test_each_leaves_as_much_accuracy_as_the_reference(name: str, norm: str, dig
     }
     found = left(ours[name](network, images, labels, epsilon=epsilon, norm=norm))
     assert found == pytest.approx(
-        expected, abs=0.07 if name == "square" else 0.035
+        expected, abs=0.045 if name == "square" else 0.025
     )  # two images, or one: both start at random
     assert 0.1 < expected < 0.95
 
@@ -240,9 +240,9 @@ def test_the_ensemble_gives_each_attack_what_the_ones_before_it_left(digits: Bat
 
 @pytest.mark.usefixtures("brief")
 @pytest.mark.filterwarnings("ignore:the gradient is zero")
-@pytest.mark.parametrize(("model", "within"), [(Masked(), 0.005), (Rounding(), 0.09)])  # no image, or one
-def test_a_masked_gradient_does_not_help(model: nn.Module, within: float, digits: Batch) -> None:
-    images, labels = digits_of(digits, 12)
+@pytest.mark.parametrize(("model", "number", "within"), [(Masked(), 15, 0.005), (Rounding(), 30, 0.05)])
+def test_a_masked_gradient_does_not_help(model: nn.Module, number: int, within: float, digits: Batch) -> None:
+    images, labels = digits_of(digits, number)
     truth = left(attacks.auto(trained(False), images, labels, epsilon=EPSILON))
     assert left(attacks.auto(model.eval(), images, labels, epsilon=EPSILON)) <= truth + within
 
