@@ -36,8 +36,7 @@ def main(cfg: DictConfig) -> float | None:
             return run.objective
         cfg = run.cfg
         entry.check_device(cfg)
-        data = run.on(own_module.make(cfg.data).ready())
-        data.seed = cfg.seed  # a data module of the user's own has none
+        data = run.on(own_module.make(cfg.data, cfg.seed).ready())
         pl.seed_everything(cfg.seed, verbose=False)
         model = instantiate(
             cfg.model, network=cfg.network, num_classes=data.num_classes, _recursive_=False, _convert_="all"

@@ -7,4 +7,5 @@ COPY = PACKAGE / "front"  # made by setup.py
 IS_INSTALLED = COPY.is_dir()
 FRONT = COPY if IS_INSTALLED else PACKAGE.parent
 CONF = FRONT / "conf"
+TO_TRAIN = "cnn-mnist train" if IS_INSTALLED else "python train.py"  # as a user types it
 COMMANDS = ("train", "analyze", "search")

@@ -75,6 +75,8 @@ def test_seeds_draw_differently_from_data_of_ones_own(own: Done, train: Command)
         done = train(*words, f"seed={seed}", cwd=own.cwd)
         assert done.status == 0, done.err
         drawn.append({line for line in done.out.splitlines() if line.startswith("drawn ")})
+        stored = torch.load(done.folder / "checkpoints" / "last.ckpt", weights_only=True)
+        assert stored["datamodule_hyper_parameters"]["seed"] == seed
     assert len(drawn[0]) == len(drawn[1]) == 15
     assert not drawn[0] & drawn[1]
 

@@ -1,6 +1,7 @@
 """The wheel, installed into an environment of its own, does what the checkout does, in any folder."""
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -106,3 +107,14 @@ def test_its_words(words: tuple[str, ...], status: int, says: str, installed: Pa
     assert says in (done.stdout if status == 0 else done.stderr)
     assert len(done.stderr.splitlines()) == status
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "says"), [(("analyze",), "make one with"), (("train", "ckpt_path=last"), "start one")]
+)
+def test_it_names_its_own_command_where_there_is_no_run(
+    words: tuple[str, ...], says: str, installed: Path, tmp_path: Path
+) -> None:
+    done = run(installed / "cnn-mnist", *words, cwd=tmp_path)
+    assert done.returncode == 1
+    assert re.fullmatch(rf"error: there is no run .*: {says} cnn-mnist train\n", done.stderr), done.stderr

@@ -6,7 +6,6 @@ Imports neither torch nor Lightning, so that `--help` and errors appear at once.
 import os
 import sys
 import warnings
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -162,11 +161,11 @@ def run(main: Main, script: str, in_sweep: InSweep) -> None:
     try:
         parser = get_args_parser()
         parser.error = refuse  # type: ignore[method-assign]
-        options = parser.parse_intermixed_args().overrides
-        sys.argv[1:] = [*(Counter(sys.argv[1:]) - Counter(options)).elements(), *options]  # Hydra wants flags first
+        asked = parser.parse_intermixed_args()
+        sys.argv[1:] = sorted(sys.argv[1:], key=asked.overrides.__contains__)  # Hydra wants flags first
         sys.path.append(os.getcwd())  # files of the user's own, named by a _target_
         groups = errors.groups_of(config_dir)
-        words = [_in_its_group(word, groups) for word in _at_home(sys.argv[1:])]
+        words = [_in_its_group(word, groups, asked.multirun) for word in _at_home(sys.argv[1:])]
         sys.argv[1:] = _with_swept_groups(words, _parsed(words, groups))
         try:
             hydra.main(version_base="1.3", config_path=config_dir, config_name=config_name)(job)()
@@ -243,15 +242,15 @@ def _at_home(words: list[str]) -> list[str]:
     return [expanded(word) for word in words]
 
 
-def _in_its_group(word: str, groups: Mapping[str, Collection[str]]) -> str:
+def _in_its_group(word: str, groups: Mapping[str, Collection[str]], is_sweep: bool) -> str:
     """`model.optimizer=sgd` in Hydra's own form for a group inside another, `model/optimizer=sgd`."""
     key, _, value = word.partition("=")
     group = key.replace(".", "/")
     names = [name.strip() for name in value.removeprefix("choice(").removesuffix(")").split(",")]
-    if len(names) > 1:  # of those that are swept, one may be none of the files
+    if len(names) > 1 and is_sweep:  # one may be none of the files
         names = ["none" if name == "null" else name for name in names]
         value = f"choice({','.join(names)})"
-    is_choice = group != key and set(names) <= set(groups.get(group, ()))
+    is_choice = group != key and set(names) <= set(groups.get(group, ())) and (is_sweep or len(names) == 1)
     return f"{group}={value}" if is_choice else word
 
 

@@ -234,11 +234,15 @@ def _check_monitor(cfg: DictConfig) -> None:
         raise ValueError(
             f"monitor={cfg.monitor}, but nothing measures it{nearest(cfg.monitor, (*MEASURED, *MEASURED_UNDER_ATTACK))}"
         )
-    for name, node in cfg.callbacks.items():
-        if str(node.get("monitor", "")).startswith("val/") and cfg.data.get("val_size") == 0:
-            raise ValueError(
-                f"callbacks.{name} watches {node.monitor}, but there is no hold-out: set data.val_size=..."
-            )
+    for name in (*(f"callbacks.{name}" for name in cfg.callbacks), "model.schedule"):
+        monitor = str(OmegaConf.select(cfg, f"{name}.monitor", default=""))
+        is_libraries = str(OmegaConf.select(cfg, f"{name}._target_")).startswith(("pytorch_lightning.", "torch."))
+        if monitor.startswith("test/") and is_libraries:
+            raise ValueError(f"{name} watches {monitor}, but the test set chooses nothing: set {name}.monitor=val/...")
+        if monitor.startswith("val/") and cfg.data.get("val_size") == 0:
+            raise ValueError(f"{name} watches {monitor}, but there is no hold-out: set data.val_size=...")
+    if is_own:
+        return
     is_measured = any(str(node._target_).endswith(".RobustAccuracy") for node in cfg.callbacks.values())
     if cfg.data.get("val_size") and cfg.monitor == "val/certified_acc" and not cfg.model.get("bound_weight"):
         raise ValueError(f"monitor={cfg.monitor}, but nothing measures it: set model.bound_weight or monitor=val/acc")

@@ -15,8 +15,8 @@ from cnn_mnist.data.datamodule import DataModule
 LOADERS = {"train": "train_dataloader", "val": "val_dataloader", "test": "test_dataloader"}
 
 
-def make(node: Mapping[str, Any]) -> DataModule:
-    """The data module that a node describes.
+def make(node: Mapping[str, Any], seed: int = 0) -> DataModule:
+    """The data module that a node describes; one of the user's own gets the seed of the run.
 
     Raises:
         CannotMake: It cannot be imported, or is no LightningDataModule.
@@ -28,7 +28,7 @@ def make(node: Mapping[str, Any]) -> DataModule:
         return module
     if not isinstance(module, pl.LightningDataModule):
         raise nodes.CannotMake(f"data {node[nodes.TARGET]} must be a LightningDataModule, got {type(module).__name__}")
-    return OwnData(module, str(node[nodes.TARGET]))
+    return OwnData(module, str(node[nodes.TARGET]), seed)
 
 
 class OwnData(DataModule):
@@ -42,10 +42,11 @@ class OwnData(DataModule):
         module: Yields images, uint8 or float32 in [0, 1], (B, 1, 28, 28), with labels int64 (B,). Its attribute
             `classes` names the classes, or else `num_classes` counts them, or else the largest label does.
         name: The name of the data set.
+        seed: Of what the training draws beside the batches, such as dropout.
     """
 
-    def __init__(self, module: pl.LightningDataModule, name: str) -> None:
-        super().__init__()
+    def __init__(self, module: pl.LightningDataModule, name: str, seed: int = 0) -> None:
+        super().__init__(seed=seed)
         self.module = module
         self.dataset = name
         self.fallback = None
@@ -66,13 +67,17 @@ class OwnData(DataModule):
         """Set it up and read all its images.
 
         Raises:
-            ValueError: It yields something else than images and labels.
+            ValueError: It yields something else than images and labels, or its training batches have no number.
         """
         if hasattr(self, "test"):  # Lightning asks again before fit and before test
             return
         for part in ("fit", "test"):
             self.module.setup(part)
         loaders = {part: getattr(self.module, loader)() for part, loader in LOADERS.items() if self.has[part]}
+        try:
+            len(loaders["train"])
+        except TypeError as error:
+            raise ValueError(f"{self.dataset}: {LOADERS['train']} must have a length: {error}") from error
         with torch.random.fork_rng(devices=[]):  # the same order and transforms every time
             torch.manual_seed(0)
             found = {part: self._read(part, loader) for part, loader in loaders.items()}

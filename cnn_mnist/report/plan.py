@@ -83,7 +83,7 @@ def tasks(cfg: DictConfig, overrides: list[str]) -> list[Task]:
     if "analysis" in named or not named:
         found += [Task("analysis", str(name), node, False, str(name)) for name, node in analyses_of(cfg).items()]
     if "attack" in named or not named:
-        is_single = "_target_" in cfg.attack
+        is_single = "_target_" in (cfg.get("attack") or ())
         found += [
             Task("attacks", name, node, False, "attack" if is_single else f"attack.{name}")
             for name, node in attacks_of(cfg).items()

@@ -3,6 +3,8 @@
 import zipfile
 from pathlib import Path
 
+from cnn_mnist.front import TO_TRAIN
+
 LAST = "last"  # instead of a path: the newest run
 
 
@@ -37,7 +39,7 @@ def newest() -> Path:
     """
     found = [file for base in ("outputs", "multirun") for file in Path(base).glob("*/*/checkpoints/last.ckpt")]
     if not found:
-        raise FileNotFoundError("there is no run below outputs/ or multirun/ to analyse: make one with python train.py")
+        raise FileNotFoundError(f"there is no run below outputs/ or multirun/ to analyse: make one with {TO_TRAIN}")
     return find(max(found, key=lambda file: file.stat().st_mtime).parent.parent, prefer_best=True)
 
 
@@ -54,7 +56,7 @@ def newest_run() -> Path:
     """
     begun = [run for base in ("outputs", "multirun") for run in Path(base).glob("*/*") if is_begun(run)]
     if not begun:
-        raise FileNotFoundError("there is no run below outputs/ or multirun/ to resume: start one with python train.py")
+        raise FileNotFoundError(f"there is no run below outputs/ or multirun/ to resume: start one with {TO_TRAIN}")
     return max(begun, key=lambda run: max(path.stat().st_mtime for path in (run, run / "checkpoints")))
 
 

@@ -9,14 +9,16 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import optuna
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
+from omegaconf import OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
 from cnn_mnist.cli import signals
-from cnn_mnist.front import FRONT
+from cnn_mnist.front import CONF, FRONT
 from cnn_mnist.runs import files
 from cnn_mnist.runs.metrics import mode_of
 
@@ -24,7 +26,9 @@ TRAIN = FRONT / "train.py"
 DATABASE = "study.db"  # in the folder of a search
 USUAL_METRIC = "val/acc"
 WITHOUT_CALLBACKS = ("val/acc", "val/loss")  # metrics that need no callback
-USUAL = ("data.val_size=5000", "callbacks=none")  # unless the command says otherwise
+USUAL_HOLD_OUT = "data.val_size=5000"  # unless the command says otherwise
+CHOOSES = "override /callbacks"  # a line of a recipe
+ONLY_SHOW = ("default", "robust")  # callbacks without which a training is the same
 USUAL_SPACE = (
     "model.lr=tag(log,interval(1e-3,3e-2))",
     "model.distortion=interval(0.0,0.25)",
@@ -102,7 +106,6 @@ def _search(
     study = optuna.create_study(
         study_name="search",
         storage=optuna.storages.RDBStorage(f"sqlite:///{DATABASE}", engine_kwargs={"creator": opened}),
-        sampler=optuna.samplers.TPESampler(seed=seed),
         direction="minimize" if mode_of(metric or USUAL_METRIC) == "min" else "maximize",
         load_if_exists=True,
     )
@@ -119,7 +122,7 @@ def _search(
     if options and (fixed != study.user_attrs["fixed"] or space != kept):
         raise ValueError(f"{place} holds a search of other options: leave the options out, or set --folder")
     _forget_the_killed(study)
-    failed = _run(study, kept, num_trials, place, own)
+    failed = _run(study, kept, num_trials, place, seed, own)
     if not study.get_trials(states=(TrialState.COMPLETE,)):
         raise ValueError(f"no trial ended well: {failed[-1] if failed else 'none was asked for'}")
     write_page(place, study, seed)
@@ -150,13 +153,28 @@ def _parsed(
     if metric not in (None, *WITHOUT_CALLBACKS):
         keys.add("callbacks")  # one of them measures it
     data = next((one.value() for one in overrides if one.key_or_group == "data"), None)
-    if config_dir and Path(config_dir, "data", f"{data}.yaml").is_file():
+    folders = [Path(config_dir)] if config_dir else []
+    if any((folder / "data" / f"{data}.yaml").is_file() for folder in folders):
         keys.add("data.val_size")  # whether there is a hold-out is its own affair
-    overrides += [usual for usual in parser.parse_overrides(list(USUAL)) if usual.key_or_group not in keys]
+    if "callbacks" not in keys:
+        recipe = next((str(one.value()) for one in overrides if one.key_or_group == "experiment"), "")
+        kept = [name for name in _callbacks_of(recipe, [CONF, *folders]) if name not in ONLY_SHOW]
+        overrides += parser.parse_overrides([f"callbacks=[{','.join(kept)}]" if kept else "callbacks=none"])
+    if "data.val_size" not in keys:
+        overrides += parser.parse_overrides([USUAL_HOLD_OUT])
     fixed = [_typed(override) for override in overrides if not override.is_sweep_override()]
     if "data.val_size=0" in fixed:
         raise ValueError("a search needs a hold-out, and may not choose by the test set: set data.val_size above 0")
     return fixed, {one.get_key_element(): _distribution(one) for one in overrides if one.is_sweep_override()}
+
+
+def _callbacks_of(recipe: str, folders: Sequence[Path]) -> list[str]:
+    """The callbacks that a recipe chooses, or a recipe that it is made from."""
+    file = next((file for folder in folders if (file := folder / "experiment" / f"{recipe}.yaml").is_file()), None)
+    found: str | Sequence[str] = []
+    for entry in OmegaConf.select(OmegaConf.load(file), "defaults", default=()) if file else ():
+        found = _callbacks_of(entry, folders) or found if isinstance(entry, str) else entry.get(CHOOSES, found)
+    return [found] if isinstance(found, str) else list(found)
 
 
 def _typed(override: Override) -> str:
@@ -187,7 +205,7 @@ def _forget_the_killed(study: optuna.Study) -> None:
 
 
 def _run(
-    study: optuna.Study, space: dict[str, BaseDistribution], num_trials: int, place: Path, own: list[str]
+    study: optuna.Study, space: dict[str, BaseDistribution], num_trials: int, place: Path, seed: int, own: list[str]
 ) -> list[str]:
     """Run the missing trials, each a command of its own; returns the errors."""
     failed: list[str] = []
@@ -197,6 +215,9 @@ def _run(
     if num_done:
         print(f"{num_done} of {num_trials} trials are done already")
     for _ in range(num_trials - num_done):
+        number = len(study.get_trials(deepcopy=False))
+        words = np.random.SeedSequence((seed, number)).generate_state(1)  # a search that is continued draws others
+        study.sampler = optuna.samplers.TPESampler(seed=int(words[0]))
         trial = study.ask(space)
         options = [f"{key}={value}" for key, value in trial.params.items()]
         run = place / f"trial-{trial.number:03}"

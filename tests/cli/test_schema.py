@@ -304,13 +304,22 @@ def test_a_number_of_many_digits_is_out_of_range_like_any_other() -> None:
     [
         (("monitor=val/foo", "data.val_size=100"), "monitor=val/foo, but nothing measures it: did you mean val/"),
         (("+trainer.logger=false",), "trainer.logger is set by train.py itself: leave it out"),
+        (
+            ("callbacks=early_stopping", "callbacks.early_stopping.monitor=test/acc"),
+            "callbacks.early_stopping watches test/acc, but the test set chooses nothing: set callbacks.early_",
+        ),
+        (
+            ("model.schedule={_target_:torch.optim.lr_scheduler.ReduceLROnPlateau,monitor:test/loss}",),
+            "model.schedule watches test/loss, but the test set chooses nothing: set model.schedule.monitor=val/",
+        ),
     ],
 )
 def test_what_would_be_found_after_an_epoch_or_never_is_said_at_once(words: tuple[str, ...], line: str) -> None:
     with pytest.raises(ValueError, match=line):
         schema.check(composed(*words), schema.Train)
-    own = composed("monitor=val/foo", "data.val_size=100", "+callbacks.mine._target_=mine.Measures")
-    schema.check(own, schema.Train)  # it may measure that
+    for metric in ("val/foo", "val/robust_acc", "val/certified_acc"):
+        own = composed(f"monitor={metric}", "data.val_size=100", "+callbacks.mine._target_=mine.Measures")
+        schema.check(own, schema.Train)  # it may measure that
 
 
 def test_an_option_that_does_nothing_without_another_is_refused() -> None:
@@ -327,7 +336,8 @@ def test_an_option_that_does_nothing_without_another_is_refused() -> None:
 
 def test_early_stopping_waits_for_what_is_better() -> None:
     for metric, mode in (("val/acc", "max"), ("val/loss", "min")):
-        assert composed("callbacks=early_stopping", f"monitor={metric}").callbacks.early_stopping.mode == mode
+        for option in ("monitor", "callbacks.early_stopping.monitor"):
+            assert composed("callbacks=early_stopping", f"{option}={metric}").callbacks.early_stopping.mode == mode
 
 
 @pytest.mark.parametrize(
@@ -347,6 +357,8 @@ def test_how_a_group_is_chosen_is_said(words: list[str], line: str, analyze: Com
 
 
 def test_no_schedule_can_be_swept_beside_one(train: Command, tmp_path: Path) -> None:
+    unswept = train("model.schedule=cosine,null", cwd=tmp_path)
+    assert unswept.err == "error: model.schedule takes one name, got cosine,null: add -m to sweep over them\n"
     small = ("data=digits", "network=mlp", "trainer=cpu", "callbacks=none", "trainer.max_epochs=1")
     done = train(*small, "-m", "model.schedule=cosine,null", cwd=tmp_path)
     assert done.status == 0, done.err

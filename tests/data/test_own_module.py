@@ -46,6 +46,15 @@ class WithBoth(WithVal, WithTest):
     num_classes = 3
 
 
+def test_batches_without_a_number_are_refused() -> None:
+    class Endless(WithVal):
+        def train_dataloader(self) -> Any:
+            return iter(super().train_dataloader())
+
+    with pytest.raises(ValueError, match="mine.Own: train_dataloader must have a length: object of typ"):
+        own_module.OwnData(Endless(), "mine.Own").ready()
+
+
 @pytest.mark.parametrize(
     ("kind", "num_val", "num_test", "val_name", "classes"),
     [(WithVal, 9, 9, "val", "012"), (WithTest, 12, 12, "test", "abc"), (WithBoth, 9, 12, "val", "abc")],

@@ -40,6 +40,7 @@ def test_everything_or_what_is_named() -> None:
     (task,) = plan.tasks(asked("attack=deepfool", "attack.steps=3"), ["attack=deepfool"])
     assert (task.kind, task.name, task.options["steps"], task.is_alone) == ("attacks", "deepfool", 3, True)
     assert names("~training") == EVERY[1:] + ATTACKS
+    assert names("~attack") == EVERY
 
 
 def test_one_picture_is_enough_for_some() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import optuna
@@ -110,9 +111,44 @@ def test_a_search_by_a_loss_wants_the_lowest(search: Command) -> None:
 def test_callbacks_are_left_out_unless_one_of_them_measures_the_metric() -> None:
     from cnn_mnist.sweeps.search import _parsed
 
-    for metric, is_left_out in ((None, True), ("val/loss", True), ("val/robust_acc", False)):
-        fixed, _ = _parsed(["experiment=robust"], metric, None)
-        assert ("callbacks=none" in fixed) == is_left_out
+    for recipe, metric, callbacks in (
+        ("tuned", None, ["callbacks=none"]),
+        ("certified", "val/loss", ["callbacks=none"]),
+        ("best", None, ["callbacks=[ema]"]),  # whose weights it trains
+        ("robust", "val/acc", ["callbacks=[ema]"]),
+        ("robust", "val/robust_acc", []),
+    ):
+        fixed, _ = _parsed([f"experiment={recipe}"], metric, None)
+        assert [word for word in fixed if word.startswith("callbacks")] == callbacks
+
+
+def test_a_search_in_two_calls_tries_what_one_call_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from cnn_mnist.cli import signals
+    from cnn_mnist.sweeps import search
+
+    def done(command: list[str]) -> subprocess.CompletedProcess[str]:
+        run = next(word for word in command if word.startswith("hydra.run.dir=")).partition("=")[2]
+        Path(run).mkdir()
+        values = {"val/acc": float(command[-3].partition("=")[2]), "fit_seconds": 1, "dataset": "digits"}
+        (Path(run) / "results.json").write_text(json.dumps(values))
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(search, "_done", done)
+    monkeypatch.setattr(signals, "search", None)
+    tried = {}
+    for name, calls in (("one", [14]), ("two", [3, 14])):
+        for num_trials in calls:
+            search.search(
+                ["model.lr=interval(0.001,0.1)"],
+                num_trials=num_trials,
+                folder=tmp_path / name,
+                seed=0,
+                write_page=lambda *_: None,
+            )
+        study = optuna.load_study(study_name="search", storage=f"sqlite:///{tmp_path / name}/study.db")
+        tried[name] = [trial.params["model.lr"] for trial in study.trials]
+    assert tried["one"] == tried["two"]
+    assert len(set(tried["one"])) == 14
 
 
 def test_the_figures_show_each_trial_the_best_so_far_and_each_option() -> None:

@@ -14,8 +14,9 @@ from cnn_mnist.training.callbacks.picture_callback import PictureCallback
 class PlottingFailures:
     """Wraps callbacks so that a plotting failure does not end the training, and classes have their names.
 
-    A callback that has failed is reported at once, and again at the end, and is not called any more. An error in a
-    callback that is not a `PictureCallback` ends the run.
+    A callback that has failed is reported at once, and again at the end, and is not called any more; of several
+    processes, where the others may wait for it, it is called all the same. An error in a callback that is not a
+    `PictureCallback` ends the run.
 
     Args:
         callbacks: Callbacks by name.
@@ -36,12 +37,15 @@ class PlottingFailures:
                     setattr(callback, hook, partial(self._attempt, name, getattr(callback, hook)))
 
     def _attempt(self, name: str, hook: Callable[..., None], *args: Any, **kwargs: Any) -> None:
-        if name in self.failed:
+        trainer, has_failed = args[0], name in self.failed
+        if has_failed and trainer.world_size == 1:
             return
         try:
-            with class_names(getattr(args[0].datamodule, "classes", ())):  # args[0]: the trainer
+            with class_names(getattr(trainer.datamodule, "classes", ())):
                 hook(*args, **kwargs)
         except Exception as error:
+            if has_failed:
+                return
             self.failed[name] = f"{type(error).__name__}: {' '.join(str(error).split())}"
             message = f"callbacks.{name} has failed, and training continues without it ({self.failed[name]})"
             warnings.warn(message, UserWarning, stacklevel=2)

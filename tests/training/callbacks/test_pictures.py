@@ -1,7 +1,9 @@
 """The numbers in pictures, against scikit-learn and a plain forward pass."""
 
 import inspect
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,8 @@ from cnn_mnist.training.callbacks import confusion_matrix as confusion_matrix_ca
 from cnn_mnist.training.callbacks import filters as filters_callback
 from cnn_mnist.training.callbacks import occlusion as occlusion_callback
 from cnn_mnist.training.callbacks import predictions as predictions_callback
+from cnn_mnist.training.callbacks.picture_callback import PictureCallback
+from cnn_mnist.training.callbacks.plotting_failures import PlottingFailures
 from cnn_mnist.training.module import Classifier
 
 
@@ -87,3 +91,29 @@ def test_the_pictures_are_the_networks(tmp_path: Path, monkeypatch: pytest.Monke
             dark = 0.85 * np.array(to_rgb(STILL_RIGHT if answer == label else class_names.colour(answer))) + 0.15 * 0.4
             assert (colour <= grey + 3e-3).all()
             assert (colour >= dark - 3e-3).all()
+
+
+@pytest.mark.parametrize(("num_processes", "num_calls"), [(1, 1), (2, 3)])
+def test_a_callback_that_fails_is_called_again_where_other_processes_wait_for_it(
+    num_processes: int, num_calls: int
+) -> None:
+    class Broken(PictureCallback):
+        calls = 0
+
+        def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            self.calls += 1
+            raise RuntimeError(f"call {self.calls}")
+
+    broken = Broken()
+    wrapped = PlottingFailures({"broken": broken})
+    trainer = SimpleNamespace(world_size=num_processes, datamodule=None)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            wrapped.callbacks[0].on_validation_epoch_end(trainer, None)  # type: ignore[arg-type]
+    assert [str(one.message) for one in warned] == [
+        "callbacks.broken has failed, and training continues without it (RuntimeError: call 1)"
+    ]
+    assert broken.calls == num_calls
+    with pytest.raises(ValueError, match=r"not all of its pictures: broken \(RuntimeError: call 1\)"):
+        wrapped.check()

@@ -173,8 +173,9 @@ def auto(
                 with files.replacing(file) as scratch, scratch.open("wb") as stream:
                     np.savez(stream, seconds=time.perf_counter() - start, **kept)
             with np.load(file) as saved:
-                seconds[budget] += float(saved["seconds"])
-                earlier.append(is_done * float(saved["seconds"]))
+                spent = float(saved.get("seconds", 0))  # parts of former versions have none
+                seconds[budget] += spent
+                earlier.append(is_done * spent)
                 found.append(AttackResult(**{name: torch.from_numpy(saved[name]) for name in AttackResult._fields}))
         return AttackResult(*(torch.cat(values, int(name == "trace")) for name, values in _columns(found).items()))
 
