@@ -52,7 +52,7 @@ def load_images(name: str = "mnist", split: str = "test", root: "str | Path" = "
     if split not in sources.PARTS:
         raise ValueError(f"split must be train or test, got {split}")
     images, labels = sources.load(name, Path(root).expanduser(), split)
-    return images.float().div_(255), labels
+    return images.float().div_(255) if not images.is_floating_point() else images.clone(), labels
 
 
 def load_picture(path: "str | Path") -> "Tensor":

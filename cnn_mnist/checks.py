@@ -107,6 +107,8 @@ def examined(model: nn.Module, images: Tensor, classes: Tensor | int, *, name: s
         ModelWarning: The model was in train mode; its outputs all lie in [0, 1], as those of a sigmoid do; an image's
             logits depend on the other images of its batch.
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"the model must be a torch.nn.Module, got a {type(model).__name__}: wrap it in one")
     images = checked_images(images)
     classes = checked_classes(classes, images)
     with untouched(model) as was_training:
@@ -168,7 +170,13 @@ def check_logits(logits: Tensor) -> None:
 
 
 def seeded(generator: torch.Generator | None) -> torch.Generator:
-    """The generator, or one with seed 0 on the CPU in place of None."""
+    """The generator, or one with seed 0 on the CPU in place of None.
+
+    Raises:
+        ValueError: It is no generator.
+    """
+    if not isinstance(generator, torch.Generator | None):
+        raise ValueError(f"generator must be a torch.Generator, got {generator!r}: torch.Generator().manual_seed(0)")
     return torch.Generator().manual_seed(0) if generator is None else generator
 
 
@@ -178,6 +186,8 @@ def _probe(model: Logits, images: Tensor, classes: Tensor, name: str) -> None:
         logits = model(images)
         check_logits(logits)
         num_classes = logits.shape[1]
+        if num_classes < 2:
+            raise ValueError("the model must return a logit for each class, got one logit")
         outside = classes[(classes < 0) | (classes >= num_classes)]
         if len(outside):
             raise ValueError(f"{name} must be a class, 0..{num_classes - 1}, got {int(outside[0])}")

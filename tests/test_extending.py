@@ -150,12 +150,40 @@ def test_the_curve_of_an_own_metric_is_on_the_page(own: Done, analyze: Command) 
         ("analyze.py", ("attack=gradient_valu",), "attack=gradient_valu does not exist: did you mean"),
         ("train.py", ("callbacks=sizes", "callbacks.sizes.bins=0"), "callbacks.sizes.bins must be a whole"),
         ("train.py", ("callbacks=sizes", "callbacks.sizes.bin=9"), "did you mean callbacks.sizes.bins?"),
+        ("analyze.py", ("attack=misspelt",), "attack gradient_value.gradient cannot be imported: AttributeError"),
+        ("analyze.py", ("attack=short",), "gradient_value.gradient_value needs num_images: add it to the file of"),
+        ("analyze.py", ("attack=short", "attack.num_images=9"), "attack.num_images is an argument of gradient_value"),
+        ("analyze.py", ("attack=odd",), "gradient_value.gradient_value takes no colour: remove it from"),
+        ("analyze.py", ("attack=whole",), "the file of attack=gradient_value lacks the line `_partial_: true`"),
+        ("analyze.py", ("analysis=homeless",), "first line of an analysis's file must be `# @package` and its name"),
     ],
 )  # fmt: skip
 def test_their_options_are_checked_like_any_other(
     script: str, words: tuple[str, ...], message: str, own: Done, request: pytest.FixtureRequest
 ) -> None:
+    shipped = "_target_: gradient_value.gradient_value\nepsilon: 0.3\n"
+    for name, text in (
+        ("attack/misspelt", "_target_: gradient_value.gradient\n_partial_: true\n"),
+        ("attack/short", f"{shipped}_partial_: true\n"),
+        ("attack/odd", f"{shipped}_partial_: true\nnum_images: 9\ncolour: red\n"),
+        ("attack/whole", f"{shipped}num_images: 9\n"),
+        ("analysis/homeless", "_target_: brightness.brightness\n_partial_: true\nnum_images: 9\n"),
+    ):
+        (own.cwd / "my_conf" / f"{name}.yaml").write_text(text)
     done: Done = request.getfixturevalue(script.removesuffix(".py"))(*CONF, *words, cwd=own.cwd)
     assert done.status == 1
     assert message in done.err
     assert len(done.err.splitlines()) == 1
+
+
+def test_a_file_with_the_name_of_a_shipped_one_is_refused(train: Command, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "network").mkdir(parents=True)
+    file = tmp_path / "mine" / "network" / "mlp.yaml"
+    file.write_bytes((ROOT / "conf" / "network" / "mlp.yaml").read_bytes())
+    words = ("--config-dir", "mine", "network=mlp", "model.lr=-1")
+    copied = train(*words, cwd=tmp_path)
+    assert copied.err.startswith("error: model.lr must be")  # the same file does no harm
+    file.write_text("_target_: mine.Network\n")
+    done = train(*words, cwd=tmp_path)
+    says = "mine/network/mlp.yaml is not read, for the project has a file of that name: give it another one"
+    assert done.err == f"error: {says}\n"

@@ -133,8 +133,14 @@ def main_layers(network: nn.Module, most: int = 4) -> list[str]:
 
 
 def outputs(network: nn.Module, images: Tensor, names: Iterable[str]) -> dict[str, Output]:
-    """The outputs of the named layers for images, with gradients where they are enabled."""
-    found = trace(network, images).outputs
+    """The outputs of the named layers for images, with gradients where they are enabled.
+
+    Raises:
+        ValueError: There is no such layer.
+    """
+    found, names = trace(network, images).outputs, list(names)
+    if unknown := [name for name in names if name not in found]:
+        raise ValueError(f"the network has no layer {unknown[0]}, but {', '.join(found)}")
     return {name: found[name] for name in names}
 
 

@@ -3,7 +3,8 @@
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from numbers import Real
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -61,8 +62,11 @@ class AttackResult(NamedTuple):
         return {name: value.double().mean().item() for name, value in means.items()}
 
 
-def check_number(name: str, value: float, low: float, high: float = math.inf) -> None:
+def check_number(name: str, value: Any, low: float, high: float = math.inf) -> None:
     """Raise ValueError for a number outside low..high."""
+    is_number = isinstance(value, Real | Tensor)
+    if not is_number:
+        raise ValueError(f"{name} must be a number, got {value!r}")
     if not (low <= value <= high and math.isfinite(value)):
         limits = f"in {low:g}..{high:g}" if high < math.inf else f"at least {low:g}"
         raise ValueError(f"{name} must be {limits}, got {value:g}")

@@ -164,6 +164,7 @@ def run(main: Main, script: str, in_sweep: InSweep) -> None:
         asked = parser.parse_intermixed_args()
         sys.argv[1:] = sorted(sys.argv[1:], key=asked.overrides.__contains__)  # Hydra wants flags first
         sys.path.append(os.getcwd())  # files of the user's own, named by a _target_
+        errors.refuse_hidden(config_dir)
         groups = errors.groups_of(config_dir)
         words = [_in_its_group(word, groups, asked.multirun) for word in _at_home(sys.argv[1:])]
         sys.argv[1:] = _with_swept_groups(words, _parsed(words, groups))

@@ -23,10 +23,10 @@ from hydra.errors import (
     OverrideParseException,
 )
 from hydra.utils import get_object
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cnn_mnist.cli.schema import nearest
+from cnn_mnist.cli.schema import annotations_of, nearest
 from cnn_mnist.runs import files
 
 OPEN = ("network", "model.optimizer", "model.schedule", "trainer", "logger", "callbacks")  # `+` may add to these
@@ -106,6 +106,15 @@ def groups_of(config_dir: str) -> dict[str, set[str]]:
     return options
 
 
+def refuse_hidden(config_dir: str) -> None:
+    """Raise ValueError for a file of the user's own --config-dir that Hydra would not read, for its name is taken."""
+    own = get_args_parser().parse_args().config_dir
+    for file in sorted(Path(own).rglob("*.yaml")) if own else ():
+        shipped = Path(config_dir, file.relative_to(own))
+        if shipped.is_file() and shipped.read_bytes() != file.read_bytes():
+            raise ValueError(f"{file} is not read, for the project has a file of that name: give it another one")
+
+
 def unknown_keys(config_dir: str, config_name: str) -> Iterator[str]:
     """A line for every override whose key does not exist."""
     own = get_args_parser().parse_args().config_dir  # of the user
@@ -124,10 +133,13 @@ def unknown_keys(config_dir: str, config_name: str) -> Iterator[str]:
     known = {*groups, *keys_of(cfg)}
     for override in given:
         key = override.key_or_group
-        section = key.rpartition(".")[0]
+        section, _, name = key.rpartition(".")
+        target = str(OmegaConf.select(cfg, f"{section}._target_")) if section else ""
         is_new = section not in known or section in ("", *OPEN)  # a mistake at the top level has its own check
         if key in groups and override.is_add():
             yield f"{key} is there already: write {key}=... without the +"
+        elif key not in known and section not in OPEN and name in annotations_of(target):
+            yield f"{key} is an argument of {target} that its file does not list: add {name} there, with a default"
         elif key not in known and not key.startswith("hydra") and not (override.is_add() and is_new):
             yield f"unknown key {key}{nearest(key, known)}"
 

@@ -18,7 +18,10 @@ ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".
 
 
 class Own(NamedTuple):
-    """Images uint8 (N, 1, 28, 28) with labels int64 (N,) for `train` and `test`, and the names of the classes."""
+    """Images (N, 1, 28, 28) with labels int64 (N,) for `train` and `test`, and the names of the classes.
+
+    Images are uint8, or float32 where they are other values than the 256 grey values.
+    """
 
     train: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
@@ -64,14 +67,22 @@ def _npz(path: Path) -> Own:
 
 
 def _pixels(images: NDArray[np.generic], path: Path) -> Tensor:
-    """Images uint8 (N, 1, 28, 28)."""
+    """Images (N, 1, 28, 28), uint8 or float32."""
     if images.shape[1:] not in ((SIDE, SIDE), (1, SIDE, SIDE)):
         raise ValueError(f"{path}: images must have the shape (N, 28, 28) or (N, 1, 28, 28), got {images.shape}")
     if images.dtype != np.uint8:
-        values = images.astype(np.float64) if images.dtype.kind == "f" else None
-        if values is None or not (values.min(initial=0) >= 0 and values.max(initial=0) <= 1):
-            raise ValueError(f"{path}: images must be uint8, or floats from 0 to 1, got {images.dtype}")
-        images = np.round(values * 255).astype(np.uint8)
+        if images.dtype.kind != "f":
+            raise ValueError(f"{path}: images must be uint8, or floats from 0 to 1, got {images.dtype}: convert them")
+        values = images.astype(np.float64)
+        low, high = values.min(initial=0), values.max(initial=0)
+        if not (low >= 0 and high <= 1):
+            raise ValueError(f"{path}: images must be uint8, or floats from 0 to 1, got {low:g} to {high:g}")
+        grey = np.round(values * 255)
+        if np.abs(grey / 255 - values).max(initial=0) > 1e-6:
+            return torch.from_numpy(values.astype(np.float32)).view(-1, 1, SIDE, SIDE)
+        return torch.from_numpy(grey.astype(np.uint8)).view(-1, 1, SIDE, SIDE)
+    if images.max(initial=0) == 1:
+        raise ValueError(f"{path}: uint8 images are grey values of 0..255, got no more than 1: multiply them by 255")
     return torch.from_numpy(np.ascontiguousarray(images)).view(-1, 1, SIDE, SIDE)
 
 
@@ -119,6 +130,8 @@ def _checked(found: list[tuple[Tensor, Tensor]], classes: tuple[str, ...], path:
         ValueError: It has fewer than two classes, a label that is none of them, or too few images of a class.
     """
     num_classes = len(classes)
+    if len({*classes}) < num_classes:
+        raise ValueError(f"{path}: two classes have the same name, {', '.join(classes)}")
     if num_classes < 2:
         raise ValueError(
             f"{path} holds {num_classes} class{'es' * (num_classes != 1)}: a classifier needs at least two"

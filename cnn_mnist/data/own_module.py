@@ -101,6 +101,10 @@ class OwnData(DataModule):
         if not batches:
             raise ValueError(f"{self.dataset}: {LOADERS[part]} yields nothing")
         images, labels = map(torch.cat, zip(*batches, strict=True))
+        if images.dtype == torch.uint8 and images.max() == 1:
+            raise ValueError(
+                f"{self.dataset}: uint8 images are grey values of 0..255, got no more than 1: multiply them by 255"
+            )
         return images, labels
 
     def _checked(self, part: str, batch: Any) -> tuple[Tensor, Tensor]:

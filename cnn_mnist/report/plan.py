@@ -3,9 +3,9 @@
 import importlib.util
 from typing import Any, NamedTuple
 
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from cnn_mnist import nodes
 from cnn_mnist.report.own_pictures import is_several
 from cnn_mnist.report.section import Needs
 
@@ -38,15 +38,20 @@ class Task(NamedTuple):
     key: str = ""
 
     @property
+    def group(self) -> str:
+        """The group of options that it is chosen from."""
+        return "attack" if self.kind == "attacks" else self.kind
+
+    @property
     def needs(self) -> Needs:
         """What the section needs."""
-        found: Needs = getattr(get_object(self.node._target_), "needs", Needs())
+        found: Needs = getattr(nodes.imported(self.group, self.node)[0], "needs", Needs())
         return found
 
     @property
     def question(self) -> str:
         """What it asks: the first line of its docstring."""
-        return (get_object(self.node._target_).__doc__ or "").strip().partition("\n")[0]
+        return (nodes.imported(self.group, self.node)[0].__doc__ or "").strip().partition("\n")[0]
 
     @property
     def is_done_once(self) -> bool:
@@ -79,6 +84,8 @@ def tasks(cfg: DictConfig, overrides: list[str]) -> list[Task]:
             raise ValueError(f"{many}= and {others[0]}= cannot be combined: leave one of them out")
         node = OmegaConf.create({"_target_": SEVERAL[many], "_partial_": True})
         return [Task("analysis", SEVERAL[many].rpartition(".")[2], node, is_alone=True)]
+    if "_target_" in (cfg.get("analysis") or ()):
+        raise ValueError("the first line of an analysis's file must be `# @package` and its name")
     found: list[Task] = []
     if "analysis" in named or not named:
         found += [Task("analysis", str(name), node, False, str(name)) for name, node in analyses_of(cfg).items()]
@@ -95,6 +102,8 @@ def tasks(cfg: DictConfig, overrides: list[str]) -> list[Task]:
         if cfg.against is not None and name != "play":
             raise ValueError(f"export={name} writes one network: leave against= out")
         found.append(Task("export", name, cfg.export, False))
+    for task in found:
+        _check_arguments(task)
     _refuse_what_is_not_done(found, overrides, {*analyses_of(cfg), "attack", "export", "metric"})
     is_alone = len(found) == 1
     reasons = []
@@ -112,6 +121,22 @@ def tasks(cfg: DictConfig, overrides: list[str]) -> list[Task]:
     return [task._replace(is_alone=is_alone) for task in found]
 
 
+def _check_arguments(task: Task) -> None:
+    """Raise ValueError where the file of a section does not fit the function that it names."""
+    accepted = nodes.imported(task.group, task.node)[1]
+    _, *arguments = accepted.values()  # the first is the subject
+    file, given = f"the file of {task.group}={task.name}", {*task.options}
+    if not task.node.get("_partial_"):
+        raise ValueError(f"{file} lacks the line `_partial_: true`")
+    for one in arguments:
+        is_named = one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+        if is_named and one.default is one.empty and one.name not in given:
+            raise ValueError(f"{task.node._target_} needs {one.name}: add it to {file}")
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in arguments)
+    if (unknown := sorted(given - {*accepted})) and not takes_any:
+        raise ValueError(f"{task.node._target_} takes no {unknown[0]}: remove it from {file}")
+
+
 def _refuse_what_is_not_done(asked: list[Task], overrides: list[str], parts: set[str]) -> None:
     """Raise ValueError for an option of a section that is not asked for."""
     done = {part for task in asked for part in (task.key, task.name if task.kind == "analysis" else task.kind)}
@@ -125,7 +150,7 @@ def _refuse_what_is_not_done(asked: list[Task], overrides: list[str], parts: set
 
 def _cannot_be_done(task: Task, cfg: DictConfig) -> str:
     """Why a section cannot be computed, or an empty text."""
-    what, needs = f"{'attack' if task.kind == 'attacks' else task.kind}={task.name}", task.needs
+    what, needs = f"{task.group}={task.name}", task.needs
     if needs.other and cfg.against is None:
         return f"{what} needs two networks: set against= to another run"
     if not _is_installed(needs.package):

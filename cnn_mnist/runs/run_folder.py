@@ -220,17 +220,18 @@ def _recorded(
     for override in overrides:
         _take(override.split("=")[0].lstrip("+~"), cfg, own)
     known |= {*trusted, *nodes.targets(OmegaConf.to_container(cfg, resolve=True))}  # of the command line
-    asked = set(nodes.targets(OmegaConf.to_container(own, resolve=True)))
-    if any(name.startswith("cnn_mnist.") for name in asked - known):
+    plain: Any = OmegaConf.to_container(own, resolve=True)
+    asked = {name: str(section) for section, part in plain.items() for name in nodes.targets(part)}
+    if any(name.startswith("cnn_mnist.") for name in asked.keys() - known):
         raise ValueError(
             f"{folder} was trained by an older version of this project: it can be analysed, but not resumed"
         )
     if not build.is_shipped(own.network._target_) and own.network._target_ not in trusted:
         known -= {own.network._target_}  # named as something else
-    if strange := sorted(asked - known):
+    if strange := sorted(asked.keys() - known):
         raise ValueError(
-            f"{record} asks for {', '.join(strange)}, which is not run from a file: name it on the command line, too "
-            "(+callbacks... or the like)"
+            f"{record} asks for {', '.join(strange)}, which is not run from a file: repeat the options that chose it "
+            f"({asked[strange[0]]}...)"
         )
     check(own)
     return own

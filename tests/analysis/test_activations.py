@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import conv2d
 
+from cnn_mnist.analysis import layers
 from cnn_mnist.analysis.activations import BLURS, statistics
 from cnn_mnist.data.batches import Batch
 from cnn_mnist.network import CNN
@@ -82,3 +83,8 @@ def test_a_channel_that_hardly_varies_is_measured_and_one_that_does_not_is_not(k
 def test_no_image_is_refused(known: CNN) -> None:
     with pytest.raises(ValueError, match="no image"):
         statistics(known, [], LAYERS)
+
+
+def test_a_layer_that_there_is_not_is_named(digits: Batch) -> None:
+    with pytest.raises(ValueError, match="the network has no layer conv3, but conv1, "):
+        layers.outputs(CNN(), digits.images[:2], ["conv1", "conv3"])

@@ -5,6 +5,7 @@ import functools
 import io
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -172,6 +173,7 @@ def test_wrong_classes_are_named(labels: Tensor, line: str, look: str, digits: B
         (Wrapped(after=lambda y: y[:, :, None]), r"must return logits \(B, C\), got \(\d+, 10, 1\)"),
         (Wrapped(after=lambda y: y.softmax(1)), "returns probabilities"),
         (Wrapped(after=lambda y: y * torch.nan), "values that are not finite"),
+        (Wrapped(after=lambda y: y[:, :1]), "must return a logit for each class, got one logit"),
     ],
 )
 def test_other_outputs_are_named(model: nn.Module, line: str, look: str, classes: Tensor, digits: Batch) -> None:
@@ -242,3 +244,17 @@ def test_confident_logits_hide_no_gradient(scale: float, digits: Batch) -> None:
     targets = (labels + 1) % 10
     found = attacks.pgd(model, images, targets, **options | {"epsilon": 0.3}, targeted=True)
     assert found.success.double().mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"model": lambda images: images.flatten(1)}, "the model must be a torch.nn.Module, got a function: wrap it"),
+        ({"epsilon": "0.3"}, "epsilon must be a number, got '0.3'"),
+        ({"generator": 0}, r"generator must be a torch.Generator, got 0: torch.Generator\(\).manual_seed\(0\)"),
+    ],
+)
+def test_other_arguments_are_named(options: dict[str, Any], line: str, digits: Batch) -> None:
+    given = {"model": trained(False), "epsilon": 0.3, "step_size": 0.1, "steps": 1, **options}
+    with pytest.raises(ValueError, match=line):
+        attacks.pgd(images=digits.images[:2], labels=digits.labels[:2], **given)

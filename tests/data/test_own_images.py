@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+import cnn_mnist
 from cnn_mnist.data import own_images, sources
 from cnn_mnist.data.datamodule import DataModule
 from cnn_mnist.sweeps import jobs
@@ -82,6 +83,17 @@ def test_a_fifth_of_each_class_is_the_test_set_and_stays_it(letters: Path) -> No
     assert torch.equal(own_images.read("npz", letters).test[0], own.test[0])
 
 
+def test_floats_between_grey_values_are_kept(tmp_path: Path) -> None:
+    images, labels = patterns(3, 8)
+    faint = (images / 255 / 100).astype(np.float32)
+    path = saved(tmp_path / "faint.npz", images=faint, labels=labels)
+    data = DataModule("npz", root=str(path), fallback=None).ready()
+    loaded, _ = cnn_mnist.load_images("npz", "train", path)
+    assert torch.equal(data.train[:].images, loaded)
+    assert np.isin(loaded.numpy(), faint).all()
+    assert len(loaded.unique()) > 100
+
+
 def test_pictures_become_grey_and_28_by_28(animals: Path) -> None:
     own = own_images.read("image_folder", animals)
     assert own.classes == SEVEN
@@ -133,7 +145,12 @@ TRAIN = {"train_images": IMAGES, "train_labels": LABELS}
             {"images": IMAGES.astype(np.int32), "labels": LABELS},
             "must be uint8, or floats from 0 to 1, got int32",
         ),
-        ({"images": IMAGES.astype(np.float32), "labels": LABELS}, "images must be uint8, or floats from 0 to 1, got"),
+        ({"images": IMAGES.astype(np.float32), "labels": LABELS}, "or floats from 0 to 1, got 0 to 255"),
+        ({"images": IMAGES // 128, "labels": LABELS}, "grey values of 0..255, got no more than 1: multiply them by"),
+        (
+            {"images": IMAGES, "labels": LABELS, "classes": np.array(["a", "b", "a"])},
+            "two classes have the same name, a, b, a",
+        ),
         ({"images": np.full((18, 28, 28), np.nan), "labels": LABELS}, "images must be uint8, or floats from 0 to 1"),
         ({"images": IMAGES, "labels": LABELS + 0.5}, "labels must be whole numbers of the shape (N,), got float64"),
         ({"images": IMAGES, "labels": LABELS + 1}, "labels must be 0..2 for 3 classes, got 3"),

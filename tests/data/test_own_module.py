@@ -83,6 +83,7 @@ def test_training_takes_its_own_batches() -> None:
         (lambda images, labels: {"images": images}, "must yield (images, labels), got dict"),
         (lambda images, labels: (images[:, 0], labels), "of the shape (B, 1, 28, 28), uint8 or float32 in [0, 1], got"),
         (lambda images, labels: (images.expand(-1, 3, -1, -1), labels), "got uint8 (20, 3, 28, 28) from 0 to 255"),
+        (lambda images, labels: (images // 128, labels), "uint8 images are grey values of 0..255, got no more than 1"),
         (lambda images, labels: (images.float() / 100, labels), "got float32 (20, 1, 28, 28) from 0 to 2.55"),
         (lambda images, labels: (images.float() * torch.nan, labels), "from nan to nan"),
         (lambda images, labels: (images, labels.float()), "whole numbers as labels, one an image"),

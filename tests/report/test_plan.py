@@ -76,8 +76,9 @@ def test_without_captum_the_rest_is_done(monkeypatch: pytest.MonkeyPatch, capsys
 
 
 def test_two_attacks_by_one_function_are_two() -> None:
-    pgd = "_target_:cnn_mnist.report.sections.attacks.fgsm_pgd.pgd"
-    assert names("attack=all", "+attack.mine={" + pgd + ",_partial_:true,epsilon:0.1}") == [*ATTACKS, "mine"]
+    fgsm = "_target_:cnn_mnist.report.sections.attacks.fgsm_pgd.fgsm,_partial_:true"
+    options = "epsilon:0.1,target:null,num_images:9,epsilons:null"
+    assert names("attack=all", "+attack.mine={" + f"{fgsm},{options}" + "}") == [*ATTACKS, "mine"]
 
 
 def test_a_comparison_needs_another_network() -> None:

@@ -9,6 +9,7 @@ import torch
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor, nn
+from torch._dynamo.exc import UserError
 from torch.export import Dim, ExportedProgram
 
 from cnn_mnist import attacks
@@ -75,10 +76,21 @@ logits = network(images)"""
 
 
 def _exported(network: nn.Module) -> ExportedProgram:
-    """The graph of the network in eval mode, for any number of images."""
+    """The graph of the network in eval mode, for any number of images.
+
+    Raises:
+        ValueError: It can be had for one number of images alone.
+    """
     network = copy.deepcopy(network).cpu()
     image = torch.zeros(2, 1, 28, 28)
-    program = torch.export.export(network, (image,), dynamic_shapes=({0: Dim("batch")},))
+    try:
+        program = torch.export.export(network, (image,), dynamic_shapes=({0: Dim("batch")},))
+    except UserError as error:
+        if "Constraints violated" not in str(error):
+            raise
+        raise ValueError(
+            "torch.export cannot leave the number of images open: in the network, write images.shape[0] for len(images)"
+        ) from error
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine
     return program
@@ -167,6 +179,7 @@ def _card(subject: Subject, findings: dict[str, Any], use: str) -> str:
     )
     template = environment.get_template("model_card.md")
     layers = architecture(subject.network)
+    shown = [layer for layer in layers if layer.output and layer.kind != "softmax"]  # it returns logits
     return template.render(
         index=yaml.safe_dump(_index(subject, findings), sort_keys=False),
         found=findings,
@@ -174,7 +187,7 @@ def _card(subject: Subject, findings: dict[str, Any], use: str) -> str:
         recipe=subject.recipe,
         name=type(subject.network).__name__,
         num_parameters=total(layers).num_parameters,
-        layers=", ".join(f"{layer.name} ({' x '.join(map(str, layer.output))})" for layer in layers if layer.output),
+        layers=", ".join(f"{layer.name} ({' x '.join(map(str, layer.output))})" for layer in shown),
         is_normalised=subject.is_normalised,
         num_classes=subject.num_classes,
         use=use,

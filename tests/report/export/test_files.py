@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch import Tensor, nn
 
 from cnn_mnist.data.datamodule import DataModule
 from cnn_mnist.network import CNN
@@ -80,6 +81,19 @@ def test_the_card_says_what_was_measured(network: CNN, data: DataModule) -> None
     assert index["datasets"] == [result["dataset"]["type"]] == ["digits"]
     assert [metric["value"] for metric in result["metrics"]] == [part.findings["test_accuracy"], *robust]
     assert ("batch normalisation" in card) == network.batchnorm
+
+
+def test_a_network_for_one_number_of_images_is_refused_with_a_hint(data: DataModule) -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = nn.Linear(784, 10)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.last(images.flatten(1)) + torch.zeros(1, 10).expand(len(images), -1)
+
+    with pytest.raises(ValueError, match=r"write images.shape\[0\] for len\(images\)"):
+        files._exported(Counting())
 
 
 def test_what_computes_something_else_is_refused(data: DataModule, monkeypatch: pytest.MonkeyPatch) -> None:

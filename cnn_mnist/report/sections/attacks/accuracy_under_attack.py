@@ -11,8 +11,10 @@ from torch import Tensor
 
 from cnn_mnist import published
 from cnn_mnist.attacks.pgd import default_step_size
+from cnn_mnist.attacks.projection import length
 from cnn_mnist.attacks.result import AttackResult, predict
 from cnn_mnist.attacks.robustness import Masking, RobustAccuracy, gradient_masking, robust_accuracy
+from cnn_mnist.checks import ROUNDING
 from cnn_mnist.figures import adversarial as draw
 from cnn_mnist.figures.render import Picture
 from cnn_mnist.report.section import Answer, Section, Table, of_attack
@@ -50,6 +52,9 @@ def evaluate(
         epsilons: Budgets of the curve, without a target. None: eight; none: no curve.
         norm: What the budget limits: `linf` or `l2`.
         how: `restarts`, `steps` and `step_size` for the record; a step size of None: the attack chooses its own.
+
+    Raises:
+        ValueError: The attack returns something else than an AttackResult, or images outside [0, 1] or the budget.
     """
     assert subject.test is not None
     index = subject.test.evenly_spaced(num_images)
@@ -62,7 +67,7 @@ def evaluate(
     classes = labels if target is None else aim[: len(labels)]
     clock = time.perf_counter()
     there = images.to(subject.device), classes.to(subject.device)
-    result = attack(*there, epsilon).cpu()
+    result = _checked(name, attack(*there, epsilon), there[0], epsilon, norm).cpu()
     seconds = time.perf_counter() - clock
 
     first = torch.stack([(labels == c).nonzero()[0, 0] for c in labels.unique()])[:NUM_SHOWN]
@@ -97,7 +102,9 @@ def evaluate(
         budgets = sorted(EPSILONS[norm] if epsilons is None else epsilons)
         if budgets:
             found = robust_accuracy(
-                lambda budget: known.get(budget) or attack(*there, budget).cpu(),
+                lambda budget: (
+                    known.get(budget) or _checked(name, attack(*there, budget), there[0], budget, norm).cpu()
+                ),
                 labels,
                 budgets,
                 num_classes=subject.num_classes,
@@ -106,6 +113,20 @@ def evaluate(
         if norm == "linf" and epsilon > 0:
             _add_signs(part, subject, epsilon, how)
     return of_attack(name, subject, images, labels, result, seconds, part)
+
+
+def _checked(name: str, result: AttackResult, images: Tensor, epsilon: float, norm: str) -> AttackResult:
+    """The result, of which the section says that it keeps the grey values and the budget."""
+    if not isinstance(result, AttackResult):
+        raise ValueError(f"{name} must return an AttackResult, got {type(result).__name__}: see attacks.judge")
+    low, high = result.images.min().item(), result.images.max().item()
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"{name} must return images in [0, 1], got {low:.3g}..{high:.3g}: clamp them")
+    far = length(result.images - images, norm).max().item()
+    if not far <= epsilon + (ROUNDING if norm == "linf" else ROUNDING * images[0].numel()):
+        what = "a pixel" if norm == "linf" else "an image, in the L2 norm,"
+        raise ValueError(f"{name} changed {what} by {far:.3g}, with an epsilon of {epsilon:g}")
+    return result
 
 
 def _before_and_after(clean: Tensor, labels: Tensor, result: AttackResult) -> dict[str, Any]:
