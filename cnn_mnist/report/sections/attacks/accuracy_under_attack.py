@@ -122,10 +122,12 @@ def _checked(name: str, result: AttackResult, images: Tensor, epsilon: float, no
     low, high = result.images.min().item(), result.images.max().item()
     if not (low >= 0 and high <= 1):
         raise ValueError(f"{name} must return images in [0, 1], got {low:.3g}..{high:.3g}: clamp them")
-    far = length(result.images - images, norm).max().item()
+    broken = result.success.to(images.device)
+    moved = (result.images - images)[broken]
+    far = length(moved, norm).max().item() if len(moved) else 0
     if not far <= epsilon + (ROUNDING if norm == "linf" else ROUNDING * images[0].numel()):
-        what = "a pixel" if norm == "linf" else "an image, in the L2 norm,"
-        raise ValueError(f"{name} changed {what} by {far:.3g}, with an epsilon of {epsilon:g}")
+        what = "a pixel" if norm == "linf" else "it, in the L2 norm,"
+        raise ValueError(f"{name} broke an image by changing {what} by {far:.3g}, with an epsilon of {epsilon:g}")
     return result
 
 
