@@ -116,11 +116,17 @@ def main() -> None:
 
 
 def extended(known: list[dict[str, Any]], found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The networks found now; to one that is known, what has been measured now is added, and its remark stays."""
+    """The networks found now; to one that is known, what has been measured now is added, and its remark stays.
+
+    What is known of the same networks on fewer images follows.
+    """
     same = ("weights", "num_images", "num_boundary_images")
     before = {tuple(run.get(key) for key in same): run for run in known}
-    pairs = [(before.get(tuple(run[key] for key in same), {"measured": {}}), run) for run in found]
-    return [old | run | {"measured": old["measured"] | run["measured"]} for old, run in pairs]
+    pairs = [(before.pop(tuple(run[key] for key in same), {"measured": {}}), run) for run in found]
+    weights = {run["weights"] for run in found}
+    others = [run for run in before.values() if run.get("weights") in weights]
+    both = [old | run | {"measured": old["measured"] | run["measured"]} for old, run in pairs] + others
+    return sorted(both, key=lambda run: -run["num_images"])
 
 
 def checklist(run: Path, other: Path) -> dict[str, Any]:

@@ -144,6 +144,19 @@ def test_networks_are_tabled_with_those_attacked_on_as_many_images() -> None:
     assert sum(line.startswith("| `python train.py ...`") for line in page) == 2
 
 
+def test_what_is_known_of_fewer_images_stays_beside_what_is_measured_on_all() -> None:
+    few, other, every = (
+        {"weights": weights, "num_images": number, "num_boundary_images": 10, "measured": {measure: {"share": 0.9}}}
+        for weights, number, measure in (("a", 1000, "pgd"), ("b", 1000, "pgd"), ("a", 10_000, "auto"))
+    )
+    assert robustness.extended([few, other], [every]) == [every, few]
+    again = every | {"measured": {"clean": {"share": 0.99}}}
+    assert robustness.extended([every, few], [again]) == [
+        every | {"measured": every["measured"] | again["measured"]},
+        few,
+    ]
+
+
 def test_the_seeds_of_a_recipe_have_a_mean() -> None:
     runs = [
         {"overrides": ["experiment=robust", f"seed={seed}"], "seed": seed, "measured": {"clean": {"share": share}}}
