@@ -118,7 +118,7 @@ def main() -> None:
 def extended(known: list[dict[str, Any]], found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The networks found now; to one that is known, what has been measured now is added, and its remark stays.
 
-    What is known of the same networks on fewer images follows.
+    What is known of the same networks on another number of images stays, the largest number first.
     """
     same = ("weights", "num_images", "num_boundary_images")
     before = {tuple(run.get(key) for key in same): run for run in known}

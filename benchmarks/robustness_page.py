@@ -64,7 +64,7 @@ def published_rows(attacks: list[str | None]) -> list[str]:
 def robustness(record: dict[str, Any]) -> list[str]:
     """The part about attacks."""
     runs = [run for runs in record["networks"].values() for run in runs]
-    trained = {tuple(run["overrides"]): run for run in runs}  # one may have been attacked on several numbers of images
+    trained = {run["weights"]: run for run in runs}  # one may have been attacked on several numbers of images
     training = [
         f"`train.py {' '.join(run['overrides'])}`: {run['epochs']} epochs in {run['fit_seconds'] / 60:.1f} minutes on "
         f"{run['device']}, {run['num_threads']} thread{'s' * (run['num_threads'] > 1)}, commit {run['git_commit']}"

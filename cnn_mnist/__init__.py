@@ -46,13 +46,13 @@ def load_images(name: str = "mnist", split: str = "test", root: "str | Path" = "
     from pathlib import Path
 
     from cnn_mnist.data import sources
+    from cnn_mnist.data.batches import Images
 
     if name not in sources.ALL:
         raise ValueError(f"name must be {', '.join(sources.ALL)}, got {name}")
     if split not in sources.PARTS:
         raise ValueError(f"split must be train or test, got {split}")
-    images, labels = sources.load(name, Path(root).expanduser(), split)
-    return images.float().div_(255) if not images.is_floating_point() else images.clone(), labels
+    return Images(*sources.load(name, Path(root).expanduser(), split))[:]
 
 
 def load_picture(path: "str | Path") -> "Tensor":

@@ -109,9 +109,9 @@ def groups_of(config_dir: str) -> dict[str, set[str]]:
 def refuse_hidden(config_dir: str) -> None:
     """Raise ValueError for a file of the user's own --config-dir that Hydra would not read, for its name is taken."""
     own = get_args_parser().parse_args().config_dir
-    for file in sorted(Path(own).rglob("*.yaml")) if own else ():
-        shipped = Path(config_dir, file.relative_to(own))
-        if shipped.is_file() and shipped.read_bytes() != file.read_bytes():
+    for shipped in sorted(Path(config_dir).rglob("*.yaml")) if own else ():
+        file = Path(own, shipped.relative_to(config_dir))
+        if file.is_file() and file.read_bytes() != shipped.read_bytes():
             raise ValueError(f"{file} is not read, for the project has a file of that name: give it another one")
 
 
@@ -135,11 +135,12 @@ def unknown_keys(config_dir: str, config_name: str) -> Iterator[str]:
         key = override.key_or_group
         section, _, name = key.rpartition(".")
         target = str(OmegaConf.select(cfg, f"{section}._target_")) if section else ""
+        is_shipped = target.startswith("cnn_mnist.")
         is_new = section not in known or section in ("", *OPEN)  # a mistake at the top level has its own check
         if key in groups and override.is_add():
             yield f"{key} is there already: write {key}=... without the +"
-        elif key not in known and section not in OPEN and name in annotations_of(target):
-            yield f"{key} is an argument of {target} that its file does not list: add {name} there, with a default"
+        elif key not in known and not (is_shipped or section in OPEN) and name in annotations_of(target):
+            yield f"{key} is an argument of {target} that its file does not list: add it there"
         elif key not in known and not key.startswith("hydra") and not (override.is_add() and is_new):
             yield f"unknown key {key}{nearest(key, known)}"
 

@@ -236,8 +236,8 @@ def _check_monitor(cfg: DictConfig) -> None:
         )
     for name in (*(f"callbacks.{name}" for name in cfg.callbacks), "model.schedule"):
         monitor = str(OmegaConf.select(cfg, f"{name}.monitor", default=""))
-        is_libraries = str(OmegaConf.select(cfg, f"{name}._target_")).startswith(("pytorch_lightning.", "torch."))
-        if monitor.startswith("test/") and is_libraries:
+        is_of_a_library = str(OmegaConf.select(cfg, f"{name}._target_")).startswith(("pytorch_lightning.", "torch."))
+        if monitor.startswith("test/") and is_of_a_library:
             raise ValueError(f"{name} watches {monitor}, but the test set chooses nothing: set {name}.monitor=val/...")
         if monitor.startswith("val/") and cfg.data.get("val_size") == 0:
             raise ValueError(f"{name} watches {monitor}, but there is no hold-out: set data.val_size=...")

@@ -124,7 +124,7 @@ def tasks(cfg: DictConfig, overrides: list[str]) -> list[Task]:
 def _check_arguments(task: Task) -> None:
     """Raise ValueError where the file of a section does not fit the function that it names."""
     accepted = nodes.imported(task.group, task.node)[1]
-    _, *arguments = accepted.values()  # the first is the subject
+    arguments = [*accepted.values()][1:]  # the first is the subject
     file, given = f"the file of {task.group}={task.name}", {*task.options}
     if not task.node.get("_partial_"):
         raise ValueError(f"{file} lacks the line `_partial_: true`")

@@ -216,8 +216,8 @@ def _run(
         print(f"{num_done} of {num_trials} trials are done already")
     for _ in range(num_trials - num_done):
         number = len(study.get_trials(deepcopy=False))
-        words = np.random.SeedSequence((seed, number)).generate_state(1)  # a search that is continued draws others
-        study.sampler = optuna.samplers.TPESampler(seed=int(words[0]))
+        own_seed = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])  # in however many calls
+        study.sampler = optuna.samplers.TPESampler(seed=own_seed)
         trial = study.ask(space)
         options = [f"{key}={value}" for key, value in trial.params.items()]
         run = place / f"trial-{trial.number:03}"
