@@ -3,7 +3,7 @@
     python -m benchmarks.robustness                                   of the runs that benchmarks.results has trained
     python -m benchmarks.robustness robust=RUN,RUN --device cuda      of these; printed, and no record is written
     python -m benchmarks.robustness robust=RUN --measures clean,auto  only these
-    python -m benchmarks.robustness --write certified=RUN,RUN         these replace the record's entry of that name
+    python -m benchmarks.robustness --write certified=RUN,RUN         in the record, these replace those of their seeds
 
 No pixel changes by more than 0.3. On 2 cores a robust network takes hours, on a GPU a few minutes. The result of every
 1,000 images is kept in outputs/results/robustness, so that an interrupted measurement goes on where it stopped. The
@@ -118,15 +118,22 @@ def main() -> None:
 def extended(known: list[dict[str, Any]], found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The networks found now; to one that is known, what has been measured now is added, and its remark stays.
 
-    What is known of the same networks on another number of images stays, the largest number first.
+    What is known of the same networks on another number of images stays, and so do the recipe's other seeds. The
+    largest number of images comes first, then the lowest seed.
     """
     same = ("weights", "num_images", "num_boundary_images")
     before = {tuple(run.get(key) for key in same): run for run in known}
     pairs = [(before.pop(tuple(run[key] for key in same), {"measured": {}}), run) for run in found]
     weights = {run["weights"] for run in found}
-    others = [run for run in before.values() if run.get("weights") in weights]
+    seeds = {(run["recipe"], run["seed"]) for run in found}
+    recipes = {recipe for recipe, _ in seeds}
+    others = [
+        run
+        for run in before.values()
+        if run.get("weights") in weights or (run["recipe"] in recipes and (run["recipe"], run["seed"]) not in seeds)
+    ]
     both = [old | run | {"measured": old["measured"] | run["measured"]} for old, run in pairs] + others
-    return sorted(both, key=lambda run: -run["num_images"])
+    return sorted(both, key=lambda run: (-run["num_images"], run["seed"]))
 
 
 def checklist(run: Path, other: Path) -> dict[str, Any]:

@@ -145,11 +145,20 @@ def test_networks_are_tabled_with_those_attacked_on_as_many_images() -> None:
 
 
 def test_what_is_known_of_fewer_images_stays_beside_what_is_measured_on_all() -> None:
-    few, other, every = (
-        {"weights": weights, "num_images": number, "num_boundary_images": 10, "measured": {measure: {"share": 0.9}}}
-        for weights, number, measure in (("a", 1000, "pgd"), ("b", 1000, "pgd"), ("a", 10_000, "auto"))
+    network = {"recipe": "robust", "num_boundary_images": 10}
+    few, other, every, next_seed, next_few = (
+        network | {"weights": weights, "seed": seed, "num_images": number, "measured": {measure: {"share": 0.9}}}
+        for weights, seed, number, measure in (
+            ("a", 0, 1000, "pgd"),
+            ("b", 0, 1000, "pgd"),
+            ("a", 0, 10_000, "auto"),
+            ("c", 1, 10_000, "auto"),
+            ("c", 1, 1000, "auto"),
+        )
     )
     assert robustness.extended([few, other], [every]) == [every, few]
+    assert robustness.extended([next_few, next_seed, other], [every]) == [every, next_seed, next_few]
+    assert robustness.extended([next_seed | {"recipe": "certified"}], [every]) == [every]
     again = every | {"measured": {"clean": {"share": 0.99}}}
     assert robustness.extended([every, few], [again]) == [
         every | {"measured": every["measured"] | again["measured"]},
