@@ -165,7 +165,7 @@ def digits_of(digits: Batch, number: int) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("name", ["apgd-ce", "apgd-t", "fab-t", "square"])
+@pytest.mark.parametrize("name", ["apgd-ce", "apgd-t", pytest.param("fab-t", marks=pytest.mark.slow), "square"])
 def test_each_leaves_as_much_accuracy_as_the_reference(name: str, norm: str, digits: Batch) -> None:
     network, (images, labels) = trained(False), digits_of(digits, 50)
     epsilon = {"linf": 0.06, "l2": 0.7}[norm]
@@ -240,7 +240,10 @@ def test_the_ensemble_gives_each_attack_what_the_ones_before_it_left(digits: Bat
 
 @pytest.mark.usefixtures("brief")
 @pytest.mark.filterwarnings("ignore:the gradient is zero")
-@pytest.mark.parametrize(("model", "number", "within"), [(Masked(), 15, 0.005), (Rounding(), 30, 0.05)])
+@pytest.mark.parametrize(
+    ("model", "number", "within"),
+    [(Masked(), 15, 0.005), pytest.param(Rounding(), 30, 0.05, marks=pytest.mark.slow)],
+)
 def test_a_masked_gradient_does_not_help(model: nn.Module, number: int, within: float, digits: Batch) -> None:
     images, labels = digits_of(digits, number)
     truth = left(attacks.auto(trained(False), images, labels, epsilon=EPSILON))

@@ -56,6 +56,7 @@ def alone(train: Command) -> Done:
     return done
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_does(alone: Done, train: Command) -> None:
     done = train(*ATTACKED, "trainer=ddp")
     assert done.status == 0, done.err
@@ -84,7 +85,7 @@ def test_two_processes_train_what_one_does(alone: Done, train: Command) -> None:
 @pytest.mark.slow
 def test_torchrun_starts_them_as_well(alone: Done, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    options = (*DIGITS, "trainer=ddp", "trainer.accelerator=cpu", "data.val_size=100")
+    options = (*ATTACKED, "trainer=ddp", "trainer.accelerator=cpu")
     done = subprocess.run(
         [*command, str(ROOT / "train.py"), *options], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )

@@ -65,7 +65,7 @@ def test_failing_jobs_hide_no_others_and_only_they_are_done_again(train: Command
 def test_a_sweep_killed_half_way_ends_with_the_table_of_one_that_was_not(
     train: Command, interrupt: Interrupt, tmp_path: Path
 ) -> None:
-    options = ("-m", *DIGITS, "network=mlp", "trainer.max_epochs=2", "model.lr=1e-3,2e-3", "seed=0,1")
+    options = ("-m", *DIGITS, "network=mlp", "trainer.max_epochs=8", "model.lr=1e-3,2e-3", "seed=0,1")
     whole = train(*options, "hydra.sweep.dir=multirun/whole", cwd=tmp_path)
     assert whole.status == 0, whole.err
     killed = [*options, "hydra.sweep.dir=multirun/killed"]
