@@ -63,6 +63,7 @@ def test_the_wheel_holds_commands_configurations_and_types(installed: Path) -> N
     assert not [name for name in names if name.startswith(("tests", "benchmarks", "conf"))]
 
 
+@pytest.mark.slow
 def test_it_trains_and_analyses_in_any_folder(installed: Path, tmp_path: Path) -> None:
     done = run(
         installed / "cnn-mnist",

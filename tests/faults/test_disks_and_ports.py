@@ -38,6 +38,7 @@ def test_a_read_only_folder_is_named_before_the_work(tmp_path: Path) -> None:
 
 
 @needs_mount
+@pytest.mark.slow
 def test_a_disk_that_is_too_full_is_named_before_the_work(tmp_path: Path) -> None:
     done = mounted('mount -t tmpfs -o size=20m tmpfs "$0"', tmp_path, str(ROOT / "train.py"), *DIGITS)
     assert done.status == 1

@@ -211,6 +211,7 @@ class Halving(Sweeper):
 """
 
 
+@pytest.mark.slow
 def test_a_sweeper_that_chooses_by_what_jobs_return_gets_the_metric(train: Command, tmp_path: Path) -> None:
     plugins = tmp_path / "plugins" / "hydra_plugins"
     plugins.mkdir(parents=True)
