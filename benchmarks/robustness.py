@@ -125,12 +125,11 @@ def extended(known: list[dict[str, Any]], found: list[dict[str, Any]]) -> list[d
     before = {tuple(run.get(key) for key in same): run for run in known}
     pairs = [(before.pop(tuple(run[key] for key in same), {"measured": {}}), run) for run in found]
     weights = {run["weights"] for run in found}
-    seeds = {(run["recipe"], run["seed"]) for run in found}
-    recipes = {recipe for recipe, _ in seeds}
+    recipes, seeds = ({run[key] for run in found} for key in ("recipe", "seed"))
     others = [
         run
         for run in before.values()
-        if run.get("weights") in weights or (run["recipe"] in recipes and (run["recipe"], run["seed"]) not in seeds)
+        if run.get("weights") in weights or (run["recipe"] in recipes and run["seed"] not in seeds)
     ]
     both = [old | run | {"measured": old["measured"] | run["measured"]} for old, run in pairs] + others
     return sorted(both, key=lambda run: (-run["num_images"], run["seed"]))

@@ -144,7 +144,7 @@ def test_networks_are_tabled_with_those_attacked_on_as_many_images() -> None:
     assert sum(line.startswith("| `python train.py ...`") for line in page) == 2
 
 
-def test_what_is_known_of_fewer_images_stays_beside_what_is_measured_on_all() -> None:
+def test_what_is_known_of_other_seeds_and_of_fewer_images_stays_on_record() -> None:
     network = {"recipe": "robust", "num_boundary_images": 10}
     few, other, every, next_seed, next_few = (
         network | {"weights": weights, "seed": seed, "num_images": number, "measured": {measure: {"share": 0.9}}}

@@ -253,7 +253,7 @@ def test_a_signal_ends_a_command_whose_reader_is_gone(tmp_path: Path) -> None:
 
 def test_a_sweep_that_is_stopped_says_how_to_go_on(train: Command, interrupt: Interrupt, tmp_path: Path) -> None:
     options = ("-m", "data=digits", "network=mlp", "trainer=cpu", "callbacks=none")
-    options = (*options, "trainer.max_epochs=8", "seed=0,1,2,3")  # as long as the sweep takes to see that a job runs
+    options = (*options, "trainer.max_epochs=8", "seed=0,1,2,3")  # long enough to be seen running
     stopped = interrupt(*options, cwd=tmp_path, line="job 2 of 4  running", number=signal.SIGINT)
     assert stopped.status == 130, stopped.err
     assert "Traceback" not in stopped.err
