@@ -12,9 +12,8 @@ from scipy.optimize import linprog, minimize
 from torch import Tensor, nn
 
 from cnn_mnist import attacks
-from cnn_mnist.attacks.autoattack import ensemble, square
+from cnn_mnist.attacks.autoattack import ensemble
 from cnn_mnist.attacks.autoattack.apgd import checks
-from cnn_mnist.attacks.autoattack.evaluation import Partial, Whole, Window, evaluation
 from cnn_mnist.attacks.autoattack.square import bumps, side_of
 from cnn_mnist.attacks.gradient_ascent import l2
 from cnn_mnist.attacks.projection import onto_hyperplane
@@ -121,42 +120,6 @@ def test_they_find_what_a_linear_model_has_nearest(attack: str, norm: str) -> No
             assert found.success.item() == is_broken, (k, share)
             moved = found.perturbation.abs().amax() if norm == "linf" else l2(found.perturbation)
             assert moved.item() <= share * far + 1e-6
-
-
-@pytest.mark.parametrize("batchnorm", [False, True])
-@pytest.mark.parametrize("kernel_size", [3, 7])
-def test_a_square_alone_is_evaluated_as_the_whole(batchnorm: bool, kernel_size: Any, digits: Batch) -> None:
-    network = trained(batchnorm, kernel_size)
-    dice = torch.Generator().manual_seed(0)
-    x = digits.images[:6].clone()
-    evaluated = evaluation(network, x)
-    assert isinstance(evaluated, Partial)
-    with torch.no_grad():
-        evaluated.logits(x, None)
-        evaluated.keep(torch.ones(len(x), dtype=torch.bool))
-        for number in range(200):
-            side = int(torch.randint(1, 13, (), generator=dice))
-            row, column = (int(torch.randint(0, 29 - side, (), generator=dice)) for _ in range(2))
-            window = Window(row, column, side)
-            changed = x.clone()
-            changed[:, :, *window.area] = torch.rand(len(x), 1, side, side, generator=dice)
-            torch.testing.assert_close(evaluated.logits(changed, window), network(changed), atol=2e-4, rtol=1e-4)
-            is_kept = torch.rand(len(x), generator=dice) < 0.5
-            evaluated.keep(is_kept)
-            x = torch.where(is_kept.view(-1, 1, 1, 1), changed, x)
-            if number in (30, 60):
-                is_left = torch.arange(len(x)) > 0
-                evaluated.select(is_left)
-                x = x[is_left]
-
-
-def test_square_is_the_same_whichever_way_it_is_evaluated(digits: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = {"epsilon": EPSILON, "queries": 300}
-    quick = attacks.square(trained(False), *digits_of(digits, 40), **options)
-    monkeypatch.setattr(square, "evaluation", lambda model, images: Whole(model))
-    whole = attacks.square(trained(False), *digits_of(digits, 40), **options)
-    assert (quick.success == whole.success).double().mean() >= 0.97
-    assert 0 < quick.success.sum() < 40
 
 
 def digits_of(digits: Batch, number: int) -> tuple[Tensor, Tensor]:

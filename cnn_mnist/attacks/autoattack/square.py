@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cnn_mnist.attacks.autoattack.evaluation import Window, evaluation
+from cnn_mnist.attacks.autoattack.evaluation import Evaluation, Window
 from cnn_mnist.attacks.gradient_ascent import Ascent, Progress, batch_size, l2
 from cnn_mnist.attacks.projection import check_budget
 from cnn_mnist.attacks.result import AttackResult, check_number, confirmed, in_turn, lead
@@ -35,8 +35,8 @@ def square(
     ahead of the label, in logits.
 
     Args:
-        model: Images to logits (B, C); unchanged afterwards. Of the report's network only the part that a square can
-            reach is computed again.
+        model: Images to logits (B, C); unchanged afterwards. Of convolutions, pools and the like, only the part that a
+            square can reach is computed again.
         images: (N, C, H, W) in [0, 1].
         labels: The true classes, int64 (N,).
         epsilon: Largest change of a pixel (`linf`, 0..1), or of the L2 norm (`l2`).
@@ -82,7 +82,7 @@ def _search(
     trace = found.new_full((len(proposals) + 1, len(index)), torch.nan)
     place, x = torch.arange(len(index), device=index.device), found.clone()  # of those that are left
     highest = x.new_full((len(index),), -torch.inf)
-    evaluated = evaluation(model, x)
+    evaluated = Evaluation(model, x)
     for query in progress(range(len(proposals) + 1)):
         part = index[place]
         candidates, window = tried.changed(x, part, proposals[query - 1]) if query else (x, None)
