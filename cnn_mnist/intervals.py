@@ -20,8 +20,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnn_mnist.stand_in import StandIn
-
 AFFINE = {"conv1d", "conv2d", "linear"}
 ACTIVATIONS = {"relu", "relu6", "leaky_relu", "elu", "celu", "selu", "softplus", "tanh", "sigmoid", "hardtanh"}
 ACTIVATIONS |= {"hardsigmoid", "softsign", "log_sigmoid", "clamp", "clamp_min", "clamp_max"}
@@ -33,7 +31,12 @@ NON_DECREASING = ACTIVATIONS | MEANS_AND_POOLS | SHAPES | COPIES
 UNLESS_NEGATIVE = {"leaky_relu", "elu", "celu", "avg_pool2d", "pad"}  # non-decreasing without a negative argument
 
 
-class Interval(StandIn):
+def _operator(func: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of intervals that computes one of torch's functions."""
+    return lambda *args: compute(func, args, {})
+
+
+class Interval:
     """All tensors between two of the same shape, for a network to compute with.
 
     Attributes:
@@ -66,14 +69,26 @@ class Interval(StandIn):
         """A property such as the shape, or a method of tensors such as `flatten`."""
         if name in ("shape", "ndim", "dtype", "device", "requires_grad", "size", "dim"):
             return getattr(self.low, name)
-        if not callable(getattr(Tensor, name)):
+        if not callable(method := getattr(Tensor, name)):
             raise ValueError(f"there are no bounds for {name} of a tensor, which the network asks for")
-        return super().__getattr__(name)
+        return lambda *args, **kwargs: compute(method, (self, *args), kwargs)
 
     @classmethod
-    def compute(cls, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> "Interval":
-        """As `compute` below."""
-        return compute(func, args, kwargs)
+    def __torch_function__(
+        cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> "Interval":
+        return compute(func, args, kwargs or {})
+
+    __add__ = __radd__ = _operator(torch.add)
+    __sub__, __rsub__ = _operator(torch.sub), _operator(torch.rsub)
+    __mul__ = __rmul__ = _operator(torch.mul)
+    __truediv__, __rtruediv__ = _operator(torch.div), _operator(Tensor.__rtruediv__)
+    __neg__, __abs__, __getitem__ = _operator(torch.neg), _operator(torch.abs), _operator(Tensor.__getitem__)
+    __pow__, __rpow__ = _operator(torch.pow), _operator(Tensor.__rpow__)
+    __matmul__, __rmatmul__ = _operator(torch.matmul), _operator(Tensor.__rmatmul__)
+    __lt__, __le__, __gt__, __ge__ = map(_operator, (torch.lt, torch.le, torch.gt, torch.ge))
+    __eq__, __ne__ = map(_operator, (torch.eq, torch.ne))
+    __hash__ = object.__hash__
 
     def __len__(self) -> int:
         return len(self.low)

@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "cnn_mnist"
-BASE = {"option_types", "nodes", "checks", "network", "intervals", "stand_in", "published", "front"}
+BASE = {"option_types", "nodes", "checks", "network", "intervals", "published", "front"}
 MAY_IMPORT = {  # beside modules of its own room
     "option_types": set(),
     "nodes": set(),
     "network": set(),
-    "stand_in": set(),
-    "intervals": {"stand_in"},
+    "intervals": set(),
     "networks": {"option_types", "nodes", "checks"},
     "published": set(),
     "front": set(),

@@ -1,20 +1,18 @@
-"""The logits of images that change in one square at a time.
-
-Only what the square can reach is computed again: a few rows and columns of each layer, and of a linear layer the part
-that comes from them. In the report's network, a square of 4x4 pixels, the usual size in a long search, costs about a
-fifth of the full forward pass.
-"""
+"""The logits of images that change in one square at a time."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from cnn_mnist.attacks.autoattack.changed_maps import Maps, Memory
+from cnn_mnist.attacks.autoattack.changed_maps import Area
 from cnn_mnist.attacks.autoattack.idle_units import without_idle_units
+from cnn_mnist.attacks.autoattack.partial_network import PartialNetwork
+from cnn_mnist.checks import Logits
 
-WORTHWHILE = 3 / 7  # of an image's side: squares up to this size are faster in part than as a whole
-NUM_COMPARED = 32  # images on which the first part is compared with the whole
+SMALL = 3 / 7  # of an image's side: squares up to this size are evaluated in part
+USUAL = 3  # side of a square, in pixels, in most of a long search
+WORTHWHILE = 0.9  # share of the operations, for such a square
 TOLERANCE = 1e-3  # share of the largest logit
 
 
@@ -26,62 +24,75 @@ class Window(NamedTuple):
     side: int
 
     @property
-    def area(self) -> tuple[slice, slice]:
+    def area(self) -> Area:
         """Its rows and columns."""
-        return slice(self.row, self.row + self.side), slice(self.column, self.column + self.side)
+        return Area(slice(self.row, self.row + self.side), slice(self.column, self.column + self.side))
 
 
 class Evaluation:
-    """A model's logits, in part where it is made of layers of which a part can be computed, otherwise as a whole.
+    """A model's logits, in part as soon as squares are small, where that is worthwhile; otherwise as a whole.
+
+    In the report's network, a square of 4x4 pixels costs about a fifth of the full forward pass.
 
     Args:
         model: In eval mode; images to logits.
-        images: The first ones, (B, C, H, W).
     """
 
-    def __init__(self, model: nn.Module, images: Tensor) -> None:
-        self.whole = model
-        self.model = without_idle_units(model, images) or model
-        self.is_partial, self.is_compared = True, False
-        self.memory = Memory()
-        self.logits(images, None)
-        self.memory.kept = [value.clone() for _, value in self.memory.last]
+    def __init__(self, model: Logits) -> None:
+        self.model = model
+        self.partial: PartialNetwork | None = None
+        self.is_whole = self.has_started = False
 
     @torch.no_grad()
-    def logits(self, images: Tensor, window: Window | None) -> Tensor:
-        """Logits (B, C); `window`: where the images differ from the last ones that were kept, None: anywhere."""
-        if self.is_partial and (logits := self._partial(images, window)) is not None:
-            return logits
-        self.is_partial, self.memory = False, Memory()
-        found: Tensor = self.whole(images)
-        return found
+    def logits(self, kept: Tensor, images: Tensor, window: Window | None) -> Tensor:
+        """Logits (B, C).
 
-    def _partial(self, images: Tensor, window: Window | None) -> Tensor | None:
-        """None: the model cannot be evaluated in part."""
-        extent = images.shape[-2], images.shape[-1]
-        is_small = window is not None and window.side <= WORTHWHILE * min(extent)
-        area = window.area if window and is_small else (slice(0, extent[0]), slice(0, extent[1]))
-        self.memory.begin()
+        Args:
+            kept: The last images that were kept, (B, C, H, W).
+            images: What is to be evaluated, (B, C, H, W).
+            window: Where they differ from those that were kept; None: anywhere.
+        """
+        dtype = self.model.dtype or images.dtype
+        if window is None or window.side > SMALL * min(images.shape[2:]):
+            self.has_started = False
+        elif not (self.has_started or self.is_whole):
+            self.has_started = self._start(kept.to(dtype), images.to(dtype), window)
+            self.is_whole = not self.has_started
+        if window and self.partial and self.has_started:
+            return self.partial.logits(images.to(dtype), window.area).to(images.dtype)
+        return self.model(images)  # type: ignore[no-any-return]
+
+    def _start(self, kept: Tensor, images: Tensor, window: Window) -> bool:
+        """Whether the network can be evaluated in part from now on, and takes less time."""
         try:
-            found = self.model(Maps(self.memory, images[:, :, *area], area, extent))
+            if self.partial:
+                self.partial.start(kept)
+                return True
+            network: nn.Module = without_idle_units(self.model, images) or self.model.model
+            self.partial = PartialNetwork(network, images)
+            self.partial.start(kept)
+            return images.dtype in (torch.float32, torch.float64) and self._is_worthwhile(self.partial, images, window)
         except Exception:  # whatever the user's own code can raise
-            return None
-        if is_small and not self.is_compared:
-            expected = self.whole(images[:NUM_COMPARED])
-            if (found[:NUM_COMPARED] - expected).abs().max() > TOLERANCE * expected.abs().max():
-                return None
-            self.is_compared = True
-        return found  # type: ignore[no-any-return]
+            return False
+
+    def _is_worthwhile(self, partial: PartialNetwork, images: Tensor, window: Window) -> bool:
+        """Whether a part gives the same logits, with fewer operations."""
+        from torch.utils.flop_counter import FlopCounterMode  # takes long
+
+        with FlopCounterMode(display=False) as in_part:
+            partial.logits(images, window._replace(side=min(window.side, USUAL)).area)
+        with FlopCounterMode(display=False) as as_a_whole:
+            expected = self.model(images)
+        found = partial.logits(images, window.area)
+        is_equal = bool((found - expected).abs().max() <= TOLERANCE * expected.abs().max())
+        return is_equal and in_part.get_total_flops() < WORTHWHILE * as_a_whole.get_total_flops()
 
     def keep(self, is_kept: Tensor) -> None:
-        """Keep the last images, bool (B,): later ones differ from them in a square."""
-        if not is_kept.any():
-            return
-        index = is_kept.nonzero()[:, 0]
-        for kept, (area, values) in zip(self.memory.kept, self.memory.last, strict=True):
-            part = kept[:, :, *area] if area else kept
-            part.index_copy_(0, index, values.index_select(0, index))
+        """Keep some of the last images, bool (B,)."""
+        if self.partial and self.has_started and is_kept.any():
+            self.partial.keep(is_kept)
 
     def select(self, is_left: Tensor) -> None:
         """Drop all images but some, bool (B,)."""
-        self.memory.kept = [kept[is_left] for kept in self.memory.kept]
+        if self.partial and self.has_started:
+            self.partial.select(is_left)

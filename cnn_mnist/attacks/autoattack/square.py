@@ -59,18 +59,18 @@ def square(
     kind = _Linf if norm == "linf" else _L2
     with examined(model, images, labels) as (logits_of, images, labels):
         tried = kind(images, epsilon, for_start)
-        proposals = tried.proposals(queries, for_squares)
+        proposals, evaluated = tried.proposals(queries, for_squares), Evaluation(logits_of)
 
         def attempt(left: Tensor) -> Ascent:
             parts = left.split(batch_size(images.device))
-            found = [_search(logits_of, tried, part, labels, proposals, progress) for part in parts]
+            found = [_search(evaluated, tried, part, labels, proposals, progress) for part in parts]
             return Ascent(*(torch.cat(values, int(k == 2)) for k, values in enumerate(zip(*found, strict=True))))
 
         return in_turn(logits_of, images, labels, [attempt] if epsilon > 0 else [])
 
 
 def _search(
-    model: nn.Module,
+    evaluated: Evaluation,
     tried: "_Linf | _L2",
     index: Tensor,
     labels: Tensor,
@@ -82,14 +82,13 @@ def _search(
     trace = found.new_full((len(proposals) + 1, len(index)), torch.nan)
     place, x = torch.arange(len(index), device=index.device), found.clone()  # of those that are left
     highest = x.new_full((len(index),), -torch.inf)
-    evaluated = Evaluation(model, x)
     for query in progress(range(len(proposals) + 1)):
         part = index[place]
         candidates, window = tried.changed(x, part, proposals[query - 1]) if query else (x, None)
-        logits, label = evaluated.logits(candidates, window), labels[part]
+        logits, label = evaluated.logits(x, candidates, window), labels[part]
         ahead = lead(logits, label)
         is_fooled = ahead >= 0
-        is_fooled = confirmed(model, candidates, label, is_fooled)  # by the network itself, and not its parts
+        is_fooled = confirmed(evaluated.model, candidates, label, is_fooled)  # by the network itself, and not its parts
         is_better = (ahead > highest) | is_fooled
         evaluated.keep(is_better)
         x = torch.where(is_better.view(-1, 1, 1, 1), candidates, x)
