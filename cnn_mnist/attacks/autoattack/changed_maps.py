@@ -28,12 +28,20 @@ class Area(NamedTuple):
         return Area(*(slice(a.start - b.start, a.stop - b.start) for a, b in zip(self, origin, strict=True)))
 
 
+class _Along(NamedTuple):
+    """Some rows, or columns: what has to be `seen` to compute what has `changed`, of maps of some `size`."""
+
+    seen: slice
+    changed: slice
+    size: int
+
+
 class Memory:
     """What layers had for the images that were kept, and what the last images change in them.
 
     Attributes:
         kept: The values of each layer that is needed, by its operation.
-        last: For the same layers, what the last images have, and in which area; None: everywhere.
+        last: What the same layers have for the last images, and in which area that may differ; None: everywhere.
     """
 
     def __init__(self) -> None:
@@ -50,8 +58,8 @@ class Maps:
         values: What the area has, (B, C, h, w), before the steps.
         area: What has changed, before the steps.
         extent: Height and width of the whole maps, before the steps.
-        steps: What is still to be done, of which only the first may be a convolution. They are carried out together:
-            each computes what the next one sees, and only the first sees what was kept.
+        steps: Operations that wait. They run together, so that only the first needs values around the change, and only
+            the first may be a convolution.
     """
 
     def __init__(
@@ -80,16 +88,16 @@ class Maps:
             return self
         if self._done is None:
             rows, columns = self._along(0), self._along(1)
-            is_pointwise = all(step.kernel == step.stride == (1, 1) for _, step in self.steps)
-            values = self.values if is_pointwise else self.part(Area(rows[0], columns[0]))
+            is_in_place = all(step.kernel == step.stride == (1, 1) and step.margin == (0, 0) for _, step in self.steps)
+            values = self.values if is_in_place else self.part(Area(rows.seen, columns.seen))
             for _, step in self.steps:
                 values = step.run(values)
-            area, extent = Area(rows[1], columns[1]), (rows[2], columns[2])
+            area, extent = Area(rows.changed, columns.changed), (rows.size, columns.size)
             self._done = Maps(self.memory, self.steps[-1][0], values, area, extent)
         return self._done
 
-    def _along(self, axis: int) -> tuple[slice, slice, int]:
-        """Along rows or columns: what the steps have to see, what they change, and how much there is after them."""
+    def _along(self, axis: int) -> "_Along":
+        """How far the steps reach along rows (axis 0) or columns."""
         size, first, stop = self.extent[axis], self.area[axis].start, self.area[axis].stop
         for _, step in self.steps:
             kernel, stride, margin = step.kernel[axis], step.stride[axis], step.margin[axis]
@@ -101,7 +109,7 @@ class Maps:
         for _, step in reversed(self.steps):
             first = first * step.stride[axis] - step.margin[axis]
             stop = (stop - 1) * step.stride[axis] - step.margin[axis] + step.kernel[axis]
-        return slice(first, stop), changed, size
+        return _Along(slice(first, stop), changed, size)
 
     def part(self, area: Area) -> Tensor:
         """The maps in some area, before the steps, from what has changed and what was kept; 0 outside the maps."""
@@ -125,7 +133,9 @@ class Maps:
     def whole(self) -> Tensor:
         """The whole maps, (B, C, H, W), as a tensor of their own."""
         done = self.done()
-        return done.part(Area(slice(0, done.extent[0]), slice(0, done.extent[1]))).clone()
+        return done.part(Area(slice(0, done.extent[0]), slice(0, done.extent[1]))).clone(
+            memory_format=torch.contiguous_format
+        )
 
 
 class Vector(NamedTuple):

@@ -1,5 +1,6 @@
 """The logits of images that change in one square at a time."""
 
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from cnn_mnist.attacks.autoattack.idle_units import without_idle_units
 from cnn_mnist.attacks.autoattack.partial_network import PartialNetwork
 from cnn_mnist.checks import Logits
 
-SMALL = 3 / 7  # of an image's side: squares up to this size are evaluated in part
+SMALL = 3 / 7  # of an image's side: in the report's network, a larger square costs more than the whole
 USUAL = 3  # side of a square, in pixels, in most of a long search
 WORTHWHILE = 0.9  # share of the operations, for such a square
 TOLERANCE = 1e-3  # share of the largest logit
@@ -41,7 +42,7 @@ class Evaluation:
     def __init__(self, model: Logits) -> None:
         self.model = model
         self.partial: PartialNetwork | None = None
-        self.is_whole = self.has_started = False
+        self.is_in_part = self.was_refused = False
 
     @torch.no_grad()
     def logits(self, kept: Tensor, images: Tensor, window: Window | None) -> Tensor:
@@ -54,45 +55,48 @@ class Evaluation:
         """
         dtype = self.model.dtype or images.dtype
         if window is None or window.side > SMALL * min(images.shape[2:]):
-            self.has_started = False
-        elif not (self.has_started or self.is_whole):
-            self.has_started = self._start(kept.to(dtype), images.to(dtype), window)
-            self.is_whole = not self.has_started
-        if window and self.partial and self.has_started:
+            self.is_in_part = False
+        elif not (self.is_in_part or self.was_refused):
+            self._start(kept.to(dtype), images.to(dtype), window)
+        if window and self.partial and self.is_in_part:
             return self.partial.logits(images.to(dtype), window.area).to(images.dtype)
         return self.model(images)  # type: ignore[no-any-return]
 
-    def _start(self, kept: Tensor, images: Tensor, window: Window) -> bool:
-        """Whether the network can be evaluated in part from now on, and takes less time."""
+    def _start(self, kept: Tensor, images: Tensor, window: Window) -> None:
+        """Evaluate in part from now on; never, if that fails or would save too little."""
         try:
-            if self.partial:
+            with warnings.catch_warnings(action="ignore"):
+                if self.partial is None:
+                    network: nn.Module = without_idle_units(self.model, images) or self.model.model
+                    self.partial = PartialNetwork(network, images)
+                    self._compare(self.partial, kept[:1], images[:1], window)
+                    self._compare(self.partial, kept, images, window)
                 self.partial.start(kept)
-                return True
-            network: nn.Module = without_idle_units(self.model, images) or self.model.model
-            self.partial = PartialNetwork(network, images)
-            self.partial.start(kept)
-            return images.dtype in (torch.float32, torch.float64) and self._is_worthwhile(self.partial, images, window)
+            self.is_in_part = True
         except Exception:  # whatever the user's own code can raise
-            return False
+            self.partial, self.was_refused = None, True
 
-    def _is_worthwhile(self, partial: PartialNetwork, images: Tensor, window: Window) -> bool:
-        """Whether a part gives the same logits, with fewer operations."""
+    def _compare(self, partial: PartialNetwork, kept: Tensor, images: Tensor, window: Window) -> None:
+        """Raise ValueError unless a part gives the same logits, with fewer operations."""
         from torch.utils.flop_counter import FlopCounterMode  # takes long
 
+        partial.start(kept)
         with FlopCounterMode(display=False) as in_part:
             partial.logits(images, window._replace(side=min(window.side, USUAL)).area)
         with FlopCounterMode(display=False) as as_a_whole:
             expected = self.model(images)
         found = partial.logits(images, window.area)
-        is_equal = bool((found - expected).abs().max() <= TOLERANCE * expected.abs().max())
-        return is_equal and in_part.get_total_flops() < WORTHWHILE * as_a_whole.get_total_flops()
+        if found.shape != expected.shape or (found - expected).abs().max() > TOLERANCE * expected.abs().max():
+            raise ValueError("the graph computes something else")
+        if in_part.get_total_flops() >= WORTHWHILE * as_a_whole.get_total_flops():
+            raise ValueError("a part takes hardly fewer operations")
 
     def keep(self, is_kept: Tensor) -> None:
         """Keep some of the last images, bool (B,)."""
-        if self.partial and self.has_started and is_kept.any():
+        if self.partial and self.is_in_part and is_kept.any():
             self.partial.keep(is_kept)
 
     def select(self, is_left: Tensor) -> None:
         """Drop all images but some, bool (B,)."""
-        if self.partial and self.has_started:
+        if self.partial and self.is_in_part:
             self.partial.select(is_left)

@@ -1,13 +1,15 @@
 """A network of images in which a small area changes: what the change cannot reach is not computed again.
 
-The network is exported to a graph of operations, which has no other effects, and whose weights are known. Convolutions,
+The network is exported to a graph of operations without side effects, with its weights as constants. Convolutions,
 pools, sums and functions of single values compute the part of their maps that the change reaches; what they see around
 it is that of the images that were kept. A linear layer adds the change, times the weights that see it. Any other
 operation gets whole tensors.
 """
 
+import contextlib
+import copy
+import io
 import operator
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -18,11 +20,12 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from cnn_mnist.attacks.autoattack.changed_maps import Area, Maps, Memory, Vector
-from cnn_mnist.attacks.autoattack.steps import Step, is_pointwise, is_the_same_everywhere, step_of
+from cnn_mnist.attacks.autoattack.steps import Step, is_by_channel, is_pointwise, step_of
 from cnn_mnist.network import HOOKS
 
-MOST_KEPT = 2**31  # bytes
-SHAPES = {"aten.view.default", "aten._unsafe_view.default", "aten.flatten.using_ints", "aten.reshape.default"}
+MOST_KEPT = 2**30  # bytes
+PRECISE = {torch.float32, torch.float64}  # what changes are added to again and again without loss
+SHAPES = {"aten.view.default", "aten._unsafe_view.default"}
 
 
 class PartialNetwork:
@@ -30,7 +33,7 @@ class PartialNetwork:
 
     Args:
         network: In eval mode, with frozen parameters; images to logits (B, C).
-        images: Some images (B, C, H, W), of which only the size matters.
+        images: Any (B, C, H, W) of the size, dtype and device that it is to be used for.
 
     Raises:
         ValueError: The network has effects beside its result, is random, or has hooks.
@@ -39,14 +42,14 @@ class PartialNetwork:
 
     def __init__(self, network: nn.Module, images: Tensor) -> None:
         if any(getattr(module, name) for module in network.modules() for name in HOOKS):
-            raise ValueError("hooks wait for tensors")
+            raise ValueError("the network has hooks, which would not be called")
+        if torch.is_autocast_enabled(images.device.type):
+            raise ValueError("the layers compute in less than float32")
         example = images[:1].expand(2, *images.shape[1:])  # a batch of one would be taken for a constant
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.export.export(
-                network, (example,), dynamic_shapes=({0: torch.export.Dim("B")},), strict=False
-            )
-            program = program.run_decompositions({})
+        shapes = ({0: torch.export.Dim("B")},)
+        own = copy.deepcopy(network)  # which may remember what it was called with
+        with contextlib.redirect_stderr(io.StringIO()):  # on failure, torch prints the graph
+            program = torch.export.export(own, (example,), dynamic_shapes=shapes, strict=False).run_decompositions({})
         signature = program.graph_signature
         if signature.buffers_to_mutate or signature.user_inputs_to_mutate or len(signature.user_outputs) != 1:
             raise ValueError("the network has effects beside its result")
@@ -68,7 +71,7 @@ class PartialNetwork:
                 continue  # an assertion about the images
             elif node.op != "call_function" or torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
                 raise ValueError(f"{node.name} is random, or more than an operation")
-            elif all(one in self.constants for one in node.all_input_nodes) and node.all_input_nodes:
+            elif all(one in self.constants for one in node.all_input_nodes):
                 self.constants[node] = _call(node, *map_arg((node.args, node.kwargs), self.constants.__getitem__))
             else:
                 self.operations[node] = str(node.target)
@@ -78,14 +81,16 @@ class PartialNetwork:
         """Keep other images, (B, C, H, W).
 
         Raises:
-            ValueError: Too much would have to be kept with them.
+            ValueError: That would take too much memory, or a layer's values are not precise enough to add to.
         """
-        self.memory = Memory()
-        self.logits(images, Area(slice(0, images.shape[2]), slice(0, images.shape[3])))
+        for some in (images[:1], images):
+            self.memory = Memory()
+            self.logits(some, Area(slice(0, images.shape[2]), slice(0, images.shape[3])))
+            layers = [values for _, values in self.memory.last.values()]
+            num_bytes = sum(values.nbytes for values in layers) // len(some) * len(images)
+            if num_bytes > MOST_KEPT or not {values.dtype for values in layers} <= PRECISE:
+                raise ValueError(f"{num_bytes:,} bytes would have to be kept, in {layers[-1].dtype}")
         self.memory.kept = {node: values.clone() for node, (_, values) in self.memory.last.items()}
-        num_bytes = sum(values.nbytes for values in self.memory.kept.values())
-        if num_bytes > MOST_KEPT:
-            raise ValueError(f"{num_bytes:,} bytes would have to be kept")
 
     def logits(self, images: Tensor, area: Area) -> Tensor:
         """Logits (B, C) of images that differ from those that were kept in an area."""
@@ -115,44 +120,48 @@ class PartialNetwork:
         args, kwargs = map_arg((node.args, node.kwargs), results.__getitem__)
         varying = [results[one] for one in node.all_input_nodes if one not in self.constants]
         name, first = self.operations[node], args[0] if args else None
+        found: Any = None
         if varying and all(isinstance(one, Maps) for one in varying):
-            found = self._maps(node, varying, args, kwargs)
-            if found is not None:
-                return found
+            found = (self._after if len(varying) == 1 else self._combined)(node, varying, args, kwargs)
+        elif isinstance(first, Vector) and name == "aten.linear.default" and len(varying) == 1:
+            found = self._linear(node, first.maps, *args[1:])
         if isinstance(first, Maps) and name == "aten.sym_size.int" and args[1] == 0:
-            return len(first.values)
+            found = len(first.values)
         if isinstance(first, Maps) and name in SHAPES:
             maps = first.done()
             size = maps.values.shape[1] * maps.extent[0] * maps.extent[1]
             if list(args[1]) in ([len(maps.values), size], [len(maps.values), -1], [-1, size]):
-                return Vector(maps)
-        if isinstance(first, Vector) and name == "aten.linear.default" and len(varying) == 1:
-            return self._linear(node, first.maps, *args[1:])
-        return _call(node, _whole(args), _whole(kwargs))
+                found = Vector(maps)
+        return _call(node, _whole(args), _whole(kwargs)) if found is None else found
 
-    def _maps(self, node: Node, varying: list[Maps], args: Any, kwargs: Any) -> Maps | None:
-        """The maps that an operation makes of maps; None: it needs the whole of them."""
-        first, *others = varying
-        name = self.operations[node]
-        is_sum = is_pointwise(node.target) and all(map(_is_combined, (*args, *kwargs.values())))
-        if others and (is_sum or (name == "aten.cat.default" and args[1:] == (1,))):
-            done = [one.done() for one in varying]
-            if any(one.extent != done[0].extent for one in done):
-                return None
-            area = done[0].area
-            for one in done[1:]:
-                area = area.around(one.area)
-            parts = {id(maps): one.part(area) for maps, one in zip(varying, done, strict=True)}
-            values = _call(node, *_replaced((args, kwargs), lambda maps: parts[id(maps)]))
-            return Maps(self.memory, node, values, area, done[0].extent)
-        if others:
+    def _after(self, node: Node, varying: list[Maps], args: Any, kwargs: Any) -> Maps | None:
+        """What an operation makes of some maps; None: it needs the whole of them."""
+        maps, is_first = varying[0], args[0] is varying[0]
+        if is_first and (self.operations[node] == "aten.clone.default" or node.target is operator.getitem):
+            return maps  # the step of a batch normalisation gives the first of its results alone
+        if self._is_by_channel(node, args, kwargs):
+            return maps.then(node, Step(lambda values: _call(node, *_replaced((args, kwargs), lambda _: values))))
+        step = step_of(node.target, *args[1:], **kwargs) if is_first else None
+        return maps.then(node, step) if step else None
+
+    def _combined(self, node: Node, varying: list[Maps], args: Any, kwargs: Any) -> Maps | None:
+        """Several maps added up, multiplied, side by side and the like; None: that needs the whole of them."""
+        done = [maps.done() for maps in varying]
+        is_beside = self.operations[node] == "aten.cat.default" and args[1:] == (1,)
+        if not (is_beside or self._is_by_channel(node, args, kwargs)) or len({maps.extent for maps in done}) > 1:
             return None
-        if name == "aten.clone.default" or (node.target is operator.getitem and args[1] == 0):
-            return first  # the step of a batch normalisation gives the first of its results alone
-        if is_sum:
-            return first.then(node, Step(lambda values: _call(node, *_replaced((args, kwargs), lambda maps: values))))
-        step = step_of(node.target, *args[1:], **kwargs) if args[0] is first else None
-        return first.then(node, step) if step else None
+        area = done[0].area
+        for maps in done[1:]:
+            area = area.around(maps.area)
+        parts = {id(maps): one.part(area) for maps, one in zip(varying, done, strict=True)}
+        values = _call(node, *_replaced((args, kwargs), lambda maps: parts[id(maps)]))
+        return Maps(self.memory, node, values, area, done[0].extent)
+
+    @staticmethod
+    def _is_by_channel(node: Node, args: Any, kwargs: Any) -> bool:
+        """Whether each value depends on those in its place, in the same way for all images, rows and columns."""
+        others = (one for one in (*args, *kwargs.values()) if not isinstance(one, Maps))
+        return is_pointwise(node.target) and all(map(is_by_channel, others))
 
     def _linear(self, node: Node, maps: Maps, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         change = maps.part(maps.area)
@@ -171,10 +180,6 @@ class PartialNetwork:
 def _call(node: Node, args: Any, kwargs: Any) -> Any:
     assert callable(node.target)
     return node.target(*args, **kwargs)
-
-
-def _is_combined(value: Any) -> bool:
-    return isinstance(value, Maps) or is_the_same_everywhere(value)
 
 
 def _replaced(values: Any, of: Callable[[Any], Any]) -> Any:

@@ -19,11 +19,11 @@ class Step(NamedTuple):
     """A function of maps (B, C, H, W) and its window.
 
     Attributes:
-        run: Expects the margin as a part of the maps.
+        run: Takes maps that already include the margin.
         kernel: Size of the window.
         stride: Distance to the next window.
-        margin: Width of the margin of zeros around the maps.
-        is_convolution: Only convolutions have a margin.
+        margin: Width of the margin of zeros around the maps; only convolutions have one.
+        is_convolution: The costliest kind to do again.
     """
 
     run: Callable[[Tensor], Any]
@@ -39,11 +39,12 @@ def is_pointwise(operation: object) -> bool:
     return is_marked or str(operation) in ALSO_POINTWISE
 
 
-def is_the_same_everywhere(value: Any) -> bool:
+def is_by_channel(value: Any) -> bool:
     """Whether what an operation combines with maps is the same for all images, rows and columns."""
     if not isinstance(value, Tensor):
         return True
-    return value.ndim <= 4 and (value.numel() == 1 or (value.shape[-2:] == (1, 1) and value.shape[-4:-3] in ((), (1,))))
+    is_single = value.numel() == 1 and value.ndim <= 4
+    return is_single or (tuple(value.shape[-2:]) == (1, 1) and value.shape[:-3].numel() == 1 and value.ndim <= 4)
 
 
 def step_of(operation: object, *arguments: Any, **options: Any) -> Step | None:
