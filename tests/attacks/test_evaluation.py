@@ -1,5 +1,6 @@
 """Evaluation in part: the same logits as of the whole model, from fewer operations."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -296,11 +297,11 @@ class Recorder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv, self.last = nn.Conv2d(1, 4, 3), nn.Linear(2704, 10)
-        self.all: dict[str, list[Tensor]] = {"maps": []}
+        self.memory = SimpleNamespace(maps=[])
 
     def forward(self, images: Tensor) -> Tensor:
         maps = self.conv(images)
-        self.all["maps"].append(maps)
+        self.memory.maps.append(maps)
         if maps.isnan().any():
             raise ValueError("not finite")
         logits: Tensor = self.last(maps.flatten(1))
@@ -309,8 +310,11 @@ class Recorder(nn.Module):
 
 def test_a_network_that_cannot_be_exported_is_left_as_it_is(capfd: pytest.CaptureFixture[str], digits: Batch) -> None:
     network = Recorder().eval()
-    attacks.square(network, digits.images[:3], network(digits.images[:3]).argmax(1), epsilon=0.01, queries=210)
-    assert {type(maps) for maps in network.all["maps"]} == {Tensor}
+    with torch.no_grad():
+        labels = network(digits.images[:3]).argmax(1)
+    found = attacks.square(network, digits.images[:3], labels, epsilon=1e-4, queries=210)
+    assert found.steps.tolist() == [210] * 3
+    assert {type(maps) for maps in network.memory.maps} == {Tensor}
     assert capfd.readouterr() == ("", "")
 
 
