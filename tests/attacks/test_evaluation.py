@@ -228,7 +228,7 @@ AS_A_WHOLE: dict[str, Any] = {
 @pytest.mark.parametrize("name", [*IN_PART, *AS_A_WHOLE])
 def test_a_square_alone_is_evaluated_as_the_whole(name: str, digits: Batch) -> None:
     torch.manual_seed(0)
-    network = Logits((IN_PART[name][0] if name in IN_PART else AS_A_WHOLE[name])().eval().requires_grad_(False))
+    network = Logits((IN_PART[name][0] if name in IN_PART else AS_A_WHOLE[name])().eval())
     dice = torch.Generator().manual_seed(0)
     x = digits.images[:NUM_IMAGES].to(torch.float64 if name == "double" else torch.float32, copy=True)
     evaluated = Evaluation(network)
@@ -257,7 +257,7 @@ def test_a_square_alone_is_evaluated_as_the_whole(name: str, digits: Batch) -> N
 
 @pytest.mark.parametrize("name", IN_PART)
 def test_it_takes_a_part_of_the_operations(name: str, digits: Batch) -> None:
-    network = Logits(IN_PART[name][0]().eval().requires_grad_(False))
+    network = Logits(IN_PART[name][0]().eval())
     images = digits.images[:NUM_IMAGES].to(torch.float64 if name == "double" else torch.float32, copy=True)
     evaluated = Evaluation(network)
     evaluated.logits(images, images, Window(11, 11, 3))  # compares, once, with the whole
@@ -270,7 +270,7 @@ def test_it_takes_a_part_of_the_operations(name: str, digits: Batch) -> None:
 
 @pytest.mark.parametrize("window", [None, Window(3, 4, 13)])
 def test_large_squares_are_evaluated_as_a_whole(window: Window | None, digits: Batch) -> None:
-    network = Logits(trained(False).requires_grad_(False))
+    network = Logits(trained(False))
     evaluated = Evaluation(network)
     images = digits.images[:NUM_IMAGES]
     assert torch.equal(evaluated.logits(images * 0, images, window), network(images))
@@ -278,9 +278,7 @@ def test_large_squares_are_evaluated_as_a_whole(window: Window | None, digits: B
 
 def test_colour_images_need_not_be_square() -> None:
     torch.manual_seed(0)
-    network = Logits(
-        nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d((2, 3)), nn.Flatten(), nn.Linear(4 * 9 * 10, 5))
-    ).requires_grad_(False)
+    network = Logits(nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d((2, 3)), nn.Flatten(), nn.Linear(4 * 9 * 10, 5)))
     images = torch.rand(3, 3, 20, 32)
     evaluated = Evaluation(network)
     for row, column, side in ((0, 0, 8), (12, 24, 8), (5, 30, 2), (19, 31, 1)):
@@ -319,7 +317,7 @@ def test_a_network_that_cannot_be_exported_is_left_as_it_is(capfd: pytest.Captur
 
 
 def test_other_images_are_started_with_anew(digits: Batch) -> None:
-    network = Logits(trained(False).requires_grad_(False))
+    network = Logits(trained(False))
     evaluated = Evaluation(network)
     for images in (digits.images[:4], digits.images[4:7]):
         evaluated.logits(images, images, None)  # as each search begins
@@ -334,7 +332,7 @@ def test_what_would_take_too_much_memory_is_evaluated_as_a_whole(
     digits: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(partial_network, "MOST_KEPT", 100_000)
-    network = Logits(trained(False).requires_grad_(False))
+    network = Logits(trained(False))
     evaluated = Evaluation(network)
     assert torch.equal(evaluated.logits(digits.images, digits.images, Window(3, 5, 3)), network(digits.images))
     assert evaluated.was_refused
