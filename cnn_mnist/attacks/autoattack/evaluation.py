@@ -11,7 +11,7 @@ from cnn_mnist.attacks.autoattack.idle_units import without_idle_units
 from cnn_mnist.attacks.autoattack.partial_network import PartialNetwork
 from cnn_mnist.checks import Logits
 
-SMALL = 3 / 7  # of an image's side: in the report's network, a larger square costs more than the whole
+SMALL = 3 / 7  # of an image's side: most images of an undefended network are broken before squares are as small
 USUAL = 3  # side of a square, in pixels, in most of a long search
 WORTHWHILE = 0.9  # share of the operations, for such a square
 TOLERANCE = 1e-3  # share of the largest logit
