@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch._ops import OpOverload
 
 ALSO_POINTWISE = {"aten._to_copy.default", "aten.hardswish.default"}  # PyTorch does not mark them
 
@@ -35,8 +34,7 @@ class Step(NamedTuple):
 
 def is_pointwise(operation: object) -> bool:
     """Whether each value of the result depends on the values in its place."""
-    is_marked = isinstance(operation, OpOverload) and torch.Tag.pointwise in operation.tags
-    return is_marked or str(operation) in ALSO_POINTWISE
+    return torch.Tag.pointwise in getattr(operation, "tags", ()) or str(operation) in ALSO_POINTWISE
 
 
 def is_by_channel(value: Any) -> bool:
