@@ -96,7 +96,7 @@ class Maps:
             self._done = Maps(self.memory, self.steps[-1][0], values, area, extent)
         return self._done
 
-    def _along(self, axis: int) -> "_Along":
+    def _along(self, axis: int) -> _Along:
         """How far the steps reach along rows (axis 0) or columns."""
         size, first, stop = self.extent[axis], self.area[axis].start, self.area[axis].stop
         for _, step in self.steps:

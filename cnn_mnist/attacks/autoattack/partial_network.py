@@ -20,7 +20,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from cnn_mnist.attacks.autoattack.changed_maps import Area, Maps, Memory, Vector
-from cnn_mnist.attacks.autoattack.steps import Step, is_by_channel, is_pointwise, step_of
+from cnn_mnist.attacks.autoattack.steps import Step, is_per_channel, is_pointwise, step_of
 from cnn_mnist.network import HOOKS
 
 MOST_KEPT = 2**30  # bytes
@@ -139,7 +139,7 @@ class PartialNetwork:
         maps, is_first = varying[0], args[0] is varying[0]
         if is_first and (self.operations[node] == "aten.clone.default" or node.target is operator.getitem):
             return maps  # the step of a batch normalisation gives the first of its results alone
-        if self._is_by_channel(node, args, kwargs):
+        if self._is_pointwise(node, args, kwargs):
             return maps.then(node, Step(lambda values: _call(node, *_replaced((args, kwargs), lambda _: values))))
         step = step_of(node.target, *args[1:], **kwargs) if is_first else None
         return maps.then(node, step) if step else None
@@ -148,7 +148,7 @@ class PartialNetwork:
         """Several maps added up, multiplied, side by side and the like; None: that needs the whole of them."""
         done = [maps.done() for maps in varying]
         is_beside = self.operations[node] == "aten.cat.default" and args[1:] == (1,)
-        if not (is_beside or self._is_by_channel(node, args, kwargs)) or len({maps.extent for maps in done}) > 1:
+        if not (is_beside or self._is_pointwise(node, args, kwargs)) or len({maps.extent for maps in done}) > 1:
             return None
         area = done[0].area
         for maps in done[1:]:
@@ -158,10 +158,10 @@ class PartialNetwork:
         return Maps(self.memory, node, values, area, done[0].extent)
 
     @staticmethod
-    def _is_by_channel(node: Node, args: Any, kwargs: Any) -> bool:
+    def _is_pointwise(node: Node, args: Any, kwargs: Any) -> bool:
         """Whether each value depends on those in its place, in the same way for all images, rows and columns."""
         others = (one for one in (*args, *kwargs.values()) if not isinstance(one, Maps))
-        return is_pointwise(node.target) and all(map(is_by_channel, others))
+        return is_pointwise(node.target) and all(map(is_per_channel, others))
 
     def _linear(self, node: Node, maps: Maps, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         change = maps.part(maps.area)

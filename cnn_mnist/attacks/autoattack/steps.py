@@ -1,6 +1,6 @@
 """Operations whose results at a place depend on a small window of the maps before: for each, its window.
 
-They have the names and arguments of PyTorch's ATen library, which a network is exported to.
+They have the names and arguments of PyTorch's ATen library, of which an exported network consists.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class Step(NamedTuple):
         kernel: Size of the window.
         stride: Distance to the next window.
         margin: Width of the margin of zeros around the maps; only convolutions have one.
-        is_convolution: The costliest kind to do again.
+        is_convolution: It costs most to compute again.
     """
 
     run: Callable[[Tensor], Any]
@@ -37,7 +37,7 @@ def is_pointwise(operation: object) -> bool:
     return torch.Tag.pointwise in getattr(operation, "tags", ()) or str(operation) in ALSO_POINTWISE
 
 
-def is_by_channel(value: Any) -> bool:
+def is_per_channel(value: Any) -> bool:
     """Whether what an operation combines with maps is the same for all images, rows and columns."""
     if not isinstance(value, Tensor):
         return True
