@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-# Two at once, each with a thread of its own: most of a test's time is one command's imports.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Two at once, each with a thread of its own: most of a test's time is one command's imports. One that dies stays dead:
+# its successor would begin with the same test, and hang or die as well.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help train report test test-quick test-slow check lint audit bench play results release tensorboard
 .DEFAULT_GOAL := help

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -226,9 +227,12 @@ def interrupt(warm: Warm) -> Interrupt:
             text=True,
         ) as process:
             assert process.stdout is not None
+            limit = threading.Timer(300, process.kill)  # though it neither prints nor ends
+            limit.start()
             before = "".join(iter(lambda: read_until(process, line), ""))
             process.send_signal(number)
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate()
+            limit.cancel()
         return Done(process.returncode, before + out, err, cwd)
 
     def read_until(process: subprocess.Popen[str], line: str) -> str:
