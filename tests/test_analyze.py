@@ -283,6 +283,12 @@ def test_the_other_attacks_leave_the_same_record(attack: str, run: Done, analyze
         ),
         (["images=[3,-1]"], "images must be a count from 1 to 100 or as many indices such as [3,14,15], got [3, -1]"),
         (["images=0"], "images must be a count from 1 to 100"),
+        (["attack=pgd", "images=[3]"], "images has no effect on what is asked for: leave it out"),
+        (["analysis=filters", "images=3"], "images has no effect on what is asked for: leave it out"),
+        (
+            ["analysis=predictions", "attack=square", "images=3"],
+            "images has no effect on what is asked for: leave it out",
+        ),
         (["oclusion.window=4"], "unknown key oclusion.window: did you mean occlusion.window?"),
         (["class_image.neuron=[3,4]", "analysis=class_image"], "class_image.neuron=[3, 4] needs a layer"),
         (["saliency.window=29"], "saliency.window must be a whole number from 1 to 28, got 29"),

@@ -104,7 +104,7 @@ def tasks(cfg: DictConfig, overrides: list[str]) -> list[Task]:
         found.append(Task("export", name, cfg.export, False))
     for task in found:
         _check_arguments(task)
-    _refuse_what_is_not_done(found, overrides, {*analyses_of(cfg), "attack", "export", "metric"})
+    _refuse_what_is_not_done(found, overrides, {*analyses_of(cfg), "attack", "export", "metric"}, cfg.image is None)
     is_alone = len(found) == 1
     reasons = []
     for task in list(found):
@@ -137,14 +137,16 @@ def _check_arguments(task: Task) -> None:
         raise ValueError(f"{task.node._target_} takes no {unknown[0]}: remove it from {file}")
 
 
-def _refuse_what_is_not_done(asked: list[Task], overrides: list[str], parts: set[str]) -> None:
-    """Raise ValueError for an option of a section that is not asked for."""
+def _refuse_what_is_not_done(asked: list[Task], overrides: list[str], parts: set[str], is_of_test_set: bool) -> None:
+    """Raise ValueError for an option of a section that is not asked for, and for test images that none shows."""
+    has_images = is_of_test_set and any(task.needs.data and task.needs.images for task in asked)
     done = {part for task in asked for part in (task.key, task.name if task.kind == "analysis" else task.kind)}
     done |= {"attack"} if "attacks" in done else set()
     for override in overrides:
         key = override.partition("=")[0].lstrip("+~")
         part, _, option = key.partition(".")
-        if part in parts - done and (option or part == "metric"):
+        is_not_done = part in parts - done and (option or part == "metric")
+        if is_not_done or (key == "images" and not has_images):
             raise ValueError(f"{key} has no effect on what is asked for: leave it out")
 
 

@@ -65,6 +65,7 @@ class Needs(NamedTuple):
 
     Attributes:
         data: Test images, and the training images.
+        images: Among them those that the option `images` names.
         picture: A single picture of the user's own is enough.
         about: `picture` or `pictures`, where it is about one or about several of the user's own.
         other: A second network; the section is computed once for both.
@@ -75,6 +76,7 @@ class Needs(NamedTuple):
     """
 
     data: bool = True
+    images: bool = True
     picture: bool = False
     about: str = ""
     other: bool = False

@@ -16,7 +16,7 @@ from cnn_mnist.runs.metrics import read_curves
 NUM_SHOWN = 24  # images on which the two differ
 
 
-@needs(other=True)
+@needs(images=False, other=True)
 def comparison(subject: Subject) -> Section:
     """Which of two networks is better, is that more than chance, and what did it cost? The second is the other."""
     assert subject.test is not None

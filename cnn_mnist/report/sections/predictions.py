@@ -10,7 +10,7 @@ from cnn_mnist.figures import training as draw
 from cnn_mnist.figures.render import Picture
 from cnn_mnist.published import LAB_RECIPE, LAB_REPORT
 from cnn_mnist.report.differences import differences, in_words
-from cnn_mnist.report.section import Answer, Section
+from cnn_mnist.report.section import Answer, Section, needs
 from cnn_mnist.report.subject import Subject
 
 NUM_PREDICTIONS = 24
@@ -18,6 +18,7 @@ NUM_MISTAKES = 24
 SURE = 0.9  # probability from which a mistake counts as confident
 
 
+@needs(images=False)
 def predictions(subject: Subject) -> Section:
     """How well does it do on the test set, which classes are hard, and which mistakes is it sure of?"""
     assert subject.test is not None

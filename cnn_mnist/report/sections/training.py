@@ -5,7 +5,7 @@ from typing import Any
 from cnn_mnist.analysis.architecture import Layer, architecture, total
 from cnn_mnist.figures import training as draw
 from cnn_mnist.figures.render import Picture
-from cnn_mnist.report.section import Answer, Section, Table
+from cnn_mnist.report.section import Answer, Section, Table, needs
 from cnn_mnist.report.subject import Subject
 from cnn_mnist.runs.metrics import read_curves
 
@@ -23,6 +23,7 @@ ON_RECORD = (
 )
 
 
+@needs(images=False)
 def training(subject: Subject) -> Section:
     """What was the network trained on, what is it made of, and how did it learn?"""
     layers = architecture(subject.network)

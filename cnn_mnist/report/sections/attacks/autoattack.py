@@ -32,7 +32,7 @@ TITLES = {
 }
 
 
-@needs(sample=True)
+@needs(images=False, sample=True)
 def apgd(
     subject: Subject,
     *,
@@ -77,7 +77,7 @@ def apgd(
     return evaluate("apgd", subject, attack, epsilon, num_images=num_images, epsilons=epsilons, norm=norm, how=how)
 
 
-@needs(sample=True)
+@needs(images=False, sample=True)
 def square(
     subject: Subject,
     *,
@@ -116,7 +116,7 @@ def square(
     return evaluate("square", subject, attack, epsilon, num_images=num_images, epsilons=epsilons, norm=norm, how=how)
 
 
-@needs(sample=True, tables=True)
+@needs(images=False, sample=True, tables=True)
 def auto(
     subject: Subject,
     *,

@@ -16,7 +16,7 @@ from cnn_mnist.report.subject import Subject
 NUM_SHOWN = 10  # images with the smallest radius, and with the largest
 
 
-@needs(sample=True, tables=True)
+@needs(images=False, sample=True, tables=True)
 def certified(subject: Subject, *, epsilon: Fraction, steps: Count, num_images: Count, seed: Seed) -> Section:
     """For which images is it proven that no small change moves them to another class?
 

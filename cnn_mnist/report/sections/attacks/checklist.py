@@ -49,7 +49,7 @@ class Point(NamedTuple):
     holds: bool
 
 
-@needs(sample=True, tables=True, first=True)
+@needs(images=False, sample=True, tables=True, first=True)
 def checklist(
     subject: Subject,
     *,

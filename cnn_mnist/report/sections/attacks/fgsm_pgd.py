@@ -15,7 +15,7 @@ from cnn_mnist.report.sections.attacks.accuracy_under_attack import evaluate
 from cnn_mnist.report.subject import Subject
 
 
-@needs(sample=True)
+@needs(images=False, sample=True)
 def fgsm(
     subject: Subject,
     *,
@@ -45,7 +45,7 @@ def fgsm(
     return evaluate("fgsm", subject, attack, epsilon, num_images=num_images, target=target, epsilons=epsilons)
 
 
-@needs(sample=True)
+@needs(images=False, sample=True)
 def pgd(
     subject: Subject,
     *,

@@ -10,11 +10,12 @@ from cnn_mnist.figures import adversarial as draw
 from cnn_mnist.figures.canvas import cost_curves
 from cnn_mnist.figures.render import Picture
 from cnn_mnist.option_types import Class, Count, Fraction, Positive, Seed
-from cnn_mnist.report.section import Answer, Section, of_attack
+from cnn_mnist.report.section import Answer, Section, needs, of_attack
 from cnn_mnist.report.sections.attacks.common import _likeness, course, course_in_words, step_range, targets
 from cnn_mnist.report.subject import Subject
 
 
+@needs(images=False)
 def non_targeted(
     subject: Subject,
     *,

@@ -42,7 +42,7 @@ def _with_distance(part: Section) -> Section:
     return part
 
 
-@needs(sample=True)
+@needs(images=False, sample=True)
 def deepfool(
     subject: Subject,
     *,
@@ -69,7 +69,7 @@ def deepfool(
     )
 
 
-@needs(sample=True)
+@needs(images=False, sample=True)
 def carlini_wagner(
     subject: Subject,
     *,
@@ -113,7 +113,7 @@ def carlini_wagner(
     )
 
 
-@needs(sample=True)
+@needs(images=False, sample=True)
 def boundary(
     subject: Subject,
     *,
