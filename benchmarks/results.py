@@ -37,11 +37,12 @@ Runs = dict[str, list[jobs.Job]]  # by configuration, in the order of the seeds
 
 
 class Recipe(NamedTuple):
-    """An experiment, its number of seeds, and whether it is run without and with batch normalisation."""
+    """An experiment, its number of seeds, whether it is run without and with batch normalisation, and more options."""
 
     name: str
     num_seeds: int
     is_paired: bool = False
+    options: tuple[str, ...] = ()
 
 
 RECIPES = (
@@ -49,7 +50,7 @@ RECIPES = (
     Recipe("one_epoch", 30, is_paired=True),
     Recipe("tuned", 10),
     Recipe("handwriting", 3),
-    Recipe("best", 5),
+    Recipe("best", 5, options=("trainer.precision=bf16-mixed",)),
     Recipe("robust", 3),
     Recipe("certified", 3),
 )
@@ -72,7 +73,7 @@ def command(*words: str) -> None:
 def trained(recipe: Recipe, more: list[str]) -> Runs:
     """Do what is missing of a recipe's sweep; its runs. A pair of runs is made one after the other."""
     seeds = ",".join(map(str, range(recipe.num_seeds)))
-    words = [f"seed={seeds}", *(["model.batchnorm=false,true"] if recipe.is_paired else []), *more]
+    words = [f"seed={seeds}", *(["model.batchnorm=false,true"] if recipe.is_paired else []), *recipe.options, *more]
     folder = Path("multirun", f"results-{recipe.name}")
     command(str(ROOT / "train.py"), "-m", f"experiment={recipe.name}", *words, f"hydra.sweep.dir={folder}")
     found: Runs = {}

@@ -34,7 +34,7 @@ RECIPES = {  # the accuracy to reach, and the options of train.py
     0.994: ("experiment=tuned", "trainer.max_epochs=3"),
     0.996: ("experiment=handwriting", "trainer.max_epochs=12"),
 }
-PLAIN = ("callbacks=none", "logger=csv", "+trainer.limit_val_batches=0")
+PLAIN = ("callbacks=none", "logger=csv", "+trainer.limit_val_batches=0", "trainer.precision=bf16-mixed")
 
 
 class Clock(pl.Callback):
@@ -64,7 +64,7 @@ def timed(options: Sequence[str], seed: int) -> dict[str, Any]:
     """Train in a fresh process; what was measured before, with the same recipe, is not measured again."""
     recipe = ROOT / "conf" / "experiment" / f"{options[0].partition('=')[2]}.yaml"
     content = recipe.read_bytes() if recipe.exists() else b""
-    digest = hashlib.sha256(repr(options).encode() + content).hexdigest()[:8]
+    digest = hashlib.sha256(repr((options, PLAIN)).encode() + content).hexdigest()[:8]
     folder = FOLDER / f"{options[0].replace('=', '-')}_{digest}_seed-{seed}"
     clock = folder / "measured.json"
     if not clock.exists():

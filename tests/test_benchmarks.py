@@ -235,6 +235,15 @@ def test_results_are_measured_and_written_part_by_part(tmp_path: Path, monkeypat
     assert f"| this network | committee of 2 | {record['committee']['accuracy']:.2%}".replace("%", " %") in page
 
 
+def test_the_record_is_of_the_same_options_as_the_next_one() -> None:
+    record = json.loads((ROOT / "docs" / "results.json").read_text())
+    options = {recipe.name: [f"experiment={recipe.name}", *recipe.options] for recipe in results.RECIPES}
+    found = {name.removesuffix("_batchnorm"): entry["options"] for name, entry in record["accuracy"].items()}
+    assert found == {name: options[name] for name in found}
+    assert {*record["speed"]["plain"]} == {*speed_run.PLAIN, "trainer=cpu"}
+    assert [row["options"] for row in record["speed"]["rows"]] == list(map(" ".join, speed_run.RECIPES.values()))
+
+
 @pytest.mark.slow
 def test_a_rehearsal_attacks_its_own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
