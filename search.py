@@ -29,11 +29,15 @@ def main() -> None:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("options", nargs="*", metavar="KEY=VALUE", help="options of train.py, fixed or to be searched")
-    parser.add_argument("--trials", type=int, default=20, help="runs in all, those of an earlier call included (20)")
-    parser.add_argument("--folder", help="where they lie (multirun/search-DATE); a search that is there is continued")
-    parser.add_argument("--metric", help="of the hold-out, by which runs are compared (val/acc)")
+    parser.add_argument(
+        "--trials", type=int, default=20, help="runs in all, those of an earlier call included (default: 20)"
+    )
+    parser.add_argument(
+        "--folder", help="folder of the search (default: multirun/search-DATE); a search that is there is continued"
+    )
+    parser.add_argument("--metric", help="metric of the hold-out by which runs are compared (default: val/acc)")
     parser.add_argument("--config-dir", help="a configuration folder of your own, as train.py takes it")
-    parser.add_argument("--seed", type=int, default=0, help="of what is tried (0)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of what is tried (default: 0)")
     parser.error = entry.refuse  # type: ignore[method-assign]
     asked = parser.parse_intermixed_args()
 

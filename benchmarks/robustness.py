@@ -6,7 +6,7 @@
     python -m benchmarks.robustness --write certified=RUN,RUN         in the record, these replace those of their seeds
 
 No pixel changes by more than 0.3. On 2 cores a robust network takes about an hour, on a GPU a few minutes. The result
-of every 1,000 images is kept in outputs/results/robustness, so that an interrupted measurement goes on where it
+of every 1,000 images is kept in outputs/results/robustness, so that an interrupted measurement resumes where it
 stopped. The record is the part `robustness` of docs/results.json, and RESULTS.md is written anew.
 """
 

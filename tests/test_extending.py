@@ -185,5 +185,5 @@ def test_a_file_with_the_name_of_a_shipped_one_is_refused(train: Command, tmp_pa
     assert copied.err.startswith("error: model.lr must be")  # the same file does no harm
     file.write_text("_target_: mine.Network\n")
     done = train(*words, cwd=tmp_path)
-    says = "mine/network/mlp.yaml is not read, for the project has a file of that name: give it another one"
+    says = "mine/network/mlp.yaml is hidden by the project's file of the same name: give it another one"
     assert done.err == f"error: {says}\n"

@@ -122,7 +122,7 @@ def test_tensorboard_holds_curves_and_pictures(run: Done) -> None:
         pytest.param("robust", "[robust,ema]", signal.SIGKILL, -9, marks=pytest.mark.slow),
     ],
 )
-def test_a_run_gone_on_with_equals_one_that_never_stopped(
+def test_a_resumed_run_equals_one_that_never_stopped(
     experiment: str, callbacks: str, number: int, status: int, train: Command, interrupt: Interrupt, tmp_path: Path
 ) -> None:
     options = (*DIGITS, f"experiment={experiment}", "model.batchnorm=true", "data.val_size=100")

@@ -58,7 +58,7 @@ class Trace(NamedTuple):
 def trace(network: nn.Module, images: Tensor) -> Trace:
     """Run a network and watch its layers.
 
-    Of a layer that is called several times, the first output is kept.
+    If a layer is called several times, its first output is kept.
 
     Args:
         network: Any module, in eval mode.

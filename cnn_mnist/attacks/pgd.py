@@ -32,7 +32,7 @@ def fgsm(
     check_number("epsilon", epsilon, 0, 1)
     with examined(model, images, labels) as (logits_of, images, labels):
         climbed = ascend(
-            cross_entropy(logits_of, labels, targeted=targeted, early_stop=False),
+            log_odds(logits_of, labels, targeted=targeted, early_stop=False),
             images,
             steps=1,
             move=fixed_step(epsilon, sign, to_grey_values),
@@ -56,7 +56,7 @@ def pgd(
     generator: torch.Generator | None = None,
     progress: Progress = iter,
 ) -> AttackResult:
-    """Projected gradient descent: steps on the cross-entropy within a ball, from a random start in it.
+    """Projected gradient descent: steps up the cross-entropy within a ball, from a random start in it.
 
     An image that is misclassified before the attack is returned unchanged; with `early_stop` no step is taken on it.
 
@@ -93,7 +93,7 @@ def pgd(
 
         def attempt(left: Tensor, seed: int) -> Ascent:
             return ascend(
-                cross_entropy(logits_of, labels[left], targeted=targeted, early_stop=early_stop),
+                log_odds(logits_of, labels[left], targeted=targeted, early_stop=early_stop),
                 random_start(torch.Generator(generator.device).manual_seed(seed))[left],
                 steps=steps,
                 move=fixed_step(step_size, direction, lambda moved, index: project(moved, left[index])),
@@ -110,12 +110,12 @@ def default_step_size(step_size: float | None, epsilon: float, steps: int) -> fl
     return 2.5 * epsilon / steps if step_size is None else step_size
 
 
-def cross_entropy(model: nn.Module, labels: Tensor, *, targeted: bool = False, early_stop: bool = True) -> Objective:
-    """The cross-entropy with the label, to grow; or with the target, to shrink.
+def log_odds(model: nn.Module, labels: Tensor, *, targeted: bool = False, early_stop: bool = True) -> Objective:
+    """The log odds against the label, to grow; or against the target, to shrink. The trace has the cross-entropy.
 
-    What is climbed is m = log sum exp of the other classes' logits - the label's logit, of which the cross-entropy is
-    log(1 + e^m): its gradient has the same direction, and does not vanish where float32 takes the probability of the
-    label for 1.
+    The log odds are m = log sum exp of the other classes' logits - the label's logit, and the cross-entropy is
+    log(1 + e^m): its gradient has the same direction, but vanishes where float32 takes the probability of the label
+    for 1.
     """
 
     def judge(x: Tensor, index: Tensor) -> ObjectiveValue:

@@ -24,8 +24,8 @@ class AttackResult(NamedTuple):
         target: The class aimed at, int64 (N,); -1 where any wrong class will do.
         predicted: The class predicted after the attack, int64 (N,).
         confidence: The probability of the target, or of the predicted class without a target, (N,).
-        success: bool (N,): the target was reached, or without a target any wrong class. Rates leave out the images
-            that were predicted as the target before the attack.
+        success: bool (N,): the target was reached, or without a target any wrong class; so it is where the image was
+            classified as that before the attack, too.
         steps: Steps that each image took, int64 (N,).
         trace: The cost before each step, and after the last where the attack evaluates it, (iterations, N); NaN once an
             image is done.

@@ -131,7 +131,7 @@ def gradient_masking(
         "random noise fools more than the attack (accuracy {random:.1%} against {many_steps:.1%})": (
             random < found.many_steps - MARGIN
         ),
-        "with the budget in which any image is allowed, {huge:.1%} are still right (chance {chance:.0%})": (
+        "with the budget in which any image is allowed, {huge:.1%} are classified correctly (chance {chance:.0%})": (
             found.huge > chance + MARGIN
         ),
         "the gradient is zero everywhere on {flat:.1%} of the images": flat > 0,

@@ -112,7 +112,7 @@ def refuse_hidden(config_dir: str) -> None:
     for shipped in sorted(Path(config_dir).rglob("*.yaml")) if own else ():
         file = Path(own, shipped.relative_to(config_dir))
         if file.is_file() and file.read_bytes() != shipped.read_bytes():
-            raise ValueError(f"{file} is not read, for the project has a file of that name: give it another one")
+            raise ValueError(f"{file} is hidden by the project's file of the same name: give it another one")
 
 
 def unknown_keys(config_dir: str, config_name: str) -> Iterator[str]:

@@ -103,7 +103,7 @@ def open_set(data: DictConfig, num_classes: int) -> Callable[[str], Images]:
 
     if len(names) != num_classes:
         name = data.get("dataset", data[nodes.TARGET])
-        raise ValueError(f"{name} has {len(names)} classes, but the network tells {num_classes} apart: set data=")
+        raise ValueError(f"{name} has {len(names)} classes, but the network has {num_classes}: set data=")
     return read
 
 

@@ -283,7 +283,7 @@ def another(path: str | Path, first: Subject, trusted: Collection[str], *, key: 
     """
     other = _of_checkpoint(locate.find(path, prefer_best=True, key=key), first.device, trusted)
     if other.num_classes != first.num_classes:
-        raise ValueError(f"the networks tell {first.num_classes} and {other.num_classes} classes apart: set {key}=")
+        raise ValueError(f"the networks have {first.num_classes} and {other.num_classes} classes: set {key}=")
     if first.recipe.get("classes") != other.recipe.get("classes"):
         raise ValueError(f"the two networks were trained on different classes, and cannot be compared: set {key}=")
     asked, theirs = first.recipe.get("dataset"), other.recipe.get("dataset")

@@ -229,7 +229,7 @@ def test_from_files_to_a_report(train: Command, analyze: Command, animals: Path,
     assert looked.results["dataset"] == "image_folder"
     other = analyze("analysis=occlusion", "data=digits", cwd=tmp_path)
     assert other.status == 1
-    assert "digits has 10 classes, but the network tells 7 apart" in other.err
+    assert "digits has 10 classes, but the network has 7" in other.err
     attacked = analyze("attack=targeted", "attack.target=30", "images=14", cwd=tmp_path)
     assert attacked.status == 1
     assert "attack.target must be a class of the network, 0..6, got 30" in attacked.err

@@ -251,7 +251,7 @@ def test_a_signal_ends_a_command_whose_reader_is_gone(tmp_path: Path) -> None:
         assert process.wait(60) == 130
 
 
-def test_a_sweep_that_is_stopped_says_how_to_go_on(train: Command, interrupt: Interrupt, tmp_path: Path) -> None:
+def test_a_sweep_that_is_stopped_says_how_to_resume(train: Command, interrupt: Interrupt, tmp_path: Path) -> None:
     options = ("-m", "data=digits", "network=mlp", "trainer=cpu", "callbacks=none")
     options = (*options, "trainer.max_epochs=8", "seed=0,1,2,3")  # long enough to be seen running
     stopped = interrupt(*options, cwd=tmp_path, line="job 2 of 4  running", number=signal.SIGINT)
@@ -282,7 +282,7 @@ def processes_in(folder: Path) -> list[int]:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to see who is left")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_several_processes_end_with_the_first_and_are_gone_on_with(
+def test_several_processes_end_with_the_first_and_resume(
     number: signal.Signals, train: Command, interrupt: Interrupt, tmp_path: Path
 ) -> None:
     options = ("data=digits", "trainer=ddp", "callbacks=none", "trainer.max_epochs=4")

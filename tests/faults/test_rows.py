@@ -214,7 +214,7 @@ ROWS = {
         "train.py ckpt_path=RUN trainer.max_epochs=2", "but no state of the optimiser", replace(optimizer_states=None)
     ),
     "two sizes of filters": Row(
-        "analyze.py ckpt_path=RUN against=large.ckpt", "the networks tell 10 and 7 classes apart", other_size
+        "analyze.py ckpt_path=RUN against=large.ckpt", "the networks have 10 and 7 classes", other_size
     ),
     "run that is finished": Row("train.py ckpt_path=RUN", "has finished its training already", status=0),
     "other options for a run": Row("train.py ckpt_path=last model.lr=0.5", "cannot change to 0.5 on resuming"),

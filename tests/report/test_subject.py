@@ -80,7 +80,7 @@ def test_another_network_may_look_on(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("network", "dataset", "words"),
     [
-        (CNN(num_classes=7), "digits", "tell 7 and 10 classes apart|tell 10 and 7 classes apart"),
+        (CNN(num_classes=7), "digits", "have 7 and 10 classes|have 10 and 7 classes"),
         (CNN(), "kmnist", "one network was trained on digits, the other on kmnist: set against= to one on digits"),
     ],
 )

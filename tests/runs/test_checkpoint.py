@@ -147,7 +147,7 @@ def test_what_does_not_exist_is_said(name: str, tmp_path: Path) -> None:
         checkpoint.load(tmp_path / name)
 
 
-def test_a_checkpoint_outside_a_run_cannot_be_gone_on_with(tmp_path: Path) -> None:
+def test_a_checkpoint_outside_a_run_cannot_be_resumed(tmp_path: Path) -> None:
     path = saved(tmp_path / "checkpoints" / "last.ckpt", CNN())
     cfg = OmegaConf.create({"ckpt_path": str(path)})
     with pytest.raises(ValueError, match=r"is not a run's folder: .*config.yaml is missing"):

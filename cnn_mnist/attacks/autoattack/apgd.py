@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cnn_mnist.attacks.autoattack.idle_units import without_idle_units
 from cnn_mnist.attacks.gradient_ascent import Ascent, Objective, ObjectiveValue, Progress, ascend
-from cnn_mnist.attacks.pgd import cross_entropy
+from cnn_mnist.attacks.pgd import log_odds
 from cnn_mnist.attacks.projection import BALLS, Ball, check_budget
 from cnn_mnist.attacks.result import AttackResult, check_number, confirmed, in_turn, is_over, lead, predict
 from cnn_mnist.checks import examined, seeded
@@ -73,7 +73,7 @@ def apgd(
 
         def attempt(left: Tensor, number: int, seed: int) -> Ascent:
             aim = None if targets is None else targets[left, number // restarts]
-            of_class = cross_entropy if loss == "ce" else functools.partial(_logit_ratio, target=aim)
+            of_class = log_odds if loss == "ce" else functools.partial(_logit_ratio, target=aim)
             start = ball.random_start(torch.Generator(generator.device).manual_seed(seed))[left]
             objective = of_class(reduced, labels[left])
 

@@ -77,8 +77,9 @@ def _says(findings: dict[str, Any]) -> list[str]:
     says = [
         "Of the same {num_images} test images, {second.name} classifies {second.accuracy:.2%} correctly and "
         "{first.name} {first.accuracy:.2%}: a difference of {difference_points:+.2f} percentage points "
-        "({level:.0%} interval {low_points:+.2f} to {high_points:+.2f}). Only {second.name} is right on "
-        f"{{second_only}} images, and only {{first.name}} on {{first_only}} (McNemar's test: p = {{p:.2g}}): {verdict}."
+        "({level:.0%} interval {low_points:+.2f} to {high_points:+.2f}). {second_only} images are "
+        "classified correctly by {second.name} alone, {first_only} by {first.name} alone (McNemar's test: "
+        f"p = {{p:.2g}}): {verdict}."
     ]
     times = [findings[key].get("fit_seconds") for key in ("first", "second")]
     if None not in times:

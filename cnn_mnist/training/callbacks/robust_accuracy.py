@@ -18,7 +18,7 @@ COLLAPSE = 0.3  # by how much the accuracy under one step may exceed that under 
 class RobustAccuracy(Callback):
     """Accuracy under PGD, and under one step of the same size, on a few images of `val` after every epoch.
 
-    Of a network that is trained with bounds also the certified accuracy: the share of images that are proven.
+    For a network that is trained with bounds, also the certified accuracy: the share of images that are proven.
 
     If many images withstand one step and few withstand several, the network has learnt to mask its gradient.
     """

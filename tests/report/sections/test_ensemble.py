@@ -1,4 +1,4 @@
-"""The section about AutoAttack: what it says of each attack, and that it goes on where it was interrupted."""
+"""The section about AutoAttack: what it says of each attack, and that it resumes where it was interrupted."""
 
 import time
 from pathlib import Path

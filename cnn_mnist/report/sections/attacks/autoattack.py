@@ -128,7 +128,7 @@ def auto(
 ) -> Section:
     """How much accuracy is left under AutoAttack, the ensemble that robustness is measured with?
 
-    Images are attacked 500 at a time. What is done is kept, so that the same command goes on where it was interrupted.
+    Images are attacked 500 at a time. What is done is kept, so that the same command resumes where it was interrupted.
 
     Args:
         subject: The network and its test images.
