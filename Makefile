@@ -23,7 +23,7 @@ test: lint test-quick ## ruff, mypy and every test not marked slow
 test-quick: $(READY)
 	$(PYTEST) -m "not slow"
 
-test-slow: $(READY) ## the long tests: kills, faults, fuzzing, the report's whole recipe on MNIST, the pages in a real browser
+test-slow: $(READY) ## the long tests: kills, faults, fuzzing, the lab report's whole recipe on MNIST, the pages in a real browser
 	$(PYTEST) -m slow
 
 check: lint audit ## ruff, mypy, known vulnerabilities, secrets and the tests that need no MNIST

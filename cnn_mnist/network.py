@@ -1,4 +1,4 @@
-"""The report's network: two convolutions, two linear layers, 799,078 parameters, 31,870 neurons.
+"""The lab report's network: two convolutions, two linear layers, 799,078 parameters, 31,870 neurons.
 
 `forward` is arranged for speed and `features` for looking inside; they compute the same function of the same
 parameters. What makes `forward` fast on a CPU:
@@ -10,7 +10,7 @@ parameters. What makes `forward` fast on a CPU:
   the image, so they follow from the patches' mean and covariance, nine numbers and a 9x9 matrix, without looking
   at the 2.5 million values of the layer; then it is part of the filters.
 
-Counts are those of the report's 3x3 filters; `kernel_size` puts its conjecture to the test that larger ones would
+Counts are those of the lab report's 3x3 filters; `kernel_size` puts its conjecture to the test that larger ones would
 show clearer patterns.
 """
 
@@ -66,7 +66,7 @@ class CNN(nn.Module):
         self.fc2 = nn.Linear(HIDDEN, num_classes)
 
     def features(self, images: Tensor) -> Features:
-        """Every hidden layer's output for images (B, 1, 28, 28), each layer in the report's order."""
+        """Every hidden layer's output for images (B, 1, 28, 28), each layer in the lab report's order."""
         conv1 = F.relu(self.norm1(self.conv1(images.to(memory_format=torch.channels_last))))
         pool1 = F.max_pool2d(conv1, 2)
         conv2 = F.relu(self.norm2(self.conv2(pool1)))
@@ -176,7 +176,7 @@ def is_plain(layer: nn.Module) -> bool:
 
 
 def is_report_network(model: nn.Module, images: Tensor) -> TypeGuard[CNN]:
-    """Whether a model is the report's network with unmodified layers, and the images have its size and dtype."""
+    """Whether a model is the lab report's network with unmodified layers, and the images have its size and dtype."""
     if type(model) is not CNN or images.shape[1:] != (1, 28, 28):
         return False
     if "forward" in vars(model) or any(getattr(model, name) for name in HOOKS):

@@ -1,4 +1,4 @@
-"""The table of layers; of the report's network 799,078 parameters, nearly all in FC1, and 31,870 neurons."""
+"""The table of layers; of the lab report's network 799,078 parameters, nearly all in FC1, and 31,870 neurons."""
 
 from collections import Counter
 from math import prod

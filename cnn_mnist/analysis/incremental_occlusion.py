@@ -1,4 +1,4 @@
-"""Occlusion of the report's network that recomputes only what the patch can reach.
+"""Occlusion of the lab report's network that recomputes only what the patch can reach.
 
 On two CPU cores, window 8 and stride 1, three to four and a half times as fast as captum's best
 setting on 100 images. How:

@@ -61,8 +61,8 @@ def occlusion_map(
 ) -> OcclusionMap:
     """Probability of the true class with a patch at each position; low means the patch hid what mattered.
 
-    For the report's network with unmodified layers, only what the patch can reach is recomputed, which gives the same
-    numbers to 1e-5 several times as fast. Any other model evaluates every occluded image, 200 at a time.
+    For the lab report's network with unmodified layers, only what the patch can reach is recomputed, which gives the
+    same numbers to 1e-5 several times as fast. Any other model evaluates every occluded image, 200 at a time.
 
     Args:
         model: Images (B, 1, H, W) to logits (B, C); unchanged afterwards.

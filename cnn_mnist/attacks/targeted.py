@@ -28,7 +28,7 @@ def targeted(
     then on it searches for a nearer image: it increases the margin of the target's logit over the largest other one
     instead, and each image has its own beta, which grows while the target is predicted and shrinks while it is not. The
     success with the lowest MSE is kept; without one, the image with the highest probability of the target. The trace
-    shows the report's cost throughout.
+    shows the lab report's cost throughout.
 
     Args:
         model: Images to logits (B, C); unchanged afterwards.

@@ -62,7 +62,7 @@ def grid_of_targets(
 
 
 def mean_costs(result: AttackResult) -> Figure:
-    """The report's cost against iteration, averaged over the attacks towards each target."""
+    """The lab report's cost against iteration, averaged over the attacks towards each target."""
     aims = result.target.unique()
     means = torch.stack([result.trace[:, result.target == aim].nanmean(1) for aim in aims], 1)
     return cost_curves(means, [f"as {name(aim)}" for aim in aims.tolist()], "logit - beta * MSE (mean)")
@@ -88,7 +88,7 @@ def noises(values: Tensor, names: list[str]) -> Tiles:
 
 
 def transfer_grid(images: Tensor, labels: Tensor, noises: Tensor, target: Tensor, predicted: Tensor) -> Tiles:
-    """The report's figure 11: every noise (row) added to every example (column), with the predicted class.
+    """The lab report's figure 11: every noise (row) added to every example (column), with the predicted class.
 
     Args:
         images: (N, 1, 28, 28) in [0, 1].

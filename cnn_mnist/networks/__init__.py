@@ -1,1 +1,1 @@
-"""Other networks than the report's, and building a network from the name of its class."""
+"""Other networks than the lab report's, and building a network from the name of its class."""

@@ -14,7 +14,7 @@ from cnn_mnist import nodes
 from cnn_mnist.checks import Logits, check_logits, untouched
 from cnn_mnist.nodes import TARGET
 
-REPORT = MappingProxyType({TARGET: "cnn_mnist.network.CNN"})  # the report's network
+LAB_NETWORK = MappingProxyType({TARGET: "cnn_mnist.network.CNN"})  # the lab report's network
 OWN = ("cnn_mnist.network.", "cnn_mnist.networks.")  # modules whose networks a checkpoint alone may name
 NUM_PROBED = 2  # images on which a new network is tried
 

@@ -79,8 +79,8 @@ def _check_shapes(sketch: nn.Module, weights: dict[str, Tensor]) -> None:
 
 
 def description_of(hparams: dict[str, Any]) -> dict[str, Any]:
-    """The class of the network and its arguments; of checkpoints before there was a choice, the report's network."""
-    found = hparams.get("network", build.REPORT | {"kernel_size": hparams.get("kernel_size", 3)})
+    """The class of the network and its arguments; of older checkpoints, the lab report's network."""
+    found = hparams.get("network", build.LAB_NETWORK | {"kernel_size": hparams.get("kernel_size", 3)})
     return {TARGET: str(found[TARGET]), **found}
 
 

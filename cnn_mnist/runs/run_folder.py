@@ -206,7 +206,7 @@ def _recorded(
         OmegaConf.resolve(own)
         assert isinstance(own, DictConfig)
         if "network" not in own:  # of a run before there was a choice
-            own.network = {**build.REPORT, "kernel_size": own.model.pop("kernel_size", 3)}
+            own.network = {**build.LAB_NETWORK, "kernel_size": own.model.pop("kernel_size", 3)}
         sections = ("data", "network", "model", "trainer", "logger")
         assert all(isinstance(own.get(section), DictConfig) for section in sections)
     except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError, AssertionError) as error:

@@ -33,7 +33,7 @@ class Classifier(pl.LightningModule):
     every `trainer.log_every_n_steps` batches; callbacks, terminal and checkpoints get the mean over the epoch.
 
     Args:
-        batchnorm: Batch normalisation in each hidden layer of the report's network, or of another that offers it.
+        batchnorm: Batch normalisation in each hidden layer of the lab report's network, or of another that offers it.
         lr: Learning rate; with a one-cycle schedule, its peak.
         schedule: None, `one_cycle` or a node, see `optimizers.make_schedule`.
         distortion: Size of the random affine distortion of training images, see `augmentation`; 0: none.
@@ -45,7 +45,7 @@ class Classifier(pl.LightningModule):
             epsilon, see `intervals`; it grows along with epsilon.
         warmup_epochs: Epochs over which epsilon grows from 0.
         cooldown_epochs: Last epochs, over which distortion, elastic and stroke shrink to 0; 0: they stay as they are.
-        network: The class of the network and its arguments, see `networks.build`; None: the report's network.
+        network: The class of the network and its arguments, see `networks.build`; None: the lab report's network.
         num_classes: Number of classes of the data.
         optimizer: A node, see `optimizers.make_optimizer`; None: AdamW, which without weight decay is Adam.
         elastic: Size of the elastic distortion of training images, in pixels, see `augmentation`; 0: none.
@@ -77,7 +77,7 @@ class Classifier(pl.LightningModule):
         super().__init__()
         if bool(epsilon) != bool((epsilon and attack_steps) or bound_weight):
             raise ValueError("model.epsilon and one of model.attack_steps and model.bound_weight need each other")
-        network = dict(network or build.REPORT)
+        network = dict(network or build.LAB_NETWORK)
         optimizer = dict(optimizer or optimizers.ADAMW)
         self.save_hyperparameters()
         self.distortion = distortion

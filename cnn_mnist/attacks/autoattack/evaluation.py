@@ -33,7 +33,7 @@ class Window(NamedTuple):
 class Evaluation:
     """A model's logits, in part as soon as squares are small, where that is worthwhile; otherwise as a whole.
 
-    In the report's network, a square of 4x4 pixels takes about a quarter of the time of a full forward pass.
+    In the lab report's network, a square of 4x4 pixels takes about a quarter of the time of a full forward pass.
 
     Args:
         model: In eval mode; images to logits.

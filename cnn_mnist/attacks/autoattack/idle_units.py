@@ -1,4 +1,4 @@
-"""The report's network without the units that no image can activate: the same function with fewer operations.
+"""The lab report's network without the units that no image can activate: the same function with fewer operations.
 
 Training to withstand attacks leaves many of them: more than half of the filters after `experiment=certified`. What they
 return is always 0, so an attack can do without them.

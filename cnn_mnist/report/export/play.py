@@ -109,7 +109,7 @@ def _bytes(subject: Subject, index: int) -> bytes:
 
 
 class Rounded:
-    """The report's network as four affine maps, batch normalisation folded in, their weights rounded to int16.
+    """The lab report's network as four affine maps, batch normalisation folded in, their weights rounded to int16.
 
     In `content` each map is a matrix (inputs, outputs) with a scale for each output; its inputs lie channels last, so
     that a browser adds up rows of it.

@@ -19,7 +19,7 @@ from cnn_mnist.report.subject import Subject
 COPY = 0.8  # correlation with the image from which a channel counts as a copy of it
 SHARP = 0.5  # pixels of blur up to which a copy is called sharp
 MOST_NOTABLE = 6  # channels of the overview
-NUM_SHOWN = 10  # images: the report's number of test examples
+NUM_SHOWN = 10  # images: the lab report's number of test examples
 NUM_IN_OVERVIEW = 5  # images, each with a few channels
 
 

@@ -100,7 +100,7 @@ def predictions(subject: Subject) -> Section:
 
 
 def _beside_the_lab_report(differing: list[dict[str, Any]]) -> str:
-    """The report's figure, or why it cannot be compared."""
+    """The lab report's figure, or why it cannot be compared."""
     if not differing:
         return (
             "The lab report had {lab_report.accuracy:.2%} with the same layers and the same training, which took "

@@ -9,7 +9,7 @@ from cnn_mnist.report.section import Answer, Section, Table, needs
 from cnn_mnist.report.subject import Subject
 from cnn_mnist.runs.metrics import read_curves
 
-NUM_SAMPLES = 60  # training images in the report's figure of samples
+NUM_SAMPLES = 60  # training images in the lab report's figure of samples
 ON_RECORD = (
     "recipe",
     "overrides",

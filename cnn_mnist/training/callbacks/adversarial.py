@@ -1,4 +1,4 @@
-"""The report's attacks at the end of training (lab report, section 3.3)."""
+"""The lab report's attacks at the end of training (lab report, section 3.3)."""
 
 import pytorch_lightning as pl
 import torch
@@ -13,7 +13,7 @@ NUM_ATTACKED = 10  # images, each with every target
 
 
 class Adversarial(PictureCallback):
-    """The report's three attacks on test images of each class, with their cost, after the last epoch.
+    """The lab report's three attacks on test images of each class, with their cost, after the last epoch.
 
     The targeted attack takes `steps` steps with the given `beta`; the other two end by themselves, after twice as many
     steps at most.

@@ -9,7 +9,7 @@ from cnn_mnist.analysis.nearest import likeness
 from cnn_mnist.attacks.result import predict
 from cnn_mnist.report.subject import Subject
 
-NUM_SHOWN = 10  # images in a grid: the report's number of test examples
+NUM_SHOWN = 10  # images in a grid: the lab report's number of test examples
 
 
 def targets(subject: Subject, target: int | None) -> Tensor:
@@ -35,7 +35,7 @@ def attackable(
     """The attacks (index of an image, and target) that make sense.
 
     Left out, and counted, are images of the target's own class and images that are classified as the target without an
-    attack; an image in its own column of the report's grid is not counted.
+    attack; an image in its own column of the lab report's grid is not counted.
 
     Raises:
         ValueError: No attack is left.
