@@ -97,13 +97,14 @@ class Watch:
             self._look()
 
     def _look(self) -> None:
-        """Print what has changed."""
+        """Write the table and print what has changed, in this order: what a line says is in the table."""
         found = jobs(self.folder)
-        now, has_changed = found[: len(self.labels)], False
+        now = found[: len(self.labels)]
+        if now != self.before:
+            write_table(self.folder, found)
         for place, (job, before) in enumerate(zip(now, self.before, strict=True)):
             if job == before:
                 continue
-            has_changed = True
             line = f"job {place + 1} of {len(now)}  {job.status:7}  {self.labels[place]}"
             if job.status == RUNNING:
                 self.running[place] = self.bar.add_task(line, total=None)
@@ -115,8 +116,6 @@ class Watch:
                 self.num_ended += 1
                 self.console.print(f"{line}{_found(job)}{self._time_left()}")
         self.before = now
-        if has_changed:
-            write_table(self.folder, found)
 
     def _time_left(self) -> str:
         num_left = self.num_to_do - self.num_ended
