@@ -231,7 +231,7 @@ def interrupt(warm: Warm) -> Interrupt:
             limit.start()
             before = "".join(iter(lambda: read_until(process, line), ""))
             process.send_signal(number)
-            out, err = process.communicate()
+            out, err = process.communicate(timeout=60)
             limit.cancel()
         return Done(process.returncode, before + out, err, cwd)
 
